@@ -1,0 +1,52 @@
+# Everything a reader needs, with nothing installed but Python >= 3.11, make and git. Paths are relative, so that the
+# checkout may live in a folder of any name. `make TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu` takes PyTorch
+# from that index (here: its small CPU build); without it pip's own default is used.
+
+PROFILE ?= smoke
+PYTEST_ARGS ?=
+TORCH_INDEX_URL ?=
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c $(PROBE) >/dev/null 2>&1 && { echo $$p; break; }; done)
+PROBE = 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'
+BIN = .venv/bin
+READY = .venv/.installed
+
+.PHONY: help install reproduce test lab base clean
+.DEFAULT_GOAL = help
+
+help:
+	@echo 'make reproduce [PROFILE=smoke|laptop|paper]  regenerate every table, every figure and the paper'
+	@echo 'make test [PYTEST_ARGS=...]                  notebooks in step, notebook tests, pytest with coverage'
+	@echo 'make lab                                     open the notebooks in JupyterLab'
+	@echo 'make base                                    train the small base policy again and check it against its card'
+	@echo 'make install | clean                         only make .venv | remove build leftovers (not results, not .venv)'
+
+install: $(READY)
+
+$(READY): settings.ini constraints.txt setup.py
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		'$(PYTHON)' -c $(PROBE) >/dev/null 2>&1 || { \
+			echo 'error: no Python >= 3.11 with its venv module found: install one, or name it with make PYTHON=/path/to/python3.11' >&2; \
+			exit 1; }; \
+		echo 'making .venv with $(PYTHON)'; '$(PYTHON)' -m venv --clear .venv; }
+	@echo 'installing into .venv: a few minutes the first time'
+	@$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+reproduce: $(READY)
+	$(BIN)/speciarl reproduce --profile $(PROFILE)
+
+test: $(READY)
+	$(BIN)/python tests/check_in_step.py
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+
+lab: $(READY)
+	$(BIN)/python -m jupyterlab nbs
+
+base: $(READY)
+	$(BIN)/speciarl train fieldguide_base --out runs/fieldguide_base
+
+clean:
+	rm -rf build dist .pytest_cache .hypothesis .coverage *.egg-info

@@ -1,0 +1,55 @@
+"""Tests that need a program this machine lacks are listed as not run; with `--require-all` (as CI uses) that is a failure."""
+import shutil
+from collections import defaultdict
+
+import pytest
+
+# marker -> any of these programs will do
+NEEDS = {
+    "needs_redis": ("redis-server",),
+    "needs_chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+}
+NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--require-all", action="store_true", help="fail if a test cannot run because a program is not installed")
+
+
+def pytest_configure(config):
+    config.stash[NOT_RUN] = defaultdict(list)
+
+
+def lacking(item) -> str | None:
+    "The program `item` needs and this machine has not, if any."
+    for marker, programs in NEEDS.items():
+        if item.get_closest_marker(marker) and not any(map(shutil.which, programs)):
+            return programs[0]
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    without = {item: lacking(item) for item in items}
+    missing = [item for item in items if without[item]]
+    items[:] = [item for item in items if not without[item]]
+    for item in missing:
+        config.stash[NOT_RUN][without[item]].append(item.nodeid)
+    if missing:
+        config.hook.pytest_deselected(items=missing)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if session.config.stash[NOT_RUN] and session.config.getoption("--require-all"):
+        session.exitstatus = exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    not_run = config.stash[NOT_RUN]
+    if not not_run:
+        return
+    failure = config.getoption("--require-all")
+    total = sum(map(len, not_run.values()))
+    terminalreporter.section(f"not run here: {total}" + (", and --require-all was asked for" if failure else ""), red=failure, yellow=not failure)
+    for program, tests in not_run.items():
+        for test in tests:
+            terminalreporter.line(f"{program} is not installed: {test}")

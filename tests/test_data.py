@@ -1,0 +1,291 @@
+"""Readers of tables and pictures: everything a file can get wrong is refused in one line that says where and what to do."""
+
+import csv
+import io
+import random
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from speciarl.data import MAX_CELL, Sample, open_image, read_folder, read_pairs
+from speciarl.scale import UserError
+
+
+def message(action, *args, **kwargs) -> str:
+    with pytest.raises(UserError) as caught:
+        action(*args, **kwargs)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(content) -> str:
+        path = tmp_path / "pairs.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (b"", "the file is empty; it needs a header line and one line per row"),
+        (b"\xef\xbb\xbf", "the file is empty; it needs a header line and one line per row"),
+        (b"\n \r\n\n", "the file is empty; it needs a header line and one line per row"),
+        (b"label,answer\n", "a header but no rows; add one line per row"),
+        ("label,answer\nok,ok\nbébé,x\n".encode("latin-1"), "not UTF-8 (byte 0xe9 in line 3); save as UTF-8"),
+        ("label,answer\na,b\n".encode("utf-16"), "not UTF-8 (byte 0xff in line 1); save as UTF-8"),
+        ("label,answer\na,b\n".encode("utf-16-le"), "NUL byte in line 1; save as plain UTF-8 text"),
+        (b"label,answer\na,b\nc,\0\n", "NUL byte in line 3; save as plain UTF-8 text"),
+        ("label,guess\na,b\n", "no column 'answer' (found 'label', 'guess'); add it or rename one"),
+        ("Label, answer\na,b\n", "no column 'label' (found 'Label', ' answer'); add it or rename one"),
+        ("label;answer\na;b\n", "no column 'label' (found 'label;answer'); separate cells with commas"),
+        ("label\tanswer\na\tb\n", "no column 'label' (found 'label\\tanswer'); separate cells with commas"),
+        ("label,answer,label\na,b,c\n", "column 'label' appears twice in the header; rename or drop one"),
+        ("label,answer\na,b\n\na,b,c\n", "line 4 has 3 cells, the header 2; put a cell that contains a comma in quotation marks"),
+        ("label,answer\na\n", "line 2 has 1 cells, the header 2; put a cell that contains a comma in quotation marks"),
+        ('label,answer\n"a\nb",c\nd\n', "line 4 has 1 cells, the header 2; put a cell that contains a comma in quotation marks"),
+        ('label,answer\na,b\n"c,d\n', "line 3: broken quoting (unexpected end of data); close the quotation mark, and double those inside a cell"),
+        ('label,answer\n"a"b,c\n', "line 2: broken quoting (',' expected after '\"'); close the quotation mark, and double those inside a cell"),
+    ],
+)
+def test_a_bad_table_is_refused_in_one_line(table, content, expected):
+    path = table(content)
+    assert message(read_pairs, path) == f"{path}: {expected}"
+
+
+def test_a_missing_table_and_a_folder(tmp_path):
+    assert message(read_pairs, tmp_path / "no.csv") == f"{tmp_path}/no.csv: no such file; check the path"
+    assert message(read_pairs, tmp_path) == f"{tmp_path}: cannot be read (Is a directory); give a file you may read"
+
+
+@pytest.mark.parametrize("length", [MAX_CELL + 1, 131_073, 1_000_000])
+@pytest.mark.parametrize("row, column", [("{},b,c", "label"), ('a,"b, {}",c', "answer"), ('a,"b ""{}""",c', "answer"), ("a,b,{}", "note")])
+def test_a_long_cell_is_named_by_line_and_column(table, row, column, length):
+    path = table("label,answer,note\nok,ok,ok\n" + row.format("x" * length) + "\n")
+    expected = f"line 3, column '{column}': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    assert message(read_pairs, path) == f"{path}: {expected}"
+
+
+def test_a_quotation_mark_that_swallows_the_file(table):
+    path = table('label,answer\nok,"ok\n' + "samoyed,dog\n" * 20_000)
+    expected = "line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    assert message(read_pairs, path) == f"{path}: {expected}"
+
+
+def test_the_limit_of_the_csv_module_is_left_alone(table):
+    before = csv.field_size_limit()
+    message(read_pairs, table("label,answer\na," + "x" * 1_000_000 + "\n"))
+    assert csv.field_size_limit() == before
+    rows, _ = read_pairs(table("label,answer\na," + "x" * MAX_CELL + "\n"))
+    assert len(rows[0]["answer"]) == MAX_CELL
+
+
+def test_a_mark_line_ends_and_quotes_are_accepted(table):
+    rows, columns = read_pairs(table(b'\xef\xbb\xbflabel,answer,note\r\n"a, b","c ""d""",\r\n\r\n e ,"two\nlines",x\r\n'))
+    assert columns == ["label", "answer", "note"]
+    assert rows == [{"label": "a, b", "answer": 'c "d"', "note": ""}, {"label": " e ", "answer": "two\nlines", "note": "x"}]
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=8))
+def test_what_python_writes_is_read_back_exactly(rows):
+    out = io.StringIO(newline="")
+    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("label", "answer", "note"), *rows])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("speciarl.data.Path.read_bytes", lambda self: out.getvalue().encode())
+        assert [tuple(row.values()) for row in read_pairs("x.csv")[0]] == rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_rows_or_one_line(data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("speciarl.data.Path.read_bytes", lambda self: b"label,answer\n" + data)
+        try:
+            rows, columns = read_pairs("x.csv")
+            assert rows and all(list(row) == columns == ["label", "answer"] for row in rows)
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def png(width: int, height: int, body: bytes = b"") -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+def photograph(path, **options):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, **options)
+    return path
+
+
+CORRUPT = "the image is corrupt, truncated or of another format; replace or remove it"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif", "a.bmp", "a.tiff", "a.webp"])
+def test_a_truncated_picture(tmp_path, name):
+    path = photograph(tmp_path / name)
+    assert open_image(path).size == (80, 60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert message(open_image, path) == f"{path}: {CORRUPT}"
+
+
+def test_empty_corrupt_and_missing_pictures(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("I am a picture")
+    (tmp_path / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # would start Ghostscript
+    assert message(open_image, tmp_path / "empty.jpg") == f"{tmp_path}/empty.jpg: the image is empty (0 bytes); replace or remove it"
+    assert message(open_image, tmp_path / "text.jpg") == f"{tmp_path}/text.jpg: {CORRUPT}"
+    assert message(open_image, tmp_path / "script.jpg") == f"{tmp_path}/script.jpg: {CORRUPT}"
+    assert message(open_image, tmp_path / "no.jpg") == f"{tmp_path}/no.jpg: no such image; check the path"
+
+
+@pytest.mark.parametrize("side", [10_001, 12_000, 50_000])  # below Pillow's own warning limit squared, between its limits, above both
+def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(side, side))  # the pixels are not even there: nothing may try to decode them
+    assert message(open_image, path) == f"{path}: the image has more than 100,000,000 pixels; make it smaller"
+
+
+def test_the_limit_of_pixels_is_an_argument(tmp_path):
+    path = photograph(tmp_path / "a.png")
+    assert open_image(path, max_pixels=80 * 60).size == (80, 60)
+    assert message(open_image, path, max_pixels=80 * 60 - 1) == f"{path}: the image has more than 4,799 pixels; make it smaller"
+
+
+@pytest.mark.parametrize("orientation, size", [(1, (80, 60)), (3, (80, 60)), (6, (60, 80)), (8, (60, 80))])
+def test_a_camera_held_upright(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert open_image(photograph(tmp_path / "a.jpg", exif=exif)).size == size
+
+
+@pytest.mark.parametrize("mode, name", [("1", "a.png"), ("L", "a.png"), ("LA", "a.png"), ("P", "a.gif"), ("RGBA", "a.webp"), ("CMYK", "a.jpg"), ("I;16", "a.png"), ("I;16", "a.tif")])
+def test_every_kind_of_pixel_becomes_rgb(tmp_path, mode, name):
+    Image.new(mode, (5, 7)).save(tmp_path / name)
+    picture = open_image(tmp_path / name)
+    assert (picture.mode, picture.size) == ("RGB", (5, 7))
+
+
+def test_sixteen_bits_are_scaled_and_thirty_two_refused(tmp_path):
+    Image.fromarray(np.array([[0, 257 * 128, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(open_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 128, 255]
+    Image.new("F", (2, 2), 0.5).save(tmp_path / "a.tif")
+    assert message(open_image, tmp_path / "a.tif") == f"{tmp_path}/a.tif: pixels of 32 bits; save it with 8 bits per channel"
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for name in ("a.gif", "a.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **({"lossless": True} if name == "a.webp" else {}))
+        assert open_image(tmp_path / name).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_transparency_lies_on_white_in_files_and_in_memory(tmp_path):
+    glass = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    glass.save(tmp_path / "a.png")
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), glass, Sample("a", glass, "glass"), Sample("a", tmp_path / "a.png", "glass")):
+        assert open_image(source).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif", "a.bmp", "a.tiff", "a.webp"])
+def test_damaged_bytes_give_a_picture_or_one_line(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = photograph(tmp_path / name, **({} if name in ("a.gif", "a.bmp") else {"exif": exif})).read_bytes()
+    dice = random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(dice.randint(1, 8)):
+            damaged[dice.randrange(min(len(damaged), dice.choice([60, 400, 10**6])))] = dice.randrange(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            assert open_image(tmp_path / name, max_pixels=10**6).mode == "RGB"
+        except UserError as error:
+            assert str(error).startswith(f"{tmp_path}/{name}: ") and "\n" not in str(error)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.png", "sub/b.JPG", "sub/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        photograph(tmp_path / name)
+    return tmp_path
+
+
+def label(folder, *lines, header="file,label"):
+    (folder / "labels.csv").write_text("\n".join([header, *lines]) + "\n")
+    return folder
+
+
+def test_a_good_folder(folder):
+    label(folder, "sub/b.JPG,samoyed,pets", "./a.png,boxer,", "sub/c.png, beagle ,", header="file,label,dataset")
+    (folder / ".hidden.png").touch()
+    (folder / ".cache").mkdir()
+    (folder / ".cache/d.png").touch()
+    (folder / "notes.txt").touch()
+    assert read_folder(folder) == [
+        Sample("sub/b.JPG", folder / "sub/b.JPG", "samoyed", "pets"),
+        Sample("a.png", folder / "a.png", "boxer"),
+        Sample("sub/c.png", folder / "sub/c.png", " beagle "),
+    ]
+    assert [sample.dataset for sample in read_folder(folder, limit=2, dataset="dogs")] == ["pets", "dogs"]
+    assert all(open_image(sample).size == (80, 60) for sample in read_folder(folder))
+
+
+@pytest.mark.parametrize(
+    "lines, expected",
+    [
+        (["a.png,x", "sub/b.JPG,x"], "1 there but not labelled ('sub/c.png'); make labels.csv and the folder agree"),
+        (["a.png,x", "sub/b.JPG,x", "sub/c.png,x", "d.png,x"], "1 labelled but not there ('d.png'); make labels.csv and the folder agree"),
+        (
+            [f"{i}.png,x" for i in range(5)],
+            "5 labelled but not there ('0.png', '1.png', '2.png', ...) and 3 there but not labelled ('a.png', 'sub/b.JPG', 'sub/c.png'); make labels.csv and the folder agree",
+        ),
+    ],
+)
+def test_labels_and_pictures_that_do_not_agree(folder, lines, expected):
+    assert message(read_folder, label(folder, *lines)) == f"{folder}: {expected}"
+    assert message(read_folder, folder, limit=1) == f"{folder}: {expected}"  # a limit does not hide it
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "sub/../../a.png", "sub\\b.JPG", " "])
+def test_paths_stay_inside_the_folder(folder, name):
+    expected = f"file {name!r} is not a path inside the folder; give it relative to {folder}, with forward slashes"
+    assert message(read_folder, label(folder, f"{name},x")) == f"{folder}/labels.csv: {expected}"
+
+
+def test_other_mistakes_in_the_table_of_labels(folder):
+    table = folder / "labels.csv"
+    assert message(read_folder, folder / "no") == f"{folder}/no: no such folder; give one that holds images and labels.csv (file,label)"
+    assert message(read_folder, folder) == f"{table}: no such file; check the path"
+    assert message(read_folder, label(folder, "a.png,x", header="image,label")) == f"{table}: no column 'file' (found 'image', 'label'); add it or rename one"
+    assert message(read_folder, label(folder, "a.png, ")) == f"{table}: file 'a.png' has an empty label; fill it in or remove the row"
+    assert message(read_folder, label(folder, "a.png,x", "./a.png,y")) == f"{table}: file 'a.png' is listed twice; keep one row"
+    expected = "file 'a.heic' is not an image this reads; use one of .bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+    assert message(read_folder, label(folder, "a.heic,x")) == f"{table}: {expected}"
+    assert message(read_folder, folder, limit=0) == "limit 0: must be at least 1"

@@ -1,0 +1,245 @@
+"""How notebooks are written, and five traps of nbdev with papermill: each is set up in miniature, and its mend is tried.
+
+The traps: (1) `nbdev_clean` deletes the tag by which papermill finds parameters; (2) a notebook whose kernel died is
+saved as if complete; (3) `nbdev_test` and papermill skip different cells; (4) papermill does not run a notebook without
+kernel information; (5) an unknown parameter is only a warning.
+"""
+import ast
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from speciarl.reproduce import run_notebook
+from speciarl.scale import UserError
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+PAPER = sorted((ROOT / "nbs" / "paper").glob("*.ipynb"))
+NUMBER = {path.stem.split("_", 1)[1]: int(path.stem.split("_", 1)[0]) for path in LIBRARY}
+
+library = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+every = pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def code(path: Path) -> list[str]:
+    return [source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+
+
+def exported(path: Path) -> list[str]:
+    "The code of exported cells, without the lines that are orders to nbdev."
+    cells = [text for text in code(path) if re.match(r"#\s*\|\s*exports?\b", text)]
+    return ["\n".join(line for line in text.split("\n") if not re.match(r"#\s*\|", line)).strip() for text in cells]
+
+
+def tags(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+# How library notebooks are written
+
+def test_there_are_notebooks_of_both_kinds():
+    assert LIBRARY and PAPER
+
+
+def test_numbers_are_given_once():
+    assert len(set(NUMBER.values())) == len(LIBRARY)
+
+
+@library
+def test_a_quarter_is_prose(path):
+    cells = read(path)["cells"]
+    share = sum(cell["cell_type"] == "markdown" for cell in cells) / len(cells)
+    assert share >= 0.25, f"{share:.0%} of the cells are prose"
+
+
+@library
+def test_exported_cells_are_small(path):
+    lengths = [len(text.split("\n")) for text in exported(path)]
+    assert lengths, "nothing is exported"
+    assert statistics.median(lengths) <= 12 and max(lengths) <= 60, f"median {statistics.median(lengths)}, longest {max(lengths)}"
+
+
+@library
+def test_first_cell_names_the_module_like_the_file(path):
+    first = read(path)["cells"][0]
+    assert source(first).strip() == f"#| default_exp {path.stem.split('_', 1)[1]}"
+    assert sum("default_exp" in text for text in code(path)) == 1
+
+
+@library
+def test_modules_import_only_lower_numbers(path):
+    for text in exported(path):
+        for name in imported(ast.parse(text)):
+            assert name in NUMBER, f"imports speciarl.{name}, which no notebook exports"
+            assert NUMBER[name] < NUMBER[path.stem.split("_", 1)[1]], f"imports speciarl.{name}, which has a higher number"
+
+
+def imported(tree: ast.AST) -> set[str]:
+    "Names of the modules of speciarl that a piece of code imports, anywhere in it."
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "speciarl":
+            found |= {f"speciarl.{alias.name}" for alias in node.names if not alias.name.startswith("__")}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module)
+    return {name.split(".")[1] for name in found if name.startswith("speciarl.")}
+
+
+@every
+def test_no_noise_in_the_file(path):
+    notebook = read(path)
+    assert set(notebook["metadata"]) == {"kernelspec"} and notebook["metadata"]["kernelspec"]["name"] == "python3"
+    for cell in notebook["cells"]:
+        assert set(cell["metadata"]) <= {"tags"}, f"cell metadata {cell['metadata']}"
+        assert cell.get("execution_count") is None
+        assert all(output.get("execution_count") is None for output in cell.get("outputs", []))
+        assert all(output["output_type"] != "error" for output in cell.get("outputs", [])), "a saved output is an error"
+
+
+@every
+def test_every_cell_is_run_in_tests(path):
+    for text in code(path):
+        assert not re.search(r"^#\s*\|\s*eval:\s*false", text, re.IGNORECASE | re.MULTILINE), "a cell that is never run is never right"
+
+
+# The two kinds of notebook are kept apart (trap 3)
+
+@library
+def test_library_notebooks_have_no_parameters(path):
+    assert not any(tags(cell) for cell in read(path)["cells"])
+
+
+def test_paper_notebooks_are_not_run_by_nbdev_test():
+    assert (ROOT / "nbs" / "paper" / ".notest").exists()
+
+
+def test_paper_notebooks_have_one_parameters_cell_and_no_skipped_ones():
+    for path in PAPER:
+        cells = read(path)["cells"]
+        assert sum("parameters" in tags(cell) for cell in cells) == 1, path.name
+        assert all(set(tags(cell)) <= {"parameters"} for cell in cells), path.name
+        orders = [line for text in code(path) for line in text.split("\n") if re.match(r"#\s*\|", line)]
+        assert not orders, f"{path.name}: {orders[0]} means nothing to papermill"
+        assert not any("nbdev_export(" in text for text in code(path)), path.name
+
+
+# The traps in miniature
+
+def write(path: Path, *sources: str, parameters: bool = True, kernelspec: bool = True) -> Path:
+    "A notebook of code cells, the first of them tagged `parameters`."
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in sources])
+    if parameters:
+        notebook.cells[0].metadata["tags"] = ["parameters"]
+    if kernelspec:
+        notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "python3"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def nbdev(command: str, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([Path(sys.executable).parent / command], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    "An nbdev project with our settings and one library notebook that is right."
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    write(tmp_path / "nbs" / "00_right.ipynb", "assert 1 + 1 == 2", parameters=False)
+    (tmp_path / "speciarl").mkdir()
+    (tmp_path / "speciarl" / "__init__.py").write_text('__version__ = "0.1.0"\n')
+    return tmp_path
+
+
+def test_trap_1_the_parameters_tag_survives_cleaning(project):
+    notebook = write(project / "nbs" / "paper" / "1_run.ipynb", 'profile = "smoke"', "print(profile)")
+    assert nbdev("nbdev_clean", project).returncode == 0
+    assert tags(read(notebook)["cells"][0]) == ["parameters"]
+
+    run_notebook(notebook, project / "out.ipynb", {"profile": "laptop"})
+    cells = read(project / "out.ipynb")["cells"]
+    assert [tags(cell) for cell in cells] == [["parameters"], ["injected-parameters"], []]
+    assert source(cells[2]) == "print(profile)" and "".join(cells[2]["outputs"][0]["text"]) == "laptop\n"
+
+
+def test_trap_1_is_there_without_our_setting(project):
+    "If this fails, nbdev has changed, and the setting may go."
+    config = project / "settings.ini"
+    config.write_text(config.read_text(encoding="utf-8").replace("allowed_cell_metadata_keys = tags", ""), encoding="utf-8")
+    notebook = write(project / "nbs" / "paper" / "1_run.ipynb", 'profile = "smoke"')
+    assert nbdev("nbdev_clean", project).returncode == 0
+    assert tags(read(notebook)["cells"][0]) == []
+
+
+def test_trap_1_a_notebook_that_lost_its_tag_is_refused(tmp_path):
+    notebook = write(tmp_path / "lost.ipynb", 'profile = "smoke"', parameters=False)
+    with pytest.raises(UserError, match="parameters"):
+        run_notebook(notebook, tmp_path / "out.ipynb", {"profile": "laptop"})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_trap_2_a_dead_kernel_is_no_success(tmp_path):
+    notebook = write(tmp_path / "dies.ipynb", "n = 1", "import os\nos._exit(9)", "print('never reached')")
+    with pytest.raises(UserError, match=r"(?i)kernel.*died") as error:
+        run_notebook(notebook, tmp_path / "out.ipynb", {"n": 2})
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_trap_2_a_failing_cell_leaves_an_earlier_result_alone(tmp_path):
+    notebook = write(tmp_path / "fails.ipynb", "n = 1", "1 / n")
+    run_notebook(notebook, tmp_path / "out.ipynb", {"n": 2})
+    before = (tmp_path / "out.ipynb").read_bytes()
+    with pytest.raises(UserError, match="ZeroDivisionError") as error:
+        run_notebook(notebook, tmp_path / "out.ipynb", {"n": 0})
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "out.ipynb").read_bytes() == before
+
+
+def test_trap_3_nbdev_test_passes_over_paper_notebooks(project):
+    write(project / "nbs" / "paper" / "1_wrong.ipynb", "raise RuntimeError('run by the wrong runner')")
+    result = nbdev("nbdev_test", project)
+    assert result.returncode == 1 and "1_wrong" in result.stderr, "without .notest it is run"
+
+    (project / "nbs" / "paper" / ".notest").touch()
+    result = nbdev("nbdev_test", project)
+    assert result.returncode == 0 and "Success" in result.stdout
+
+
+@pytest.mark.parametrize("mark", ["#| eval: false\nprint()", "from nbdev.export import nbdev_export\nnbdev_export()"])
+def test_trap_3_cells_the_runners_treat_differently_are_refused(tmp_path, mark):
+    notebook = write(tmp_path / "marked.ipynb", "n = 1", mark)
+    with pytest.raises(UserError, match="eval: false|nbdev_export"):
+        run_notebook(notebook, tmp_path / "out.ipynb", {})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_trap_4_a_notebook_without_kernelspec_runs(tmp_path):
+    notebook = write(tmp_path / "bare.ipynb", "n = 1", "print(n)", kernelspec=False)
+    run_notebook(notebook, tmp_path / "out.ipynb", {"n": 3})
+    assert "".join(read(tmp_path / "out.ipynb")["cells"][-1]["outputs"][0]["text"]) == "3\n"
+
+
+def test_trap_5_an_unknown_parameter_is_refused(tmp_path):
+    notebook = write(tmp_path / "typo.ipynb", 'profile = "smoke"')
+    with pytest.raises(UserError, match=r"(?i)unknown parameter.*prifile") as error:
+        run_notebook(notebook, tmp_path / "out.ipynb", {"prifile": "laptop"})
+    assert "profile" in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out.ipynb").exists()
