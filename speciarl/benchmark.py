@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # scoring stored predictions must not need torch
 # %% ../nbs/18_benchmark.ipynb #bff5a4a8
 FORMAT_FAILURE = Verdict(Category.WRONG, "format", "no <answer> in the output")
 
-
+# %% ../nbs/18_benchmark.ipynb #79eb66ae
 def judge_predictions(rows: Sequence[dict], judge: Callable[..., list[Verdict]], datasets: bool = True) -> list[dict]:
     "Prediction rows with the verdict of `judge` added: category (wire name, empty if none could be had), source and reason. With `datasets`, the judge is told each row's data set."
     asked = [i for i, row in enumerate(rows) if row["answer"] is not None]
@@ -59,7 +59,7 @@ def library_versions() -> dict[str, str | None]:
             return None
     return {name: installed(name) for name in ("speciarl", "torch", "transformers", "numpy", "pillow")}
 
-
+# %% ../nbs/18_benchmark.ipynb #6733088c
 def claim_folder(out: Path, settings: dict) -> None:
     "Start a run in `out`, or resume the one that is there. Raises `UserError` if that run has other settings, naming the first that differs."
     card = out / "card.json"
@@ -73,7 +73,7 @@ def claim_folder(out: Path, settings: dict) -> None:
     else:
         write_card(out, dict(settings=settings, finished=False))
 
-
+# %% ../nbs/18_benchmark.ipynb #e143cb00
 def write_card(out: Path, card: dict) -> None:
     "Write the run card, whole or not at all."
     with atomic_write(out / "card.json") as file:
@@ -82,7 +82,7 @@ def write_card(out: Path, card: dict) -> None:
 # %% ../nbs/18_benchmark.ipynb #8e6b23cc
 VERDICT_COLUMNS = ("sample_id", "dataset", "split", "label", "prompt", "rollout", "answer", "category", "source", "reason")
 
-
+# %% ../nbs/18_benchmark.ipynb #df220b48
 def write_verdict_rows(path: Path, rows: Sequence[dict]) -> None:
     "Write judged predictions as CSV with `VERDICT_COLUMNS`; an absent answer is an empty cell."
     with atomic_write(path, newline="") as file:
@@ -90,7 +90,7 @@ def write_verdict_rows(path: Path, rows: Sequence[dict]) -> None:
         writer.writeheader()
         writer.writerows(rows)
 
-
+# %% ../nbs/18_benchmark.ipynb #93265701
 def run_settings(policy: "Policy", samples: Sequence[Sample], prompt: str, n: int, seed: int, judge_identity: str) -> dict:
     "What decides the outcome of a run, as plain values."
     return dict(policy=policy.name, prompt=prompt, prompt_text=load_prompt(prompt), n=n, seed=seed, samples=len(samples), datasets=sorted({s.dataset for s in samples}),
@@ -112,12 +112,12 @@ def evaluate(policy: "Policy", samples: Sequence[Sample], out: str | Path, judge
     write_card(out, card := dict(settings=settings, finished=True, counts=failure_counts(judged), scores=headline(judged), versions=library_versions()))
     return card
 
-
+# %% ../nbs/18_benchmark.ipynb #20cba863
 def failure_counts(rows: Sequence[dict]) -> dict[str, int]:
     "How many answers there are, how many broke the format, and how many have no verdict."
     return dict(answers=len(rows), format_failures=sum(row["source"] == "format" for row in rows), no_verdict=sum(not row["category"] for row in rows))
 
-
+# %% ../nbs/18_benchmark.ipynb #17088668
 def headline(rows: Sequence[dict]) -> dict[str, float | None]:
     "S, C and HM of the answers, and of the best of each image when there are several; None where they are not defined."
     codes = codes_matrix(rows)[1]

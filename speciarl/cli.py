@@ -6,8 +6,8 @@
 __all__ = ['app', 'PROGRAMS', 'COMMANDS', 'fail', 'root', 'main', 'refuse_existing', 'check_writable', 'extra', 'make_judge',
            'judge_rows', 'summary', 'refuse_verdicts', 'no_label_known', 'judge', 'read_codes', 'by_sample',
            'codes_by_sample', 'Line', 'score_lines', 'score_rows', 'Bounds', 'score_table', 'plain', 'write_scores',
-           'print_scores', 'score', 'check_samples', 'progress', 'evaluate', 'train', 'compare_cards', 'base',
-           'checkout', 'reproduce', 'Finding', 'requirements', 'version_of', 'check_packages', 'check_torch',
+           'print_scores', 'score', 'check_samples', 'progress', 'training_extra', 'evaluate', 'train', 'compare_cards',
+           'base', 'checkout', 'reproduce', 'Finding', 'requirements', 'version_of', 'check_packages', 'check_torch',
            'check_trees', 'check_base_policy', 'check_programs', 'check_folder', 'examine', 'doctor']
 
 # %% ../nbs/21_cli.ipynb #21ec6442
@@ -364,6 +364,16 @@ def progress(items: Sequence) -> Any:
 
     return tqdm(items, unit="batch", disable=None)
 
+# %% ../nbs/21_cli.ipynb #a3da04af
+@contextmanager
+def training_extra() -> Iterator[None]:
+    "The extra `train`, with the progress bars of transformers switched off: what it prints on stderr would stand before our one line."
+    with extra("train"):
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        yield
+
 # %% ../nbs/21_cli.ipynb #78da3f69
 @app.command()
 def evaluate(
@@ -384,7 +394,7 @@ def evaluate(
     decide, samples = make_judge(), read_folder(data, limit)
     check_samples(samples, decide)
     check_writable(out)
-    with extra("train"):
+    with training_extra():
         from speciarl.policy import load_policy
 
         counts = run(load_policy(model), samples, out, decide, prompt, n=n, seed=seed, progress=progress)["counts"]
@@ -404,7 +414,7 @@ def train(
     loaded = load_recipe(recipe, changes or [])
     refuse_existing([out / "card.json"])
     check_writable(out)
-    with extra("train"):
+    with training_extra():
         from speciarl.training import train as run
 
         run(loaded, out)
@@ -424,7 +434,7 @@ def base(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the p
     "Train the packaged base policy again; compare."
     refuse_existing([out])
     check_writable(out)
-    with extra("train"):
+    with training_extra():
         from speciarl.policy import base_card
         from speciarl.training import train_base
 

@@ -35,7 +35,7 @@ class Group:
     name: str
     classes: tuple[str, ...]
 
-
+# %% ../nbs/10_fieldguide.ipynb #9b2703a0
 @lru_cache
 def groups(domain: str, siblings: int = SIBLINGS) -> tuple[Group, ...]:
     "The three groups of `domain`, each with its first `siblings` classes (1 to 25). Raises `UserError` for anything else."
@@ -59,17 +59,17 @@ def domain_word(domain: str) -> str:
 SIZE = 56
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.int32)
 
-
+# %% ../nbs/10_fieldguide.ipynb #60bc46c1
 def ellipse(x: int, y: int, rx: int, ry: int) -> np.ndarray:
     "A filled ellipse around pixel (x, y) with half axes (rx, ry): a boolean mask of shape (56, 56)."
     return ((_X - x) * ry) ** 2 + ((_Y - y) * rx) ** 2 <= (rx * ry) ** 2
 
-
+# %% ../nbs/10_fieldguide.ipynb #233da2ab
 def box(x: int, y: int, rx: int, ry: int) -> np.ndarray:
     "A filled box around pixel (x, y), `rx` wide and `ry` high to each side: a boolean mask."
     return (abs(_X - x) <= rx) & (abs(_Y - y) <= ry)
 
-
+# %% ../nbs/10_fieldguide.ipynb #69ea00d7
 def wedge(x: int, y: int, rx: int, ry: int) -> np.ndarray:
     "A triangle with its base on x and its tip at x + rx, `ry` high at the base to each side: a boolean mask."
     along = (_X - x) * (1 if rx > 0 else -1)
@@ -86,7 +86,7 @@ _OUTLINES = {  # per domain, the parts of its three groups, in the order of the 
     "aircraft": ("b 0 0 22 4, w 0 0 -14 16, w -16 -4 -6 9", "e 0 0 22 6, b -2 6 3 12, b -18 -6 3 6", "e 0 2 13 5, b 2 -4 18 2, w -10 2 -12 4"),
 }
 
-
+# %% ../nbs/10_fieldguide.ipynb #3af7621e
 def silhouette(domain: str, group: int, x: int, y: int) -> np.ndarray:
     "The outline of group number `group` of `domain`, centred on pixel (x, y): a boolean mask of shape (56, 56)."
     mask = np.zeros((SIZE, SIZE), bool)
@@ -101,19 +101,19 @@ _COLOURS = ((205, 45, 45), (235, 205, 40), (40, 90, 215), (40, 165, 70), (150, 6
 _SCENES = {"birds": (150, 205, 240), "flowers": (120, 150, 90), "food": (225, 205, 175), "pets": (190, 150, 120), "cars": (140, 140, 150), "aircraft": (235, 240, 250)}
 _DULL, _GREY = (168, 148, 118), (150, 150, 150)
 
-
+# %% ../nbs/10_fieldguide.ipynb #770f2f3d
 def marks(mark: int, x: int, y: int) -> np.ndarray:
     "Where mark number `mark` (0 to 4) lies for a body centred on (x, y): a bar, a band, a spot, two spots or a cross."
     return (box(x, y + 3, 11, 2), box(x, y + 3, 2, 9), ellipse(x, y + 3, 6, 6), ellipse(x - 7, y + 3, 3, 3) | ellipse(x + 7, y + 3, 3, 3),
             box(x, y + 3, 9, 1) | box(x, y + 3, 1, 9))[mark]
 
-
+# %% ../nbs/10_fieldguide.ipynb #14bc41ff
 @lru_cache
 def looks_of(domain: str, group: int) -> tuple[int, ...]:
     "The look (0 to 24, colour and mark) of each class of a group, in a fixed shuffled order."
     return tuple(random.Random(f"looks|{domain}|{group}").sample(range(MAX_SIBLINGS), MAX_SIBLINGS))
 
-
+# %% ../nbs/10_fieldguide.ipynb #e52f5a61
 def paint(domain: str, group: int, k: int, x: int = 28, y: int = 28) -> np.ndarray:
     "The clear plate of class `k` of a group, without noise: int32 array (56, 56, 3) of values 0 to 255."
     look, picture = looks_of(domain, group)[k], np.empty((SIZE, SIZE, 3), np.int32)
@@ -126,14 +126,14 @@ def paint(domain: str, group: int, k: int, x: int = 28, y: int = 28) -> np.ndarr
 # %% ../nbs/10_fieldguide.ipynb #6a3a1106
 READABLE = {"clear": "class", "juvenile": "group", "veil": "group", "blur": "domain", "distance": "domain"}
 
-
+# %% ../nbs/10_fieldguide.ipynb #1d676756
 def _smear(picture: np.ndarray, radius: int = 4) -> np.ndarray:
     "A box blur in whole numbers, wrapping at the border."
     for axis in (0, 1):
         picture = sum(np.roll(picture, shift, axis) for shift in range(-radius, radius + 1)) // (2 * radius + 1)
     return picture
 
-
+# %% ../nbs/10_fieldguide.ipynb #5ff00b99
 def hide(domain: str, group: int, condition: str, x: int = 28, y: int = 28) -> np.ndarray:
     "A plate on which the class (juvenile, veil) or the group (blur, distance) cannot be read: int32 array (56, 56, 3)."
     picture = np.empty((SIZE, SIZE, 3), np.int32)
@@ -157,9 +157,9 @@ class World:
     siblings: int = SIBLINGS
     hidden_class: float = 0.15
     hidden_group: float = 0.05
-    lookalike: float = 0.14
+    lookalike: float = 0.16
 
-
+# %% ../nbs/10_fieldguide.ipynb #2486d24c
 @dataclass(frozen=True)
 class Individual:
     "What a plate shows: the true class `k` of a group, the class `looks` it is drawn as, and what can be read."
@@ -169,7 +169,7 @@ class Individual:
     looks: int
     condition: str
 
-
+# %% ../nbs/10_fieldguide.ipynb #3b0589d1
 def draw_individual(world: World, domain: str, rng: random.Random) -> Individual:
     "One individual of a class chosen evenly; its condition and look follow the shares of `world`."
     group, k, chance = rng.randrange(3), rng.randrange(world.siblings), rng.random()
@@ -197,7 +197,7 @@ def individuals(domain: str, split: str, n: int, seed: int = 0, world: World = W
     streams = [random.Random(f"{world}|{domain}|{split}|{seed}|{i}") for i in range(n)]
     return [(draw_individual(world, domain, rng), rng) for rng in streams]
 
-
+# %% ../nbs/10_fieldguide.ipynb #d101fe23
 def plates(domain: str, split: str, n: int, seed: int = 0, world: World = World()) -> list[Sample]:
     "`n` labelled plates of `domain`; `split` is train or test. Sample ids name domain, split, seed and number."
     if split not in ("train", "test"):
@@ -216,17 +216,20 @@ HABITS = {  # prompt -> what is known of the plate -> probabilities of (class, g
 _VIEWS = {"class": "clear view", "group": "class hidden", "domain": "group hidden"}
 _GRAINS = ("exact name", "group name", "broad name", "no name")
 
+# %% ../nbs/10_fieldguide.ipynb #0b4450e0
+_LESS_FAMOUS = {"birds": "known", "flowers": "obscure", "food": "known", "pets": "known", "cars": "known", "aircraft": "obscure"}
 
-def familiarity(k: int, siblings: int = SIBLINGS) -> str:
-    "How well known class number `k` of a group is: with 16 siblings 11 are famous, 3 known, 2 obscure; in proportion otherwise."
-    return "famous" if 16 * k < 11 * siblings else "known" if 16 * k < 14 * siblings else "obscure"
+
+def familiarity(domain: str, group: int) -> str:
+    "How well known the classes of a group are: famous, known or obscure."
+    return "famous" if group < 2 else _LESS_FAMOUS[domain]
 
 # %% ../nbs/10_fieldguide.ipynb #5f62730b
 def caption(world: World, individual: Individual, prompt: str, rng: random.Random) -> str:
     "What a captioner writes under the plate when asked with `prompt` (general or specific): a short thought and an answer, in the output contract."
     i, names = individual, groups(individual.domain, world.siblings)
     readable = READABLE[i.condition]
-    habit = HABITS[prompt][familiarity(i.looks, world.siblings) if readable == "class" else readable]
+    habit = HABITS[prompt][familiarity(i.domain, i.group) if readable == "class" else readable]
     grain = rng.choices(range(4), habit)[0]
     group = i.group if readable != "domain" else rng.randrange(len(names))  # what cannot be seen is guessed
     k = i.looks if readable == "class" else rng.randrange(world.siblings)

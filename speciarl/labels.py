@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 import regex
@@ -95,11 +96,7 @@ class LabelTree:
 
     def find_key(self, key: str) -> tuple[int, ...]:
         "As `find`, for a text that is a key already."
-        exact, derived = self._tables
-        if key in exact:
-            return exact[key]
-        forms = spellings(key)
-        return next((table[form] for table in (exact, derived) for form in forms if form in table), ())
+        return self._tables[0].get(key) or next((table[form] for table, form in product(self._tables, spellings(key)) if form in table), ())
 
     @cached_property
     def reach(self) -> dict[str, int]:

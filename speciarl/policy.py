@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
     "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif part.type == 'text' %} {{ part.text }}{% endif %}{% endfor %}{% endif %} <|im_end|> {% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}")
 
-
+# %% ../nbs/11_policy.ipynb #fc204cc3
 def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     "A tokenizer with one token per word of `texts`, lower case; tags such as <answer> and words with dashes stay whole."
     tokenizer = Tokenizer(WordLevel({}, unk_token="<unk>"))
@@ -53,7 +53,7 @@ class StillProcessor(Qwen2_5_VLProcessor):
         self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids([self.image_token, self.video_token])
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
 
-
+# %% ../nbs/11_policy.ipynb #b1556682
 def small_processor(texts: list[str]) -> StillProcessor:
     "The processor of the small policy, with the words of `texts`; pictures are scaled to 56 x 56 pixels."
     images = Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 56 * 56, "longest_edge": 56 * 56})
@@ -71,7 +71,7 @@ def small_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
                             vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"))
 
-
+# %% ../nbs/11_policy.ipynb #332aeb27
 def build_small(processor: StillProcessor, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
     "A small Qwen2.5-VL with random weights drawn from `seed`."
     torch.manual_seed(seed)
@@ -84,7 +84,7 @@ def build_small(processor: StillProcessor, seed: int = 0) -> Qwen2_5_VLForCondit
 PACKAGED = {"fieldguide-base": Path(str(files("speciarl"))) / "assets" / "fieldguide_base"}
 _NEEDED = {"config.json": "a model", "preprocessor_config.json": "an image processor", "tokenizer.json": "a tokenizer"}
 
-
+# %% ../nbs/11_policy.ipynb #dd3eda78
 @dataclass
 class Policy:
     "A vision-language model with its processor, and the name or path it was loaded from."
@@ -100,7 +100,7 @@ class Policy:
         self.processor.tokenizer.save_pretrained(folder)
         return folder
 
-
+# %% ../nbs/11_policy.ipynb #4e6c6ad5
 def find_policy(name: str | Path) -> str:
     "The folder of a packaged policy or of a path, checked to be complete; or the name unchanged when it looks like a hub id (owner/model). Raises `UserError`."
     path = PACKAGED.get(str(name), Path(name))
@@ -122,7 +122,7 @@ def load_processor(source: str, model_type: str) -> ProcessorMixin:
         raise UserError(f"the processor of a {model_type} model needs torchvision: pip install torchvision")
     return AutoProcessor.from_pretrained(source, padding_side="left")
 
-
+# %% ../nbs/11_policy.ipynb #ca0c828e
 def load_policy(name: str | Path, dtype: torch.dtype | str = "auto", device: str | None = None) -> Policy:
     "Load a policy by packaged name, folder or hub id, in evaluation mode, on `device` (default: CUDA if there is one). Raises `UserError` if that cannot be."
     source = find_policy(name)
@@ -139,7 +139,7 @@ def base_card() -> dict:
     "The card of the packaged base policy: how it was made, what it scores, and the SHA-256 of its weights."
     return json.loads((PACKAGED["fieldguide-base"] / "card.json").read_text(encoding="utf-8"))
 
-
+# %% ../nbs/11_policy.ipynb #5bea2480
 def weights_hash(folder: str | Path) -> str:
     "SHA-256 of the safetensors file of a policy folder, as hexadecimal text."
     return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()

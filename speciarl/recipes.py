@@ -23,10 +23,10 @@ class Strict(BaseModel):
     "A frozen model that refuses unknown keys."
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-
+# %% ../nbs/13_recipes.ipynb #e8a92803
 Model = TypeVar("Model", bound=Strict)
 
-
+# %% ../nbs/13_recipes.ipynb #74cf09eb
 def validated(model: type[Model], values: object, source: str) -> Model:
     "`values` as a `model`. Raises `UserError` with the first fault: where it is, what is wrong."
     try:
@@ -44,7 +44,7 @@ def available(kind: str) -> list[str]:
     folder = ASSETS / kind
     return sorted(str(p.relative_to(folder).with_suffix("").as_posix()) for p in folder.rglob("*.yaml"))
 
-
+# %% ../nbs/13_recipes.ipynb #2e07807d
 def read_yaml(name: str | Path, kind: str) -> tuple[dict, str]:
     "The content of a packaged file by name, or of any YAML file by path, and what to call it in messages."
     path = ASSETS / kind / f"{name}.yaml" if str(name) in available(kind) else Path(name)
@@ -64,7 +64,7 @@ class Prompt(Strict):
     name: str
     text: str
 
-
+# %% ../nbs/13_recipes.ipynb #0bc8e067
 def load_prompt(name: str | Path) -> str:
     "The text of a packaged prompt (general, specific) or of a prompt file of the user's. Raises `UserError` if it lacks the answer tags."
     values, source = read_yaml(name, "prompts")
@@ -98,7 +98,7 @@ class Recipe(Strict):
             raise ValueError("method grpo needs a rule (dynamic or reward3), and only grpo has one")
         return self
 
-
+# %% ../nbs/13_recipes.ipynb #e9f2d699
 def load_recipe(name: str | Path, changes: list[str] = ()) -> Recipe:
     "A recipe by name or path, with `changes` such as `steps=60` applied before it is checked."
     values, source = read_yaml(name, "recipes")
@@ -123,7 +123,7 @@ class Profile(Strict):
     minutes: int = Field(ge=1)  # expected wall time on two cores
     needs_cuda: bool = False
 
-
+# %% ../nbs/13_recipes.ipynb #9d6c7a94
 def load_profile(name: str | Path) -> Profile:
     "A profile by name (smoke, laptop, paper) or path."
     values, source = read_yaml(name, "profiles")

@@ -22,7 +22,7 @@ def conversation(prompt: str) -> list[dict]:
     "The chat for one question: the image comes first, then the text of `prompt`."
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
 
-
+# %% ../nbs/12_rollout.ipynb #75235b21
 def encode(policy: Policy, samples: Sequence[Sample], prompt: str) -> dict:
     "The model inputs for one question about each sample, left-padded, on the policy's device."
     text = policy.processor.apply_chat_template(conversation(prompt), tokenize=False, add_generation_prompt=True)
@@ -35,7 +35,7 @@ def batch_seed(seed: int, samples: Sequence[Sample]) -> int:
     text = f"{seed}|" + "|".join(sample.id for sample in samples)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
-
+# %% ../nbs/12_rollout.ipynb #af80b402
 @torch.inference_mode()
 def generate(policy: Policy, samples: Sequence[Sample], prompt: str, n: int = 1, greedy: bool = True, temperature: float = 0.6, top_p: float = 0.95,
              seed: int = 0, max_new_tokens: int = 32) -> list[list[str]]:
@@ -54,7 +54,7 @@ def prediction(sample: Sample, prompt_name: str, rollout: int, text: str) -> dic
     return dict(sample_id=sample.id, dataset=sample.dataset, split=sample.split, label=sample.label, prompt=prompt_name,
                 rollout=rollout, text=text, answer=extract_answer(text))
 
-
+# %% ../nbs/12_rollout.ipynb #cf5cf2d3
 def read_predictions(path: str | Path) -> list[dict]:
     "The rows of a predictions file; a broken last line, left by a killed run, is ignored. Any other broken line raises `UserError`."
     lines, rows = Path(path).read_text(encoding="utf-8").splitlines(), []
@@ -78,7 +78,7 @@ def _done(path: Path | None, batches: list[Sequence[Sample]], n: int) -> tuple[l
         kept += len(expected)
     return rows[:kept], len(batches)
 
-
+# %% ../nbs/12_rollout.ipynb #27352b4e
 def rollout(policy: Policy, samples: Sequence[Sample], prompt: str, prompt_name: str = "general", n: int = 1, out: Path | None = None, batch_size: int = 64, progress=None, **sampling) -> list[dict]:
     "Ask `prompt` about every sample `n` times (greedy when n is 1); rows are streamed to `out` if given, and complete batches already there are kept. `batch_size` counts answers."
     size = max(1, batch_size // n)

@@ -34,7 +34,7 @@ from .tree_judge import TreeJudge
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
-
+# %% ../nbs/14_training.ipynb #0aad098c
 def patches(pictures: np.ndarray) -> torch.Tensor:
     "Plates, uint8 of shape (n, 56, 56, 3), as the Qwen2.5-VL image processor cuts them: float32 of shape (16 n, 1176)."
     x = ((pictures.astype(np.float32) / 255 - _MEAN) / _STD).transpose(0, 3, 1, 2)
@@ -48,7 +48,7 @@ def prompt_ids(processor: StillProcessor, prompt: str) -> list[int]:
     text = processor.apply_chat_template(conversation(prompt), tokenize=False, add_generation_prompt=True)
     return processor.tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * 4)).input_ids
 
-
+# %% ../nbs/14_training.ipynb #93230e23
 def collate(processor: StillProcessor, prompts: list[list[int]], answers: list[list[int]], pictures: np.ndarray) -> dict:
     "Left-padded model inputs with labels on the answers only (-100 elsewhere)."
     size, length = len(prompts), max(len(p) + len(a) for p, a in zip(prompts, answers))
@@ -94,8 +94,8 @@ def fit(model: torch.nn.Module, batches: Iterator[dict], steps: int, learning_ra
             on_step(step, loss.item())
     return model
 
-
-def train_base(out: str | Path, steps: int = 3600, seed: int = 0, on_step=None) -> Path:
+# %% ../nbs/14_training.ipynb #e6b06224
+def train_base(out: str | Path, steps: int = 2800, seed: int = 0, on_step=None) -> Path:
     "Train the small base policy from scratch on captioned plates and save it, with its card, to `out`. About half an hour on two cores."
     out, started = Path(out), time.time()
     processor = small_processor([*all_words(), load_prompt("general"), load_prompt("specific")])
@@ -110,12 +110,12 @@ def write_json(path: Path, values: dict) -> None:
     with atomic_write(path) as file:
         file.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
-
+# %% ../nbs/14_training.ipynb #8775c2c7
 def versions() -> dict[str, str]:
     "The versions of the packages that decide what a training run computes."
     return {name: version(name) for name in ("torch", "transformers", "trl", "numpy", "pillow")}
 
-
+# %% ../nbs/14_training.ipynb #c21595c4
 def base_card_of(folder: Path, model: torch.nn.Module, steps: int, seed: int) -> dict:
     "What there is to know of a trained base: recipe, world, size and hash."
     return dict(name="fieldguide-base", recipe="speciarl.training.train_base", steps=steps, seed=seed, batch=64, learning_rate=2e-3, world=str(World()),
@@ -129,7 +129,7 @@ def training_rows(recipe: Recipe) -> list[dict]:
     return [dict(prompt=prompt, image=sample.image, label=sample.label, dataset=sample.dataset, uid=sample.id)
             for sample in plates(recipe.domain, "train", recipe.images, seed=recipe.seed)]
 
-
+# %% ../nbs/14_training.ipynb #a3b2db6d
 def exact_answer(label: str) -> str:
     "The completion that fine-tuning on labels teaches: the contract with the exact name, whatever can be seen."
     return f"<think> clear view , exact name </think> <answer> {label} </answer>"
@@ -141,7 +141,7 @@ def common_settings(recipe: Recipe, out: Path) -> dict:
                 seed=recipe.seed, logging_steps=1, save_strategy="no", report_to="none", use_cpu=not torch.cuda.is_available(), bf16=False,
                 gradient_checkpointing=False, disable_tqdm=True, dataloader_pin_memory=False)
 
-
+# %% ../nbs/14_training.ipynb #5a054c8b
 def grpo_config(recipe: Recipe, out: Path) -> GRPOConfig:
     "TRL's settings for a GRPO recipe, with the published algorithm (verl's) in place of TRL's defaults."
     size = recipe.prompts_per_step * recipe.rollouts
@@ -149,7 +149,7 @@ def grpo_config(recipe: Recipe, out: Path) -> GRPOConfig:
                       beta=recipe.kl, use_bias_correction_kl=False, epsilon=0.2, delta=3.0, loss_type="bnpo", scale_rewards="group",
                       temperature=recipe.temperature, top_p=1.0, top_k=0, max_completion_length=recipe.max_tokens, log_multimodal=False)
 
-
+# %% ../nbs/14_training.ipynb #7d042da9
 def sft_config(recipe: Recipe, out: Path) -> SFTConfig:
     "TRL's settings for fine-tuning on exact labels; the loss is on the completion only."
     return SFTConfig(**common_settings(recipe, out), per_device_train_batch_size=recipe.prompts_per_step, completion_only_loss=True, max_length=None)
@@ -164,13 +164,13 @@ def make_trainer(recipe: Recipe, policy: Policy, out: Path) -> GRPOTrainer | SFT
     if recipe.method == "sft":
         rows = [{**row, "completion": [{"role": "assistant", "content": exact_answer(row["label"])}]} for row in rows]
         return SFTTrainer(policy.model, sft_config(recipe, out), train_dataset=Dataset.from_list(rows), processing_class=policy.processor)
-    reward = SpecificityReward(TreeJudge(load_trees([recipe.domain])), recipe.rule, recipe.rollouts)
+    reward = SpecificityReward(TreeJudge(load_trees([recipe.domain]), strict=True), recipe.rule, recipe.rollouts)
     return GRPOTrainer(policy.model, reward, grpo_config(recipe, out), train_dataset=Dataset.from_list(rows), processing_class=policy.processor)
 
-
+# %% ../nbs/14_training.ipynb #78a9e5fe
 LOGGED = ("step", "loss", "reward", "kl", "entropy", "frac_reward_zero_std", "completions/mean_length")
 
-
+# %% ../nbs/14_training.ipynb #13b91f09
 def step_log(history: list[dict]) -> list[dict]:
     "TRL's log history as one flat row per step: `LOGGED`, and the shares of the levels."
     return [{key.removeprefix("completions/"): value for key, value in row.items() if key in LOGGED or key.startswith("share_")} for row in history if "loss" in row]
@@ -183,7 +183,7 @@ class _StopOnNaN(TrainerCallback):
         if logs and not np.isfinite(logs.get("loss", 0.0)):
             raise UserError(f"the loss is not a number at step {state.global_step}: lower learning_rate")
 
-
+# %% ../nbs/14_training.ipynb #feab28e3
 def train(recipe: Recipe, out: str | Path) -> Path:
     "Train what `recipe` says and write policy/, log.jsonl and card.json to `out`. The card is written last: a folder with a card is a finished run."
     out, started = Path(out), time.time()

@@ -9,6 +9,7 @@ __all__ = ['MAX_ANSWER', 'VERSION', 'judge_form', 'unwrap', 'spoiled', 'Reading'
 # %% ../nbs/05_tree_judge.ipynb #fa17723e
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from .labels import LabelTree, load_trees, mentions, name_key, near_names, relation, spellings
@@ -37,6 +38,7 @@ _OPENING = re.compile(
 _CLOSING = re.compile(rf" in (?:the|this) {_PICTURE}$")
 
 
+@lru_cache(maxsize=1024)  # several rules look at one answer
 def unwrap(text: str) -> str:
     "The key of `text` without articles and phrases such as 'a photo of' in front and 'in the image' behind."
     return _CLOSING.sub("", _OPENING.sub("", name_key(text)))
@@ -110,7 +112,8 @@ def _reason(tree: LabelTree, label: int, node: int) -> str:
     if node == label:
         return f"names {title!r}"
     if node in tree.ancestors(label):
-        return f"{name!r} is above {title!r} by {tree.nodes[label].depth - tree.nodes[node].depth}"
+        levels = tree.nodes[label].depth - tree.nodes[node].depth
+        return f"{name!r} is {levels} level{'s' * (levels > 1)} above {title!r}"
     return f"{name!r} is below {title!r}" if label in tree.ancestors(node) else f"{name!r} is not on the path of {title!r}"
 
 # %% ../nbs/05_tree_judge.ipynb #f0d0bfe6
@@ -158,9 +161,9 @@ def unknown_label(label: str, where: str, classes: Sequence[str]) -> Verdict:
 
 # %% ../nbs/05_tree_judge.ipynb #93a42eb6
 VERSION = 1  # raise it with any change that can change a verdict
-_SUGGESTIONS = 100  # unknown labels for which near ones are looked up: more of them mean a wrong column, and the search is slow
+_SUGGESTIONS = 100
 
-
+# %% ../nbs/05_tree_judge.ipynb #aec0a967
 class TreeJudge:
     "Judges pairs of label and answer by label trees (the packaged ones for None). Offline and deterministic; no verdict where the trees do not know."
 
@@ -195,10 +198,9 @@ class TreeJudge:
         verdict = judge_form(answer) or combine([(name, place(self.trees[name], i, self._read(name, answer))) for name, i in holders])
         if verdict.source != "undecided":
             return verdict
-        domains = {self.trees[name].domain for name, _ in self._holders(None, label)}
-        foreign = sorted(name for name in elsewhere(answer, self._class_names) if self.trees[name].domain not in domains)
-        if foreign:
-            return Verdict(Category.WRONG, "tree", f"a class of {foreign[0]}")
+        for foreign in sorted(elsewhere(answer, self._class_names)):
+            if self.trees[foreign].domain not in {self.trees[name].domain for name, _ in self._holders(None, label)}:
+                return Verdict(Category.WRONG, "tree", f"a class of {foreign}")
         return Verdict(Category.WRONG, "tree strict", verdict.reason) if self.strict else verdict
 
     def _read(self, name: str, answer: str) -> Reading:
