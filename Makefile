@@ -46,7 +46,7 @@ lab: $(READY)
 	$(BIN)/python -m jupyterlab nbs
 
 base: $(READY)
-	$(BIN)/speciarl train fieldguide_base --out runs/fieldguide_base
+	$(BIN)/speciarl base --out runs/fieldguide-base
 
 clean:
 	rm -rf build dist .pytest_cache .hypothesis .coverage *.egg-info

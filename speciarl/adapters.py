@@ -44,7 +44,7 @@ class SpecificityReward:
     def categories(self, texts: Sequence[str], labels: Sequence[str], datasets: Sequence[str] | None) -> tuple[list[Category | None], list[bool]]:
         "The category of each text against its label, and whether it keeps the output contract. A broken format is WRONG and is not judged."
         answers = [extract_answer(text) for text in texts]
-        formatted = [answer is not None for answer in answers]
+        formatted = [bool(answer) for answer in answers]  # an empty tag names nothing: a format failure, as in the release
         asked = [i for i, ok in enumerate(formatted) if ok]
         verdicts = self.judge([(labels[i], answers[i]) for i in asked], datasets and [datasets[i] for i in asked])
         found = dict(zip(asked, (verdict.category for verdict in verdicts)))

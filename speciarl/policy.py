@@ -82,7 +82,7 @@ def build_small(processor: StillProcessor, seed: int = 0) -> Qwen2_5_VLForCondit
 
 # %% ../nbs/11_policy.ipynb #1e1e05bc
 PACKAGED = {"fieldguide-base": Path(str(files("speciarl"))) / "assets" / "fieldguide_base"}
-_NEEDED = {"config.json": "a model", "preprocessor_config.json": "an image processor", "tokenizer.json": "a tokenizer"}
+_NEEDED = {"config.json": "model", "preprocessor_config.json": "image processor", "tokenizer.json": "tokenizer"}
 
 # %% ../nbs/11_policy.ipynb #dd3eda78
 @dataclass
@@ -107,7 +107,7 @@ def find_policy(name: str | Path) -> str:
     if path.is_dir():
         missing = [f"{what} ({file})" for file, what in _NEEDED.items() if not (path / file).is_file()]
         if missing:
-            raise UserError(f"{path}: the folder has no {' and no '.join(missing)}; save the processor beside the model with processor.save_pretrained")
+            raise UserError(f"{path}: the folder has no {', no '.join(missing)}; save model and processor there with save_pretrained")
         return str(path)
     if str(name).count("/") != 1 or str(name).startswith((".", "/")):
         raise UserError(f"no policy {str(name)!r}: give fieldguide-base, a folder with a saved model, or a hub id such as Qwen/Qwen2.5-VL-7B-Instruct")

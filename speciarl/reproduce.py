@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -748,12 +749,16 @@ def read_values(folder: str | Path) -> dict[str, Any]:
 
 # %% ../nbs/20_reproduce.ipynb #c76d6be8
 def _written(value: Any, form: str | None) -> str:
-    return str(value) if isinstance(value, str) or (form is None and isinstance(value, int)) else format(value, form or ".2f")
+    "A value as it stands in a sentence; negative numbers get a true minus sign."
+    if isinstance(value, str) or (form is None and isinstance(value, int)):
+        return str(value)
+    return format(value, form or ".2f").replace("-", "−")
 
 # %% ../nbs/20_reproduce.ipynb #a2578eac
 def _labelled(table: str, stem: str) -> str:
     "A Markdown table with the label `tbl-STEM` on its caption, and its notes in small print."
     body, _, rest = table.partition("\n\nTable: ")
+    body = re.sub(r"\| ---(?= \|)", "| :---", body)  # columns of words to the left; typst would centre them
     caption, *notes = [part for part in rest.strip().split("\n\n") if not part.startswith("<!--")]
     small = [f"`#text(size: 7.5pt)[`{{=typst}}{note}`]`{{=typst}}" for note in notes]
     return "\n\n".join([body, f"Table: {caption} {{#tbl-{stem}}}", *small])
@@ -820,9 +825,12 @@ def build_paper(root: str | Path, profile: str) -> list[str]:
 # %% ../nbs/20_reproduce.ipynb #2579efab
 def _probe(folder: Path) -> None:
     "Raise `UserError` in one line if files cannot be made in `folder`."
-    with atomic_write(folder / ".probe"):
-        pass
-    (folder / ".probe").unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; make it writable, or work in a copy of the checkout") from error
 
 
 def _check_machine(profile: str) -> None:
@@ -933,6 +941,8 @@ def reproduce(profile: str = "smoke", only: str | None = None, *, plan: bool = F
     root = Path(root).absolute()
     steps = make_plan(profile, only, force=force, root=root)
     if plan:
+        size = load_profile(profile)
+        print(f"profile {profile}: {size.scale}; all of it takes about {size.minutes} minutes on two cores")
         show_plan(steps)
         return steps
     _check_machine(profile)

@@ -1,0 +1,37 @@
+"""How long a reproduction takes from nothing, how long when nothing changed, and how much memory its largest process needs.
+
+    python benchmarks/reproduce_time.py [smoke|laptop]
+
+Works in a fresh clone of the checkout's last commit in a temporary folder, so nothing computed before is used and nothing here is touched.
+"""
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def timed(command: list[str], cwd: Path) -> float:
+    "Wall seconds of a command; its output is shown only if it fails."
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.perf_counter() - started
+
+
+def main(profile: str = "smoke") -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        timed(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT)
+        command = [sys.executable, "-m", "speciarl.cli", "reproduce", "--profile", profile]
+        first, second = timed(command, clone), timed(command, clone)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"profile {profile}: from nothing {first:.0f} s, nothing changed {second:.1f} s (ratio {first / second:.0f}), largest process {peak:.2f} GB")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

@@ -1,0 +1,64 @@
+"Loading policies: what is packaged is what the card says, and a broken folder is one clear line."
+
+import shutil
+
+import pytest
+import torch
+
+from speciarl.policy import PACKAGED, base_card, load_policy, weights_hash
+from speciarl.scale import UserError
+
+BASE = PACKAGED["fieldguide-base"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(BASE, tmp_path / "policy")
+
+
+def test_the_packaged_base_is_the_one_of_its_card():
+    card = base_card()
+    assert weights_hash(BASE) == card["sha256"] and (BASE / "model.safetensors").stat().st_size == card["bytes"] <= 6_000_000
+    assert sum(p.numel() for p in load_policy("fieldguide-base").model.parameters()) == card["parameters"] <= 3_000_000
+    assert load_policy("fieldguide-base").model.__class__.__name__ == "Qwen2_5_VLForConditionalGeneration"
+
+
+def test_only_safetensors_and_json_are_packaged():
+    assert {path.suffix for path in BASE.iterdir()} <= {".safetensors", ".json", ".jinja", ".md"}
+
+
+def test_a_folder_without_processor(copy):
+    (copy / "preprocessor_config.json").unlink()
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(UserError) as error:
+        load_policy(copy)
+    assert str(error.value) == f"{copy}: the folder has no image processor (preprocessor_config.json), no tokenizer (tokenizer.json); save model and processor there with save_pretrained"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, None])
+def test_broken_weights(copy, content):
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(UserError, match="cannot load policy .*") as error:
+        load_policy(copy)
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_weights_are_not_read(copy):
+    (copy / "model.safetensors").unlink()
+    torch.save({}, copy / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot load policy"):
+        load_policy(copy)
+
+
+@pytest.mark.parametrize("name", ["fieldguide-bas", "/nowhere/at/all", "./absent"])
+def test_no_such_policy(name):
+    with pytest.raises(UserError, match="^no policy .*: give fieldguide-base, a folder with a saved model, or a hub id"):
+        load_policy(name)
+
+
+def test_saving_and_loading_changes_nothing(tmp_path):
+    policy = load_policy("fieldguide-base")
+    again = load_policy(policy.save(tmp_path / "again"))
+    assert all(torch.equal(a, b) for a, b in zip(policy.model.state_dict().values(), again.model.state_dict().values()))
+    assert again.processor.tokenizer("a hooded warbler").input_ids == policy.processor.tokenizer("a hooded warbler").input_ids
