@@ -534,10 +534,10 @@ class _Keys(_Sizes):
 
     @cached_property
     def judge(self):
-        "The judge of the small profiles: the label trees."
+        "The judge of the small profiles: the label trees, strict, since the world of the field guide holds nothing they do not name."
         from speciarl.tree_judge import TreeJudge
 
-        return TreeJudge()
+        return TreeJudge(strict=True)
 
     def key(self, job: Job) -> dict:
         "Everything a job's artefact depends on: its inputs, the code that computes it, and the lock."
