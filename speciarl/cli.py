@@ -430,7 +430,7 @@ def compare_cards(ours: dict, packaged: dict) -> str:
         return "the weights are those of the packaged base, bit for bit"
     apart = [f"{name} {ours['scores'][name]} against {held}" for name, held in packaged["scores"].items() if abs(ours["scores"][name] - held) > BASE_TOLERANCE]
     if apart:
-        raise UserError(f"the base trained here differs from its card: {'; '.join(apart)}; compare the versions in the two card.json files")
+        fail(f"the base trained here differs from its card: {'; '.join(apart)}; compare the versions in the two card.json files")
     return f"other weights than the packaged base, every score within {BASE_TOLERANCE} of its card"
 
 # %% ../nbs/21_cli.ipynb #c13e5361
