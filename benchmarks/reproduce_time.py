@@ -27,7 +27,7 @@ def main(profile: str = "smoke") -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         timed(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT)
-        command = [sys.executable, "-m", "speciarl.cli", "reproduce", "--profile", profile]
+        command = [str(Path(sys.executable).parent / "speciarl"), "reproduce", "--profile", profile]
         first, second = timed(command, clone), timed(command, clone)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f"profile {profile}: from nothing {first:.0f} s, nothing changed {second:.1f} s (ratio {first / second:.0f}), largest process {peak:.2f} GB")

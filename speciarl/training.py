@@ -152,7 +152,7 @@ def exact_answer(label: str) -> str:
 def common_settings(recipe: Recipe, out: Path) -> dict:
     "The settings SFT and GRPO share: constant learning rate, one checkpoint at the end (ours), no reporting but our log."
     return dict(output_dir=str(out), max_steps=recipe.steps, learning_rate=recipe.learning_rate, lr_scheduler_type="constant", weight_decay=0.01, max_grad_norm=1.0,
-                seed=recipe.seed, logging_steps=1, save_strategy="no", report_to="none", use_cpu=not torch.cuda.is_available(), bf16=False,
+                seed=recipe.seed, logging_steps=1, logging_nan_inf_filter=False, save_strategy="no", report_to="none", use_cpu=not torch.cuda.is_available(), bf16=False,
                 gradient_checkpointing=False, disable_tqdm=not sys.stderr.isatty(), dataloader_pin_memory=False)
 
 # %% ../nbs/14_training.ipynb #5a054c8b
@@ -174,6 +174,8 @@ def make_trainer(recipe: Recipe, policy: Policy, out: Path) -> GRPOTrainer | SFT
     if recipe.images < recipe.prompts_per_step:
         raise UserError(f"{recipe.name}: {recipe.images} images do not fill one step of {recipe.prompts_per_step} prompts; lower prompts_per_step")
     policy.model.model.visual.requires_grad_(False)
+    for token in ("eos_token_id", "pad_token_id"):  # the trainer would align them itself, with a warning
+        setattr(policy.model.config, token, getattr(policy.processor.tokenizer, token))
     rows = training_rows(recipe)
     if recipe.method == "sft":
         rows = [{**row, "completion": [{"role": "assistant", "content": exact_answer(row["label"])}]} for row in rows]

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import speciarl
 from speciarl import cli
 from speciarl.labels import available_trees
+from speciarl.scale import UserError
 
 ROOT = Path(__file__).parent.parent
 START = "from speciarl.cli import main; main()"
@@ -475,11 +476,13 @@ def test_base_refuses_a_folder_that_exists(folder):
 
 
 def test_two_cards_of_the_base_are_compared():
-    packaged = {"sha256": "a", "steps": 10, "versions": {"torch": "1"}, "minutes": 3.0}
-    assert cli.compare_cards({**packaged, "minutes": 9.0}, packaged) == "the weights are those of the packaged base, bit for bit"
-    assert cli.compare_cards({**packaged, "sha256": "b"}, packaged) == "the weights differ from those of the packaged base; so do: only the machine"
-    other = {"sha256": "b", "steps": 12, "versions": {"torch": "2"}}
-    assert cli.compare_cards(other, packaged) == "the weights differ from those of the packaged base; so do: steps, versions"
+    packaged = {"sha256": "a", "scores": {"zero-shot S": 0.717, "zero-shot C": 0.877}}
+    assert cli.compare_cards({"sha256": "a"}, packaged) == "the weights are those of the packaged base, bit for bit"
+    near = {"sha256": "b", "scores": {"zero-shot S": 0.74, "zero-shot C": 0.85}}
+    assert cli.compare_cards(near, packaged) == "other weights than the packaged base, every score within 0.05 of its card"
+    far = {"sha256": "b", "scores": {"zero-shot S": 0.717, "zero-shot C": 0.8}}
+    with pytest.raises(UserError, match=r"^the base trained here differs from its card: zero-shot C 0\.8 against 0\.877; compare the versions in the two card\.json files$"):
+        cli.compare_cards(far, packaged)
 
 
 def test_reproduce_outside_a_checkout_says_how_to_get_one(folder):

@@ -16,7 +16,7 @@ PHOTOGRAPHS = Path(matplotlib.get_data_path()) / "sample_data"
 
 
 def speciarl(*arguments, cwd):
-    return subprocess.run([sys.executable, "-m", "speciarl.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run([Path(sys.executable).parent / "speciarl", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture
