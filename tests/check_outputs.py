@@ -15,9 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FORMATS = {"figures": ("pdf", "png"), "paper/tables": ("csv", "md", "tex")}
 
 
+def is_values(path: Path) -> bool:
+    "True for the files of named numbers that sentences of the paper quote; they are no tables and have no formats."
+    return path.name.endswith(".values.json")
+
+
 def records(profile: str) -> dict[Path, dict]:
     "Stem to record, for every figure and table of the profile."
-    found = [path for folder in FORMATS for path in sorted((ROOT / folder / profile).glob("*.json"))]
+    found = [path for folder in FORMATS for path in sorted((ROOT / folder / profile).glob("*.json")) if not is_values(path)]
     return {path.with_suffix(""): json.loads(path.read_text(encoding="utf-8")) for path in found}
 
 
@@ -25,7 +30,7 @@ def problems(profile: str) -> list[str]:
     "One line for everything that is missing or wrong."
     found = []
     for folder, formats in FORMATS.items():
-        stems = {path.stem for path in (ROOT / folder / profile).glob("*.*")}
+        stems = {path.stem for path in (ROOT / folder / profile).glob("*.*") if not is_values(path)}
         if not stems:
             found.append(f"{folder}/{profile} is empty")
         wanted = [ROOT / folder / profile / f"{stem}.{suffix}" for stem in sorted(stems) for suffix in (*formats, "json")]
