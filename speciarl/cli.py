@@ -440,12 +440,14 @@ def base(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the p
     refuse_existing([out])
     check_writable(out)
     with training_extra():
-        from speciarl.benchmark import base_scores
+        from speciarl.benchmark import CALIBRATION, CALIBRATION_TOLERANCE, base_scores
         from speciarl.policy import base_card, load_policy
         from speciarl.training import train_base, write_json
 
         train_base(out, on_step=lambda step, loss: step % 100 or typer.echo(f"step {step:5}  loss {loss:.3f}"))
-        card = json.loads((out / "card.json").read_text(encoding="utf-8")) | {"scores": base_scores(load_policy(out))}
+        scores = base_scores(load_policy(out))
+        missed = [name for name, target in CALIBRATION.items() if abs(scores[name] - target) > CALIBRATION_TOLERANCE]
+        card = json.loads((out / "card.json").read_text(encoding="utf-8")) | {"scores": scores, "missed": missed}
         write_json(out / "card.json", card)
     typer.echo(f"wrote {out}: {compare_cards(card, base_card())}")
 
