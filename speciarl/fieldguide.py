@@ -199,9 +199,9 @@ def individuals(domain: str, split: str, n: int, seed: int = 0, world: World = W
 
 # %% ../nbs/10_fieldguide.ipynb #d101fe23
 def plates(domain: str, split: str, n: int, seed: int = 0, world: World = World()) -> list[Sample]:
-    "`n` labelled plates of `domain`; `split` is train or test. Sample ids name domain, split, seed and number."
-    if split not in ("train", "test"):
-        raise UserError(f"unknown split {split!r}: use train or test")
+    "`n` labelled plates of `domain`; `split` is train, validation or test. Sample ids name domain, split, seed and number."
+    if split not in ("train", "validation", "test"):
+        raise UserError(f"unknown split {split!r}: use train, validation or test")
     names = groups(domain, world.siblings)
     return [Sample(f"{domain}-{split}-{seed}-{i:05d}", Image.fromarray(draw_plate(individual, rng)), names[individual.group].classes[individual.k], domain, split)
             for i, (individual, rng) in enumerate(individuals(domain, split, n, seed, world))]

@@ -76,7 +76,7 @@ def test_captions_follow_the_habits_and_the_contract():
 
 @pytest.mark.parametrize("call, message", [
     (lambda: plates("fish", "test", 1), "unknown field guide domain 'fish': use one of birds, flowers, food, pets, cars, aircraft"),
-    (lambda: plates("birds", "val", 1), "unknown split 'val': use train or test"),
+    (lambda: plates("birds", "val", 1), "unknown split 'val': use train, validation or test"),
     (lambda: groups("birds", 26), "siblings must be 2 to 25, not 26"),
 ])
 def test_bad_requests(call, message):
