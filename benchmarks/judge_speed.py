@@ -1,8 +1,9 @@
-"""How long `speciarl judge` takes on 100,000 pairs, and what importing the package costs.
+"""How many pairs per second the tree judge decides, how long `speciarl judge` takes on 100,000 pairs, and what importing the package costs.
 
     python benchmarks/judge_speed.py [--pairs N] [--repeats N] [--out FILE]
 
-Every figure is the wall time of a fresh process (median of the repeats), start of Python included. Nothing is written
+The first figures are pairs per second of processor time in this process, on one core (best and median of the repeats; the trees are loaded,
+nothing is remembered). The others are the wall time of a fresh process (median of the repeats), start of Python included. Nothing is written
 unless --out names a file for the printed text.
 """
 
@@ -19,7 +20,13 @@ import time
 from pathlib import Path
 
 from speciarl.labels import load_trees
+from speciarl.tree_judge import TreeJudge
 
+LIMIT_REPEATED, LIMIT_DISTINCT = 200_000, 20_000  # pairs per second
+SENTENCES = (
+    "{}", "a photo of a {}.", "The image shows a {} sitting on a branch in the garden.", "a small white {} standing in the grass near the water", "{} with a long tail and a yellow head",
+    "The {} in the picture is flying over the ocean on a sunny day.", "{} number {}", "This appears to be a {}, photographed from the side.",
+)
 LIMIT_JUDGE, LIMIT_IMPORT = 5.0, 0.3  # seconds
 WORDS = "small white large brown spotted juvenile perched old flying striped wooden mixed unknown blurred near far".split()
 
@@ -35,6 +42,34 @@ def pairs(n: int, distinct: float, seed: int = 0) -> list[tuple[str, str, str]]:
         answer = dice.choice(names[dataset])
         rows.append((dataset, label, f"{dice.choice(WORDS)} {answer} {i}" if dice.random() < distinct else answer))
     return rows
+
+
+def sentences(n: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[str]]:
+    "n distinct pairs (label, answer) and their data sets: names of the label's tree, mostly in sentences; one in eight with a word that is found only once."
+    dice, trees = random.Random(seed), load_trees()
+    labels = [(name, label) for name, tree in trees.items() for label in tree.classes()]
+    rows = {}
+    while len(rows) < n:
+        dataset, label = dice.choice(labels)
+        rows[dataset, label, dice.choice(SENTENCES).format(dice.choice(trees[dataset].nodes).name, len(rows))] = None
+    return [(label, answer) for _, label, answer in rows], [dataset for dataset, *_ in rows]
+
+
+def rates(n: int, repeats: int) -> list[str]:
+    "Pairs per second of processor time: distinct pairs, and the same pairs again ten times over."
+    rows, datasets = sentences(n)
+    distinct, repeated, trees = [], [], load_trees()
+    TreeJudge(trees)(rows[: n // 10], datasets[: n // 10])  # the tables of the trees are built on first use
+    for _ in range(repeats):
+        judge = TreeJudge(trees)
+        start = time.process_time()
+        judge(rows, datasets)
+        between = time.process_time()
+        judge(rows * 10, datasets * 10)
+        distinct.append(n / (between - start))
+        repeated.append(10 * n / (time.process_time() - between))
+    kinds = (("distinct pairs, sentences", distinct, LIMIT_DISTINCT), ("repeated pairs", repeated, LIMIT_REPEATED))
+    return [f"  {title:42}best {max(found):11,.0f} /s  median {statistics.median(found):11,.0f} /s  at least {limit:,} wanted" for title, found, limit in kinds]
 
 
 def seconds(repeats: int, *arguments: str) -> float:
@@ -64,7 +99,7 @@ def loads(module: str, name: str) -> bool:
 
 
 def report(n: int, repeats: int) -> list[str]:
-    lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; medians of {repeats}", "", f"speciarl judge, {n:,} pairs (limit {LIMIT_JUDGE:g} s for 100,000)"]
+    lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; medians of {repeats}", "", "tree judge in this process, one core", *rates(60_000, repeats), "", f"speciarl judge, {n:,} pairs (limit {LIMIT_JUDGE:g} s for 100,000)"]
     with tempfile.TemporaryDirectory() as folder:
         for title, distinct, with_dataset in (
             ("names of the trees, data set given", 0.0, True),
@@ -89,7 +124,7 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    text = "\n".join(report(options.pairs, options.repeats)) + "\n"
+    text = "\n".join([f"$ python benchmarks/judge_speed.py --pairs {options.pairs} --repeats {options.repeats}", *report(options.pairs, options.repeats)]) + "\n"
     print(text, end="")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

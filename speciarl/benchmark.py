@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT_FAILURE', 'VERDICT_COLUMNS', 'CALIBRATION', 'CALIBRATION_TOLERANCE', 'judge_predictions', 'codes_matrix',
-           'library_versions', 'claim_folder', 'write_card', 'write_verdict_rows', 'run_settings', 'evaluate',
-           'failure_counts', 'headline', 'base_scores']
+           'library_versions', 'claim_folder', 'write_verdict_rows', 'run_settings', 'evaluate', 'failure_counts',
+           'headline', 'base_scores']
 
 # %% ../nbs/18_benchmark.ipynb #eb2c8c0a
 import csv
@@ -21,7 +21,7 @@ import numpy as np
 from .data import Sample, open_image
 from .metrics import best_of_n, score
 from .recipes import load_prompt
-from .scale import MISSING, Category, UserError, atomic_write, to_codes
+from .scale import atomic_write, Category, MISSING, to_codes, UserError, write_json
 from .verdicts import Verdict
 
 if TYPE_CHECKING:  # scoring stored predictions must not need torch
@@ -72,13 +72,7 @@ def claim_folder(out: Path, settings: dict) -> None:
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} exists and holds no run of speciarl; choose another --out")
     else:
-        write_card(out, dict(settings=settings, finished=False))
-
-# %% ../nbs/18_benchmark.ipynb #e143cb00
-def write_card(out: Path, card: dict) -> None:
-    "Write the run card, whole or not at all."
-    with atomic_write(out / "card.json") as file:
-        file.write(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        write_json(out / "card.json", dict(settings=settings, finished=False))
 
 # %% ../nbs/18_benchmark.ipynb #8e6b23cc
 VERDICT_COLUMNS = ("sample_id", "dataset", "split", "label", "prompt", "rollout", "answer", "category", "source", "reason")
@@ -110,7 +104,7 @@ def evaluate(policy: "Policy", samples: Sequence[Sample], out: str | Path, judge
     rows = rollout(policy, samples, load_prompt(prompt), prompt, n=n, seed=seed, out=out / "predictions.jsonl", progress=progress, **generation)
     judged = judge_predictions(rows, judge, datasets)
     write_verdict_rows(out / "verdicts.csv", judged)
-    write_card(out, card := dict(settings=settings, finished=True, counts=failure_counts(judged), scores=headline(judged), versions=library_versions()))
+    write_json(out / "card.json", card := dict(settings=settings, finished=True, counts=failure_counts(judged), scores=headline(judged), versions=library_versions()))
     return card
 
 # %% ../nbs/18_benchmark.ipynb #20cba863

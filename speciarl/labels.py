@@ -134,6 +134,11 @@ class Names:
         "The first word, the first two words, ... of every name in every spelling."
         return beginnings(key for table in self.tables for key in table)
 
+    @cached_property
+    def words(self) -> list[frozenset[str]]:
+        "For each node the words of its names."
+        return [frozenset(" ".join(map(name_key, (node.name, *node.synonyms))).split()) for node in self.nodes]
+
     def classes(self) -> list[str]:
         "The official labels, in file order."
         return [node.name for node in self.nodes if node.is_class]

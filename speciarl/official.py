@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict
 
@@ -241,8 +242,8 @@ def _read_pets(place: Place, split: str) -> Entries:
     return [(f"images/{image}.jpg", image.rpartition("_")[0]) for image, *_ in rows]
 
 # %% ../nbs/09b_official.ipynb #1be0f11a
-def _mat(name: str, base: Path, relative: str, *variables: str) -> list:
-    "The named variables of a .mat list, without their empty dimensions."
+def _mat(name: str, base: Path, relative: str, *variables: str) -> list[np.ndarray]:
+    "The named variables of a .mat list as arrays of one dimension."
     if not (base / relative).is_file():
         raise UserError(_missing(name, base, relative))
     try:
@@ -251,7 +252,7 @@ def _mat(name: str, base: Path, relative: str, *variables: str) -> list:
         raise UserError(f"{relative} is a MATLAB file, which needs SciPy; install it: pip install 'speciarl[train]'") from None
     try:
         content = loadmat(base / relative, variable_names=variables, squeeze_me=True)
-        return [content[variable] for variable in variables]
+        return [np.atleast_1d(content[variable]) for variable in variables]
     except Exception as error:  # a reader of binary files fed with garbage raises nearly any type
         raise UserError(f"{base / relative}: damaged, or no list of {name}; unpack the archive again") from error
 
@@ -260,8 +261,8 @@ def _read_flowers(place: Place, split: str) -> Entries:
     "imagelabels.mat: the class number of each image; setid.mat: the image numbers of each split."
     (labels,) = _mat("flowers102", place.base, "imagelabels.mat", "labels")
     variable = {"train": "trnid", "val": "valid", "test": "tstid"}.get(split)
-    numbers = range(1, labels.size + 1) if variable is None else _mat("flowers102", place.base, "setid.mat", variable)[0].reshape(-1).tolist()
-    names, labels = DATASETS["flowers102"].names, labels.reshape(-1).tolist()
+    numbers = range(1, labels.size + 1) if variable is None else _mat("flowers102", place.base, "setid.mat", variable)[0].tolist()
+    names, labels = DATASETS["flowers102"].names, labels.tolist()
     if max(numbers, default=0) > len(labels) or max(labels, default=0) > len(names):
         raise UserError(f"{place.base}: imagelabels.mat and setid.mat do not belong together; download both again")
     return [(f"jpg/image_{i:05d}.jpg", names[labels[i - 1] - 1]) for i in numbers]
@@ -270,14 +271,13 @@ def _read_flowers(place: Place, split: str) -> Entries:
 def _read_dogs(place: Place, split: str) -> Entries:
     "SPLIT_list.mat: class/image."
     parts = ("train", "test") if split == ALL else (split,)
-    paths = [str(path) for part in parts for path in _mat("stanford_dogs", place.base, f"{part}_list.mat", "file_list")[0].reshape(-1)]
+    paths = [str(path) for part in parts for path in _mat("stanford_dogs", place.base, f"{part}_list.mat", "file_list")[0]]
     return [(f"Images/{path}", path.partition("/")[0]) for path in paths]
 
 # %% ../nbs/09b_official.ipynb #9ef8d67a
 def _read_cars_flagged(place: Place, split: str) -> Entries:
     "cars_annos.mat: class names, and for each image its path, class number and whether it is for testing."
     names, rows = _mat("stanford_cars", place.base, "cars_annos.mat", "class_names", "annotations")
-    rows = rows.reshape(-1)
     kept = rows if split == ALL else rows[rows["test"].astype(int) == (split == "test")]
     return [(str(path), str(names[int(c) - 1])) for path, c in zip(kept["relative_im_path"], kept["class"])]
 
@@ -290,7 +290,7 @@ def _read_cars(place: Place, split: str) -> Entries:
     entries = []
     for part, path in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
         if split in (ALL, part):
-            rows = _mat("stanford_cars", place.base, path, "annotations")[0].reshape(-1)
+            rows = _mat("stanford_cars", place.base, path, "annotations")[0]
             entries += [(f"cars_{part}/{image}", str(names[int(c) - 1])) for image, c in zip(rows["fname"], rows["class"])]
     return entries
 

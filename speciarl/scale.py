@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['WIRE_NAMES', 'MISSING', 'UserError', 'Category', 'to_codes', 'extract_answer', 'normalise', 'is_abstention',
-           'atomic_write']
+           'atomic_write', 'write_json']
 
-# %% ../nbs/00_scale.ipynb #e504e2bc
+# %% ../nbs/00_scale.ipynb #730ba701
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import IO
+from typing import Any, IO
 
 import numpy as np
 import regex
@@ -103,3 +104,10 @@ def atomic_write(path: str | Path, mode: str = "w", **kwargs) -> Iterator[IO]:
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+# %% ../nbs/00_scale.ipynb #2656cc58
+def write_json(path: str | Path, value: Any) -> Path:
+    "Write `value` as indented JSON, whole or not at all; what JSON does not know is written as text."
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    return Path(path)

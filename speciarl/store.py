@@ -280,6 +280,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages are written back in larger lots
     connection.execute("BEGIN IMMEDIATE")
     if not _is_store(connection):
         for command in (*_TABLES.strip().split("\n"), f"PRAGMA application_id = {_MARK}", f"PRAGMA user_version = {_LAYOUT}"):

@@ -33,7 +33,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from trl import GRPOConfig, SFTConfig
 
 from .adapters import SpecificityReward
-from .base import one_thread, versions, write_json
+from .base import one_thread, versions
 from .data import Sample, open_image
 from .fieldguide import DOMAINS, plates
 from .labels import load_trees
@@ -42,7 +42,7 @@ from .policy import Policy, load_policy, weights_hash
 from .recipes import Recipe, load_prompt
 from .reward import reward
 from .rollout import generate
-from .scale import Category, UserError, atomic_write, extract_answer, to_codes
+from .scale import Category, UserError, atomic_write, extract_answer, to_codes, write_json
 from .trainer import LabelTrainer, SpecificityTrainer
 from .tree_judge import TreeJudge
 

@@ -387,7 +387,7 @@ def locate(trees: dict[str, LabelTree], asked: Sequence[tuple[str, int]], holder
         tree = trees[name]
         kin[name] = None
         kin.update({other: group for other in trees if other not in kin for same, group in [_kinship(tree, i, trees[other])] if same})
-        words |= {word for j in (i, *tree.above(i)) for text in (tree.nodes[j].name, *tree.nodes[j].synonyms) for word in name_key(text).split()}
+        words.update(*(tree.words[j] for j in (i, *tree.above(i))))
     return Place(tuple(asked), tuple(holder for holder in holders if holder not in asked), kin, frozenset(words), frozenset(trees[name].domain for name, _ in holders))
 
 # %% ../nbs/05_tree_judge.ipynb #696bc3a2

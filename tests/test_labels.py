@@ -1,10 +1,13 @@
 """Label trees: every fault of a file is said with its line, names are found in any spelling, and the near rule holds."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciarl.labels import available_trees, load_tree, load_trees, mentions, name_key, near_names, parse_tree, relation, singulars
+import speciarl.labels
+from speciarl.labels import available_trees, load_tree, load_trees, mentions, name_key, near_ancestors, near_names, parse_tree, relation, singulars
 from speciarl.scale import Category, UserError
 
 HEAD = "@dataset toy\n@title Toy\n@domain bird\n"
@@ -60,6 +63,19 @@ def names(tree, indices) -> list[str]:
         (HEAD + "~ * robin\n", "toy.tree:4: unreadable mark; write one mark, a space, then the name: * samoyed"),
         (HEAD + "* dog\n  spitz\n    * samoyed\n", "toy.tree:6: class 'samoyed' stands below class 'dog' (line 4); only one * is allowed on a path"),
         (HEAD + "* dog\n* cat | Dog\n", "toy.tree:5: the name 'Dog' is already used on line 4; a name may stand for one thing only"),
+        (HEAD + "bird\n  * robin < songster\n", "toy.tree:5: no line is called 'songster'; add a line for this facet below the domain's own"),
+        (HEAD + "bird\n  * wren\n  * robin < wren\n", "toy.tree:6: the facet 'wren' is a class or below one (line 5); a facet is a kind that several classes may share"),
+        (HEAD + "bird\n  * robin < bird\n", "toy.tree:5: 'bird' stands above 'robin' anyway; delete the facet"),
+        (HEAD + "bird\n  a < b\n  b < a\n  * robin < a\n", "toy.tree:5: the facets of 'a' lead in a circle; delete one of them"),
+        (HEAD + "bird\n  a < b\n    b\n  * robin\n", "toy.tree:5: the facets of 'a' lead in a circle; delete one of them"),
+        (HEAD + "* robin <\n", "toy.tree:4: an empty name; write: * samoyed < sledge dog, working dog"),
+        (HEAD + "a\n* robin < a, , a\n", "toy.tree:5: an empty name; write: * samoyed < sledge dog, working dog"),
+        (HEAD + "a\nb\n* robin < a < b\n", "toy.tree:6: unreadable <; write one, with spaces, before the facets: * samoyed < sledge dog, working dog"),
+        (HEAD + "* robin<a\n", "toy.tree:4: unreadable <; write one, with spaces, before the facets: * samoyed < sledge dog, working dog"),
+        (HEAD + "bird [seen]\n  * robin\n", "toy.tree:4: [seen] on a line that is no class; only a line with '* ' has a split"),
+        (HEAD + "* robin [train]\n", "toy.tree:4: unreadable brackets; the only ones are [seen] or [unseen] at the end of a class line"),
+        (HEAD + "* robin [seen] < bird\n", "toy.tree:4: unreadable brackets; the only ones are [seen] or [unseen] at the end of a class line"),
+        (HEAD + "* robin[seen]\n", "toy.tree:4: unreadable brackets; the only ones are [seen] or [unseen] at the end of a class line"),
         (HEAD + "* sea-gull\n* Sea Gull\n", "toy.tree:5: the name 'Sea Gull' is already used on line 4; a name may stand for one thing only"),
     ],
 )
@@ -80,7 +96,7 @@ def test_the_digest_changes_with_every_byte():
     assert parse_tree(text, "a").digest == parse_tree(text, "b").digest != parse_tree(text + "#", "a").digest
 
 
-@given(st.text(alphabet="*~ |#@\n\tab", max_size=60))
+@given(st.text(alphabet="*~ |#@<[]\n\tab,", max_size=60))
 @settings(deadline=None)
 def test_any_text_is_a_tree_or_one_line_of_complaint(text):
     try:
@@ -119,6 +135,60 @@ def test_a_name_as_written_wins_and_a_shared_derived_spelling_is_ambiguous():
     assert names(tree, tree.find("seagull")) == ["sea gull", "seagulls"]
 
 
+def test_facets_and_splits():
+    tree = parse_tree(HEAD + """
+animal
+  bird
+    seabird < swimmer
+    swimmer
+    flier
+    gull | gulls < seabird
+      * herring gull | larus argentatus < flier [seen]
+        smithsonian gull
+      * ivory gull [unseen]
+    * robin
+""", "toy.tree")
+    label = tree.find("herring gull")[0]
+    assert [tree.nodes[i].split for i in (label, tree.find("ivory gull")[0], tree.find("robin")[0])] == ["seen", "unseen", ""]
+    assert tree.nodes[label].facets == ("flier",) and tree.nodes[label].synonyms == ("larus argentatus",)
+    assert set(names(tree, tree.above(label))) == {"gull", "bird", "animal", "seabird", "swimmer", "flier"}
+    assert set(names(tree, tree.above(tree.find("smithsonian gull")[0]))) == {"herring gull", "gull", "bird", "animal", "seabird", "swimmer", "flier"}
+    found = {answer: relation(tree, label, tree.find(answer)[0]).wire for answer in ("gull", "seabird", "swimmer", "flier", "bird", "robin", "smithsonian gull")}
+    assert found == {"gull": "less specific", "seabird": "generic", "swimmer": "generic", "flier": "generic", "bird": "generic", "robin": "wrong", "smithsonian gull": "more specific"}
+    assert relation(tree, tree.find("ivory gull")[0], tree.find("flier")[0]) is relation(tree, tree.find("robin")[0], tree.find("seabird")[0]) is Category.WRONG
+    assert relation(tree, tree.find("robin")[0], tree.find("bird")[0]) is Category.GENERIC  # the domain's own node is never near
+
+
+def test_technical_groups_cost_no_step():
+    tree = parse_tree(HEAD + """
+bird
+  songbird
+    ~ oscine
+      warbler
+        ~ vermivora
+          ~ chrysoptera group
+            * golden-winged warbler
+  ~ ratite
+    * ostrich
+""", "toy.tree")
+    [label], [ostrich] = tree.find("golden-winged warbler"), tree.find("ostrich")
+    assert {tree.nodes[j].name: relation(tree, label, j).wire for j in tree.ancestors(label)} == {
+        "chrysoptera group": "less specific", "vermivora": "less specific", "warbler": "less specific", "oscine": "less specific", "songbird": "generic", "bird": "generic"}
+    assert names(tree, near_ancestors(tree, ostrich)) == ["ratite"]
+
+
+@pytest.mark.parametrize("domain, expected", [("dog", Category.GENERIC), ("canine", Category.GENERIC), ("animal", Category.LESS_SPECIFIC), ("pet", Category.LESS_SPECIFIC)])
+def test_the_domains_own_node_is_generic_however_close(domain, expected):
+    tree = parse_tree(f"@dataset toy\n@title Toy\n@domain {domain}\nanimal\n  dog | canine\n    * samoyed\n", "toy.tree")
+    assert relation(tree, 2, 1) is expected and relation(tree, 2, 0) is Category.GENERIC
+
+
+def test_possessives_british_spelling_and_parted_digits_are_one_name():
+    tree = parse_tree(HEAD + "* Brewer Blackbird\n* Heermann's gull\n* gray catbird\n* MD-80\n", "toy.tree")
+    found = [names(tree, tree.find(text)) for text in ("Brewer's blackbird", "Brewer’s Blackbirds", "Heermann gull", "grey catbird", "MD80", "md 80")]
+    assert found == [["Brewer Blackbird"]] * 2 + [["Heermann's gull"], ["gray catbird"]] + [["MD-80"]] * 2
+
+
 def test_up_down_and_sideways():
     [label] = TREE.find("golden-winged warbler")
     assert names(TREE, TREE.ancestors(label)) == ["warbler", "bird", "animal"]
@@ -144,7 +214,7 @@ def test_up_down_and_sideways():
         ("samoyed", "dog", Category.GENERIC),
         ("707-320", "boeing 707", Category.LESS_SPECIFIC),
         ("707-320", "boeing", Category.GENERIC),
-        ("707-320", "commercial airliner", Category.LESS_SPECIFIC),  # marked near with ~
+        ("707-320", "commercial airliner", Category.GENERIC),  # its ~ costs no step, but boeing below it is a second one
         ("707-320", "aircraft", Category.GENERIC),
     ],
 )
@@ -196,3 +266,12 @@ def test_files_that_cannot_be_read(tmp_path):
     assert message(load_tree, latin) == f"{latin} is not UTF-8 text; save it as UTF-8"
     latin.write_text(HEAD + "bird\n")
     assert message(load_tree, latin) == "latin.tree:1: no class; mark each official label with '* '"
+
+
+def test_the_example_of_the_data_card_is_a_tree():
+    card = (Path(speciarl.labels.__file__).parent / "assets" / "trees" / "README.md").read_text(encoding="utf-8")
+    text = "\n".join(line[4:] for line in card.partition("say `tools.tree`:\n\n")[2].partition("\n\n-")[0].split("\n"))
+    tree = parse_tree(text, "tools.tree")
+    [label] = tree.find("coping saw")
+    assert {tree.nodes[i].name: relation(tree, label, i).wire for i in range(len(tree.nodes))} == {
+        "thing": "generic", "tool": "generic", "workshop tool": "generic", "saw": "less specific", "wood saw": "less specific", "fret saw": "specific", "spiral fret saw": "more specific", "rip saw": "wrong"}

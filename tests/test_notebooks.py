@@ -22,7 +22,7 @@ from speciarl.scale import UserError
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 PAPER = sorted((ROOT / "nbs" / "paper").glob("*.ipynb"))
-NUMBER = {path.stem.split("_", 1)[1]: int(path.stem.split("_", 1)[0]) for path in LIBRARY}
+NUMBER = {path.stem.split("_", 1)[1]: path.stem.split("_", 1)[0] for path in LIBRARY}
 
 library = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 every = pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: path.stem)

@@ -76,6 +76,14 @@ def message(action, *args) -> str:
         ("Samoyed (Canis samoyedus)", Category.SPECIFIC, "names 'samoyed'"),
         ("Samoyed, Canis samoyedus", Category.SPECIFIC, "names 'samoyed'"),
         ("a large white samoyed", Category.SPECIFIC, "names 'samoyed'"),
+        ("samoyed, a dog", Category.SPECIFIC, "names 'samoyed'"),
+        ("samoyed, a spitz dog", Category.SPECIFIC, "names 'samoyed'"),
+        ("a samoyed, which is a breed of dog", Category.SPECIFIC, "names 'samoyed'"),
+        ("The dog is a Samoyed.", Category.SPECIFIC, "names 'samoyed'"),
+        ("The dog in the image is a Samoyed sitting on the grass.", Category.SPECIFIC, "names 'samoyed'"),
+        ("samoyed standing on grass", Category.SPECIFIC, "names 'samoyed'"),
+        ("a samoyed puppy in a hat", Category.SPECIFIC, "names 'samoyed'"),
+        ("samo\u200byed", Category.SPECIFIC, "names 'samoyed'"),
         ("toy samoyed", Category.MORE_SPECIFIC, "'toy samoyed' is below 'samoyed'"),
         ("spitz", Category.LESS_SPECIFIC, "'spitz' is 1 level above 'samoyed'"),
         ("a spitz dog", Category.LESS_SPECIFIC, "'spitz' is 1 level above 'samoyed'"),
@@ -86,14 +94,16 @@ def message(action, *args) -> str:
         ("I don't know.", Category.ABSTAIN, "declines to answer"),
         ("pomeranian", Category.WRONG, "'pomeranian' is not on the path of 'samoyed'"),
         ("terrier", Category.WRONG, "'terrier' is not on the path of 'samoyed'"),
-        ("golden-winged warbler", Category.WRONG, "a class of birds"),
-        ("a photo of a dark sparrowhawk", Category.WRONG, "a class of birds"),
+        ("golden-winged warbler", Category.WRONG, "'golden winged warbler' is no pet"),
+        ("a photo of a dark sparrowhawk", Category.WRONG, "'dark sparrowhawk' is no pet"),
         ("samoyed or pomeranian", Category.WRONG, "offers several options"),
         ("Samoyed OR husky", Category.WRONG, "offers several options"),
         ("either a samoyed", Category.WRONG, "offers several options"),
         ("chow / husky", Category.WRONG, "offers several options"),
         ("samoyed, pomeranian", Category.WRONG, "lists several names"),
-        ("samoyed, a dog", Category.WRONG, "lists several names"),
+        ("warbler", Category.WRONG, "'warbler' is no pet"),
+        ("a person sitting on a bench", Category.WRONG, "'person' is no pet"),
+        ("samoyed, a dog, a pet", Category.WRONG, "lists several names"),
         ("samoyed/pomeranian", Category.WRONG, "lists several names"),
         ("samoyed & dog", Category.WRONG, "lists several names"),
         ("pet\ndog\nsamoyed", Category.WRONG, "lists several names"),
@@ -123,12 +133,14 @@ def test_what_is_decided_and_why(answer, category, reason):
     [
         ("corgi", "not in the tree"),
         ("canine", "not in the tree"),
-        ("warbler", "not in the tree"),  # a group of another tree: it may hold more than that tree lists
+        ("a dog and a train", "more than the name 'dog'"),
+        ("axolotl on the grass", "not in the tree"),
         ("samoyed mix", "more than the name 'samoyed'"),
         ("possibly a samoyed", "more than the name 'samoyed'"),
         ("samoyed, husky", "more than the name 'samoyed'"),
-        ("samoyed standing on grass", "more than the name 'samoyed'"),
-        ("samoyed white", "more than the name 'samoyed'"),
+        ("samoyed hat", "more than the name 'samoyed'"),
+        ("samoyed with", "more than the name 'samoyed'"),
+        ("samoyed?", "a question"),
         ("dog, not sure which", "more than the name 'dog'"),
         ("white spitz", "'white spitz' may be a name of its own"),
     ],
@@ -220,13 +232,13 @@ def test_a_tree_that_cannot_tell_takes_no_part_and_agreement_is_a_verdict():
 def test_a_class_of_another_tree_is_wrong_only_across_domains():
     judge = TreeJudge({"bakery": BAKERY, "pastry": PASTRY, "dogs": TREES["dogs"]})
     assert one("bagel", "babka", "bakery", judge) == Verdict(None, "undecided", "not in the tree")  # both trees are about food
-    assert one("bagel", "samoyed", "bakery", judge) == Verdict(Category.WRONG, "tree", "a class of dogs")
-    assert one("bagel", "dog", "bakery", judge).category is None
+    assert one("bagel", "samoyed", "bakery", judge) == Verdict(Category.WRONG, "tree", "'samoyed' is no food")
+    assert one("bagel", "spitz", "bakery", judge).category is None  # food may be named by what it is made of, so only classes count
 
 
-def test_another_tree_that_holds_the_label_is_not_foreign():
+def test_another_tree_that_holds_the_label_is_asked_where_its_own_does_not_know():
     coaches = parse_tree("@dataset coaches\n@title C\n@domain carriage\nthing\n  * samoyed\n    sledge puller\n", "c.tree")
-    assert one("samoyed", "sledge puller", "dogs", TreeJudge(TREES | {"coaches": coaches})).category is None
+    assert one("samoyed", "sledge puller", "dogs", TreeJudge(TREES | {"coaches": coaches})).category is Category.MORE_SPECIFIC
 
 
 # --- identity, memory, packaged trees ---------------------------------------------------------------------------------
@@ -274,7 +286,7 @@ def test_judging_needs_no_torch():
 # --- nothing dressed up is correct ------------------------------------------------------------------------------------
 
 KNOWN = ["samoyed", "pomeranian", "border terrier", "toy samoyed", "dog", "spitz", "golden-winged warbler"]
-OTHER_WORDS = st.sampled_from(["mix", "maybe", "not", "with", "puppy", "hat", "like", "ignore", "zzz"])
+OTHER_WORDS = st.sampled_from(["mix", "maybe", "not", "with", "hat", "like", "ignore", "zzz", "grass", "statue"])
 
 
 @given(st.text(max_size=250))
