@@ -131,11 +131,11 @@ CALIBRATION_TOLERANCE = 0.07
 def base_scores(policy: "Policy", images: int = 100, seed: int = 99) -> dict[str, float]:
     "S and C of a base policy on `images` plates of each fine-grained domain, zero-shot and best of 64, rounded to four digits; keys as in `CALIBRATION`."
     from speciarl.fieldguide import FINE_GRAINED, plates
-    from speciarl.labels import load_trees
+    from speciarl.labels import fieldguide_trees, load_trees
     from speciarl.rollout import rollout
     from speciarl.tree_judge import TreeJudge
 
-    judge, scores = TreeJudge(load_trees(), strict=True), {}
+    judge, scores = TreeJudge(load_trees(fieldguide_trees()), strict=True), {}
     for name, n in (("zero-shot", 1), ("best of 64", 64)):
         rows = [row for d in FINE_GRAINED for row in rollout(policy, plates(d, "test", images, seed), load_prompt("general"), n=n, batch_size=256, max_new_tokens=16)]
         best = score(best_of_n(codes_matrix(judge_predictions(rows, judge))[1]))

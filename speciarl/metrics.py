@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'METRICS', 'tally', 'weight_vector', 'harmonic_mean', 'rates', 's_c_hm', 'Scores', 'score', 'best_of_n',
-           'best_of_k', 'powers_of_two', 'best_of_k_curve', 'interval_kind', 'resample', 'counts_per_image',
-           'percentiles', 'bootstrap', 'intervals_of_counts', 'intervals']
+           'best_of_k', 'powers_of_two', 'best_of_k_curve', 'pass_at_k', 'pass_at_k_curve', 'interval_kind',
+           'draw_seeds', 'draw_images', 'resample', 'counts_per_image', 'percentiles', 'bootstrap',
+           'intervals_of_counts', 'intervals']
 
 # %% ../nbs/02_metrics.ipynb #3350ed4a
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -143,6 +144,17 @@ def best_of_k_curve(codes: np.ndarray, ks: Iterable[int] | None = None,
     ks = powers_of_two(np.shape(codes)[-1]) if ks is None else ks
     return {k: tuple(x.item() for x in rates(best_of_k(codes, k).reshape(-1, 6).sum(0), weights)) for k in ks}
 
+# %% ../nbs/02_metrics.ipynb #aad27b54
+def pass_at_k(codes: np.ndarray, k: int, at_least: Category = Category.SPECIFIC) -> np.ndarray:
+    "Probability, from 0 to 1, that some answer of a random k of N reaches `at_least`: codes (..., N) to (...). `UserError` unless 1 <= k <= N."
+    return best_of_k(codes, k)[..., at_least:].sum(-1)
+
+
+def pass_at_k_curve(codes: np.ndarray, ks: Iterable[int] | None = None, at_least: Category = Category.SPECIFIC) -> dict[int, float]:
+    "k -> mean pass@k over all images, for codes (..., images, N). `ks` defaults to every k from 1 to N."
+    ks = range(1, np.shape(codes)[-1] + 1) if ks is None else ks
+    return {k: float(pass_at_k(codes, k, at_least).mean()) for k in ks}
+
 # %% ../nbs/02_metrics.ipynb #aaf1fa9c
 def interval_kind(n_seeds: int) -> str:
     "What the bootstrap resamples with `n_seeds` seeds, as printed with tables: from three seeds on, seeds as well as images."
@@ -153,6 +165,19 @@ def _chunks(n_boot: int, patterns: int) -> Iterator[int]:
     "Numbers of resamples that add up to `n_boot`, each small enough to keep a block of draws below some 80 MB."
     step = max(1, 10_000_000 // max(patterns, 1))
     yield from (min(step, n_boot - start) for start in range(0, n_boot, step))
+
+# %% ../nbs/02_metrics.ipynb #6adb327d
+def draw_seeds(seeds: int, n_boot: int, rng: np.random.Generator) -> np.ndarray:
+    "How often each seed is drawn in each resample, shape (n_boot, seeds); once each when there are fewer than three."
+    return rng.multinomial(seeds, [1 / seeds] * seeds, size=n_boot) if seeds >= 3 else np.ones((n_boot, seeds), int)
+
+
+def draw_images(counts: np.ndarray, n_boot: int, rng: np.random.Generator) -> np.ndarray:
+    "Counts of resamples of the images, the same images for every seed: (seeds, images, 6) to (n_boot, seeds, 6)."
+    seeds, images, levels = counts.shape
+    patterns, times = np.unique(counts.transpose(1, 0, 2).reshape(images, -1), axis=0, return_counts=True)
+    drawn = [rng.multinomial(images, times / images, size=size) @ patterns.astype(float) for size in _chunks(n_boot, len(times))]
+    return np.concatenate(drawn).reshape(n_boot, seeds, levels)
 
 # %% ../nbs/02_metrics.ipynb #17efa5b1
 def resample(counts: np.ndarray, n_boot: int = 1000, seed: int = 0) -> np.ndarray:
@@ -165,10 +190,8 @@ def resample(counts: np.ndarray, n_boot: int = 1000, seed: int = 0) -> np.ndarra
     if not images:
         return np.zeros((n_boot, levels))
     rng = np.random.default_rng(seed)
-    picked = rng.multinomial(seeds, [1 / seeds] * seeds, size=n_boot) if seeds >= 3 else np.ones((n_boot, seeds), int)
-    patterns, times = np.unique(counts.transpose(1, 0, 2).reshape(images, -1), axis=0, return_counts=True)
-    drawn = [rng.multinomial(images, times / images, size=size) @ patterns.astype(float) for size in _chunks(n_boot, len(times))]
-    return np.einsum("bs,bsl->bl", picked, np.concatenate(drawn).reshape(n_boot, seeds, levels))
+    picked = draw_seeds(seeds, n_boot, rng)
+    return np.einsum("bs,bsl->bl", picked, draw_images(counts, n_boot, rng))
 
 # %% ../nbs/02_metrics.ipynb #39a22b55
 def counts_per_image(codes: np.ndarray) -> np.ndarray:

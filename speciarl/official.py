@@ -195,6 +195,8 @@ def _list_text(name: str, base: Path, relative: str) -> str:
     "The text of one list of a set."
     if not (base / relative).is_file():
         raise UserError(_missing(name, base, relative))
+    if not (base / relative).stat().st_size:
+        raise UserError(f"{base / relative} is empty; unpack the archive again")
     return read_text(base / relative)
 
 # %% ../nbs/09b_official.ipynb #04719854
@@ -407,11 +409,17 @@ def _some(items: Sequence[str], shown: int = 3) -> str:
     "The first few of `items`, separated by commas, and a hint if there are more."
     return ", ".join(items[:shown]) + (", ..." if len(items) > shown else "")
 
+# %% ../nbs/09b_official.ipynb #66f60312
+@lru_cache(maxsize=None)
+def _classes(name: str) -> frozenset[str]:
+    "The class names of the packaged label tree of a data set."
+    return frozenset(load_tree(name).classes())
+
 # %% ../nbs/09b_official.ipynb #6ed0bf6d
 def _check_sizes(name: str, split: str, entries: Entries, expected: int) -> list[str]:
     "Problems with the number of images of a split and with the names and number of its classes."
     problems = [f"{split}: {len(entries):,} images, officially {expected:,}"] if len(entries) != expected else []
-    known, found = set(load_tree(name).classes()), {label for _, label in entries}
+    known, found = _classes(name), {label for _, label in entries}
     if found - known:
         problems.append(f"{split}: {len(found - known)} classes are not in the label tree ({_some(sorted(found - known))})")
     if known - found:

@@ -179,6 +179,7 @@ def _contradictions(recipe: "Recipe") -> list[tuple[bool, str]]:
         (recipe.judge != "taxonomy" and not recipe.judge_model, f"judge {recipe.judge} needs a judge_model"),
         (recipe.rounds > 1 and recipe.method != "self", "rounds goes with method self only"),
         (recipe.export == "adapter" and not recipe.lora_rank, "export adapter needs a lora_rank"),
+        (recipe.export == "adapter" and recipe.rounds > 1, "export adapter goes with one round only, since each round stands on the policy of the one before; use export merged"),
     ]
 
 # %% ../nbs/13_recipes.ipynb #d37992a9
@@ -198,7 +199,10 @@ def load_recipe(name: str | Path, changes: list[str] = ()) -> Recipe:
         key, separator, value = change.partition("=")
         if not separator:
             raise UserError(f"--set {change!r}: write it as key=value, for example steps=60")
-        change_key(values, key.strip().split("."), yaml.safe_load(value))
+        try:
+            change_key(values, key.strip().split("."), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise UserError(f"--set {change!r}: the value is not YAML; put text in quotes") from None
     return validated(Recipe, values, source)
 
 # %% ../nbs/13_recipes.ipynb #490fdf09

@@ -526,7 +526,7 @@ class _Keys(_Sizes):
         super().__init__(*args, **kwargs)
         self.store = Store(self.root / ".speciarl" / "artefacts")
         self._fixed = {kind: {"code": source_hash(modules), "lock": lock_hash(self.root)} for kind, modules in MODULES.items()}
-        self._world = {name: tree_digest(ASSETS / name) for name in ("trees", "fieldguide_base")}
+        self._world = {name: tree_digest(ASSETS / name) for name in ("trees/fieldguide", "fieldguide_base")}
         self._known: dict[Job, dict] = {}
 
     def __getstate__(self) -> dict:  # workers read the trees themselves
@@ -534,10 +534,11 @@ class _Keys(_Sizes):
 
     @cached_property
     def judge(self):
-        "The judge of the small profiles: the label trees, strict, since the world of the field guide holds nothing they do not name."
+        "The judge of the small profiles: the field guide's trees, strict, since its world holds nothing they do not name."
+        from speciarl.labels import fieldguide_trees, load_trees
         from speciarl.tree_judge import TreeJudge
 
-        return TreeJudge(strict=True)
+        return TreeJudge(load_trees(fieldguide_trees()), strict=True)
 
     def key(self, job: Job) -> dict:
         "Everything a job's artefact depends on: its inputs, the code that computes it, and the lock."

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['HOOKS', 'one_pad', 'banned_tokens', 'merged_weights', 'cached_pictures', 'with_pictures', 'spare_columns',
-           'cut_columns', 'put_back', 'leave_out', 'Restores', 'LabelTrainer', 'check_trl', 'SpecificityTrainer']
+           'cut_columns', 'put_back', 'leave_out', 'Restores', 'LabelTrainer', 'check_trl', 'undone_on_error',
+           'SpecificityTrainer']
 
 # %% ../nbs/13b_trainer.ipynb #786e5d3c
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby
 from types import MethodType
@@ -135,6 +137,19 @@ def check_trl(trainer: type = GRPOTrainer) -> None:
         if method is None or list(inspect.signature(method).parameters)[: len(expected)] != expected:
             raise UserError(f"this TRL's GRPOTrainer.{name} is not the one speciarl mends: pip install 'trl==1.16.*'")
 
+# %% ../nbs/13b_trainer.ipynb #f85dc57b
+@contextmanager
+def undone_on_error() -> Iterator[None]:
+    "If the block raises, torch's random state is what it was before."
+    state, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    try:
+        yield
+    except BaseException:
+        torch.set_rng_state(state)
+        if gpus:
+            torch.cuda.set_rng_state_all(gpus)
+        raise
+
 # %% ../nbs/13b_trainer.ipynb #a51752b6
 class SpecificityTrainer(Restores, GRPOTrainer):
     "TRL's `GRPOTrainer` with the mends of this notebook. `pictures` opens the names in column `picture`; `drop_flat_groups` leaves groups without signal out of the loss."
@@ -154,7 +169,8 @@ class SpecificityTrainer(Restores, GRPOTrainer):
         return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
 
     def _generate_and_score_completions(self, inputs):
-        batch = super()._generate_and_score_completions(with_pictures(inputs, self.pictures))
+        with undone_on_error():
+            batch = super()._generate_and_score_completions(with_pictures(inputs, self.pictures))
         keep = torch.tensor([all(kept) for kept in zip(*self._kept(len(inputs)))], device=batch["completion_mask"].device)
         return leave_out(batch, keep, lambda count: self.accelerator.gather(count).sum())
 

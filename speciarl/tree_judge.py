@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_ANSWER', 'VERSION', 'visible', 'forged', 'refuses', 'shorten', 'judge_form', 'unwrap', 'spoiled', 'read_lists',
-           'plain_words', 'Reading', 'finest', 'read_answer', 'place', 'combine', 'everyday', 'Meaning', 'World',
-           'Place', 'locate', 'is_foreign', 'unknown_label', 'remember', 'Library', 'decide', 'TreeJudge']
+           'plain_words', 'everyday', 'everyday_words', 'Reading', 'Tour', 'finest', 'read_answer', 'place', 'combine',
+           'Meaning', 'World', 'Place', 'locate', 'is_foreign', 'unknown_label', 'remember', 'Library', 'decide',
+           'TreeJudge']
 
 # %% ../nbs/05_tree_judge.ipynb #5a0c0708
 import hashlib
@@ -54,20 +55,26 @@ def _mixed_code(text: str) -> bool:
     scripts = {_script(c) for c in text if c.isalpha()}
     return bool(scripts & {"CYRILLIC", "GREEK", "CHEROKEE", "ARMENIAN", "COPTIC"}) and ("LATIN" in scripts or any(c.isdigit() for c in text))
 
-# %% ../nbs/05_tree_judge.ipynb #a0086a02
+# %% ../nbs/05_tree_judge.ipynb #442aa5f1
+_NOUNS = "image|photo|picture|photograph|breed|species|kind|type|variety|make|model|name|bird|dog|cat|pet|animal|flower|plant|food|dish|car|vehicle|aircraft|plane|airplane|object|subject|thing|variant"
+_BEFORE = re.compile(  # what may come before a refusal without naming anything
+    rf"^(?:(?:i|we|one|it|this|that|there|here|the|an?|m|s|is|are|am|was|be|re|re|would|have|has|sorry|afraid|unfortunately|honestly|but|so|and|as|of|in|to|me|for|my|exact|ai|really|just|simply|{_NOUNS}) )*")
 _REFUSAL = re.compile(
-    r"^(?:(?:i m |i am )?(?:sorry|afraid|apolog\w+)\b.*|(?:(?:i|we|one|it|this|that)(?: is| s| am| m)? )?(?:do not|don t|dont|can not|cannot|can t|cant|could not|couldn t|unable to|not able to|impossible to|not possible to|"
-    r"not sure|unsure|uncertain|hard to|difficult to)(?: \w+){0,3}? (?:know|tell|say|identify|determine|recognize|recognise|name|sure|answer|certain|help)?\b.{0,60}|no idea\b.{0,40}|"
-    r"(?:it |the \w+ )?(?:is |are )?(?:unknown|unidentified|unidentifiable|unclear|indeterminate)(?: (?:species|breed|object|kind|type|model|variety|name))?|(?:it |this |that )?(?:can not|cannot|can t|could not) be (?:identified|determined|recognized)\b.{0,40})$")
+    r"(?:sorry|afraid|apolog\w+)\b|(?:do|does|did) ?n(?:o)?t? ?t? (?:\w+ )?(?:know|recogni[sz]e|have|see enough)\b|"
+    r"(?:can ?not|can t|cant|could not|couldn t|unable to|not able to|(?:not |im)possible to|(?:too )?(?:hard|difficult) to)(?: \w+){0,2}? "
+    r"(?:identif\w+|determin\w+|tell|say|know|recogni[sz]\w+|nam(?:e|ed)|answer\w*|help|assist|see|sure|certain|distinguish\w*|make out|discern\w*|provide|give)\b|"
+    r"(?:not |un)(?:\w+ )?(?:sure|certain|clear|identifiable|identified|recogni[sz]able|visible|known|enough|determinable|determined|discernible)\b|"
+    r"(?:far )?too (?:\w+ )?(?:blurry|blurred|dark|small|far|unclear|low|distant|grainy|dim|obscured|little)\b|no (?:idea|clue|answer|identification|way to)\b|"
+    r"(?:d )?(?:rather|prefer) not\b|(?:d )?need (?:an?|more|another|additional)\b|insufficient\b|indeterminate\b|none of (?:the|these|those|them)\b|decline\b")
 
 
-_REFUSES = frozenset("""none n unknown don dont do not can cannot cant couldn could unable impossible unsure uncertain hard difficult no sorry afraid apologize apologies apologise idea unidentified
-                        unidentifiable unclear indeterminate sure know answer""".split())  # a refusal has one of these
+_REFUSES = frozenset("""none n unknown don dont do does did not can cannot cant couldn could unable impossible unsure uncertain hard difficult no sorry afraid apologize apologies apologise idea unidentified
+                        unidentifiable unrecognizable undetermined unclear indeterminate sure know answer too rather prefer need insufficient decline""".split())  # a refusal has one of these
 
 
 def refuses(key: str) -> bool:
     "Whether an answer with this key declines to name anything."
-    return not _REFUSES.isdisjoint(key.split()) and (is_abstention(key) or bool(_REFUSAL.match(key)))
+    return not _REFUSES.isdisjoint(key.split()) and (is_abstention(key) or any(_REFUSAL.match(key, at) for at in (0, _BEFORE.match(key).end())))
 
 # %% ../nbs/05_tree_judge.ipynb #0b313846
 _DECLINES = frozenset("none n unknown i don do not cannot can unsure no unidentifiable".split())  # the first words of what `is_abstention` knows
@@ -97,7 +104,7 @@ _PICTURE = "(?:close ?up |blurry |zoomed in |black and white )?(?:image|photo|ph
 _SORT = "(?:breed|species|variety|type|kind|sort|name|label|subject|object|model)"
 _OPENING = re.compile(
     rf"^(?:(?:in )?(?:the|this) {_PICTURE} (?:clearly )?(?:shows|depicts|features|displays|contains|captures|is of|is|there is|we can see|you can see|i see) |(?:(?:an?|the) )?{_PICTURE} of |"
-    rf"(?:this|it|that|there|these|those|they) (?:is|are|was|appears to be|seems to be) |(?:i|we|you) (?:can see|see|think|believe)(?: that)? |"
+    rf"(?:this|it|that|there|these|those|they) (?:is|are|was|appears to be|seems to be|looks like|looks to be|must be) |(?:i|we|you) (?:can see|see|think|believe)(?: that)? |"
     rf"(?:the )?(?:final )?answer (?:is )?|(?:the )?(?:main |common |dog |cat |bird |car |exact )?{_SORT}(?: shown| pictured| depicted| seen| here)*(?: in (?:the|this) {_PICTURE})?(?: shown)? is (?:called |named |known as )?|"
     rf"(?:breed|species|name) (?!is\b|of\b))+")
 _ARTICLE = re.compile(r"^(?:this|it|an?|the) ")
@@ -117,13 +124,14 @@ _HEDGE = re.compile(r"\b(?:or|either|versus|vs)\b|\s/\s")
 _NEGATED = re.compile(
     r"(?:(?:this|it|that|there) )?(?:(?:definitely|certainly|clearly|absolutely|probably|is|are|without doubt) )*"
     r"(?:not?|non|never|neither|nor|isn t|isnt|ain t|aint|cannot|except|anything but|everything but|everything except|far from|other than|nothing like|rather than)\b")
+_DENIED = re.compile(r"\b(?:(?:is|are|was|definitely|certainly|clearly|obviously) (?:\w+ly )?not|isn t|isnt|aren t|wasn t)\b")
 _QUESTION = re.compile(r"(?:is|are|was|does|do|did|can|could|would|should|what|which|who|whose|where|why|how)\b")
 _TO_THE_JUDGE = re.compile(
     r"\b(?:ignore|disregard|forget|override|pretend|instructions?|prompt|rubric|classify|classification|ground truth|predictions?|verdict|respond|output|json|system|assistant|judged?|grader?|grading|evaluator|score|"
     r"category|categories|mark as|rate as|correct|synonym)\b|\b(?:more|less|as|is|answer|word|print|return|say) specific\b|specific$|^(?:generic|abstain|wrong)$")
 
 # %% ../nbs/05_tree_judge.ipynb #de57ab0a
-_TRIGGERS = frozenset("""or either versus vs not no non never neither nor isn isnt ain aint cannot except anything everything far other nothing rather is are was does do did can could would should what which
+_TRIGGERS = frozenset("""or either versus vs not no non never neither nor isn isnt aren wasn ain aint cannot except anything everything far other nothing rather is are was does do did can could would should what which
                          who whose where why how ignore disregard forget override pretend instruction instructions prompt rubric classify classification ground prediction predictions verdict respond output
                          json system assistant judge judged grade grader grading evaluator score category categories mark rate correct synonym specific generic abstain wrong""".split())
 
@@ -136,7 +144,7 @@ def spoiled(answer: str) -> str:
         return ""
     if _HEDGE.search(answer.lower()):
         return "offers several options"
-    if _NEGATED.match(text):
+    if _NEGATED.match(text) or _DENIED.search(text):
         return "a negation"
     if _TO_THE_JUDGE.search(text):
         return "speaks to the judge"
@@ -166,10 +174,23 @@ def plain_words() -> dict[str, str]:
         kinds.update({name_key(word): kind for word in words if name_key(word) not in kinds})
     return kinds
 
+# %% ../nbs/05_tree_judge.ipynb #ca2531de
+@lru_cache(maxsize=1)
+def everyday() -> str:
+    "The list of everyday things, as text."
+    return (_LISTS / "everyday.txt").read_text("utf-8")
+
+
+@lru_cache(maxsize=1)
+def everyday_words() -> frozenset[str]:
+    "The single words of the list of everyday things."
+    return frozenset(word for _, _, names in read_lists(everyday()) for name in names for word in name_key(name).split())
+
 # %% ../nbs/05_tree_judge.ipynb #61934b2e
 class Reading(NamedTuple):
     """What an answer says, in terms of one tree: the `node` it names (its finest), and `also` what else it says of the same thing; or the `fault` that makes
-    it wrong; or a `doubt`: the tree cannot tell. `words` describe the node from the front, `years` are numbers such as 2012."""
+    it wrong; or a `doubt`: the tree cannot tell. `words` describe the node from the front, `years` are numbers such as 2012. `loose`: some words are not understood, but matter only if the
+    name is exact. `head`: in doubt because of the `strange` words, but what is named is some kind of this node."""
 
     node: int | None = None
     also: tuple[int, ...] = ()
@@ -177,18 +198,31 @@ class Reading(NamedTuple):
     doubt: str = ""
     words: tuple[str, ...] = ()
     years: tuple[str, ...] = ()
+    loose: bool = False
+    head: int | None = None
+    strange: tuple[str, ...] = ()
 
-# %% ../nbs/05_tree_judge.ipynb #87370051
+# %% ../nbs/05_tree_judge.ipynb #b40897ea
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
-def _tour(parts: list[int | str]) -> tuple[dict[int, tuple[str, ...]], list[str], bool]:
-    "The nodes among `parts` with the colours and actions in front of each, the years, and whether every other word changes nothing."
-    nodes, years, front, opened, last, kinds = {}, [], [], False, "", plain_words()
+class Tour(NamedTuple):
+    "What `_tour` finds: nodes with the colours and actions in front of each, years, strange words, whether words behind the name are not understood, and the last name in front of these."
+
+    nodes: dict[int, tuple[str, ...]]
+    years: list[str]
+    strange: list[str]
+    loose: bool
+    head: int | None
+
+
+def _tour(parts: list[int | str]) -> Tour:
+    "The parts of an answer, read from left to right."
+    nodes, years, front, strange, opened, loose, head, last, kinds = {}, [], [], [], False, False, None, "", plain_words()
     for part in parts:
         if isinstance(part, int):
             nodes.setdefault(part, tuple(front))
-            front, kind = [], "name"
+            front, kind, head = [], "name", head if opened and nodes else part
         elif part not in kinds and _YEAR.fullmatch(part):
             years.append(part)
             kind = "plain adjectives"
@@ -199,10 +233,15 @@ def _tour(parts: list[int | str]) -> tuple[dict[int, tuple[str, ...]], list[str]
                 front.append(part)
             elif kind in ("prepositions", "linking words", "kinds"):
                 front = []
-        if kind == "" or (kind == "surroundings" and not (opened and nodes)) or (kind == "quantities" and nodes and not opened) or (kind == "prepositions" and not last):
-            return nodes, years, False
+        behind = opened and bool(nodes)
+        loose = loose or (kind == "" and behind)
+        if (kind in ("", "surroundings") and not behind) or (kind == "quantities" and nodes and not opened) or (kind == "prepositions" and not last):
+            strange.append(part)
+            head = None
         last = kind
-    return nodes, years, last not in ("prepositions", "and")
+    if last in ("prepositions", "and"):
+        strange, head = [*strange, parts[-1]], None
+    return Tour(nodes, years, strange, loose, head)
 
 # %% ../nbs/05_tree_judge.ipynb #7e7cebf3
 def finest(tree: LabelTree, nodes: Sequence[int]) -> int | None:
@@ -218,19 +257,34 @@ _EATEN = frozenset({"food", "dish"})  # domains of things that are served with o
 def _read_parts(tree: LabelTree, text: str) -> Reading:
     "The reading of an unwrapped answer that is no name as a whole."
     parts = scan(text.split(), tree)
-    nodes, years, plain = _tour(parts)
+    if tree.domain in _EATEN and "with" in parts[1:-1]:
+        parts = _without_side(tree, parts)
+    nodes, years, strange, loose, head = _tour(parts)
     named = [part for part in dict.fromkeys(parts) if isinstance(part, int)]
     if not named:
         return Reading(doubt="not in the tree")
     best = finest(tree, named)
     if best is None and tree.domain in _EATEN and "with" in parts:
         return Reading(doubt="may be one thing served with another")
-    if len(named) > 1 and ("and" in parts or (best is None and not plain)):
+    if len(named) > 1 and ("and" in parts or (best is None and (strange or loose))):
         return Reading(fault="names several things: " + ", ".join(tree.nodes[i].name for i in sorted(named)))
-    if not plain:
-        return Reading(doubt=f"more than the name {tree.nodes[named[-1] if best is None else best].name!r}")
     main = named[-1] if best is None else best
-    return Reading(main, tuple(i for i in named if i != main), words=nodes[main], years=tuple(years))
+    if strange:
+        return Reading(doubt=f"more than the name {tree.nodes[main].name!r}", head=head, strange=tuple(filter(None, map(str, strange))))
+    return Reading(main, tuple(i for i in named if i != main), words=nodes[main], years=tuple(years), loose=loose)
+
+
+def _without_side(tree: LabelTree, parts: list[int | str]) -> list[int | str]:
+    "`parts` of a dish up to *with*, where no other dish of the data set is named behind it."
+    at = parts.index("with", 1)
+    served = any(isinstance(part, int) and _is_class(tree, part) for part in parts[at:])
+    named = any(isinstance(part, int) for part in parts[:at])
+    return parts if served or not named else parts[: at - (plain_words().get(parts[at - 1]) == "actions")]
+
+
+def _is_class(tree: LabelTree, i: int) -> bool:
+    "Whether node `i` is a class or below one."
+    return any(tree.nodes[j].is_class for j in (i, *tree.ancestors(i)))
 
 # %% ../nbs/05_tree_judge.ipynb #3a1c2e5e
 _LIST = re.compile(r"[,;/|&+\n]")
@@ -244,6 +298,29 @@ def _list_fault(tree: LabelTree, answer: str) -> str:
     found = {nodes[0] for item in items if (nodes := tree.find_key(unwrap(item)))} if len(items) > 1 else ()
     explained = len(items) == 2 and _EXPLAINS.match(answer) and finest(tree, tuple(found)) is not None
     return "lists several names" if len(found) > 1 and not explained else ""
+
+# %% ../nbs/05_tree_judge.ipynb #6d0024a6
+_LOOK = re.compile(
+    r"\b[^\W\d]+[- ](?:like|shaped|colou?red|faced|legged|haired|coated|eared|tailed|eyed|nosed|looking|sized|styled?|toned|hued|footed|necked|bodied|headed|winged|billed|breasted|bellied|backed|throated|"
+    r"crested|capped|crowned|petall?ed|leaved|scented|inspired|type|layered|topped|filled|flavou?red|based)\b(?=\s+\w)", re.IGNORECASE)
+
+
+def _mended(tree: LabelTree, text: str) -> str:
+    "The unwrapped `text` with slips of the pen mended in words that are known nowhere else."
+    return " ".join(word if word in plain_words() or word in tree.beginnings or word in everyday_words() else tree.mend(word) for word in text.split())
+
+
+def _read_again(tree: LabelTree, answer: str, text: str, doubt: Reading) -> Reading:
+    "A second reading of an answer in doubt; `doubt` again if it is of no help."
+    first, comma, second = answer.partition(",")
+    if comma and "," not in second and len(found := tree.find_key(unwrap(f"{second} {first}"))) == 1:
+        return Reading(found[0])
+    plain = _mended(tree, unwrap(_LOOK.sub("colored", answer)))
+    if plain == text:
+        return doubt
+    look = "colored" in plain.split() and "colored" not in text.split()
+    again = Reading(found[0]) if len(found := tree.find_key(plain)) == 1 else _read_parts(tree, plain)
+    return again._replace(loose=again.loose or look) if not again.doubt or again.head is not None else doubt
 
 # %% ../nbs/05_tree_judge.ipynb #6d8ba8e5
 def read_answer(tree: LabelTree, answer: str) -> Reading:
@@ -261,8 +338,10 @@ def read_answer(tree: LabelTree, answer: str) -> Reading:
         return Reading(found[0])
     if found:
         return Reading(doubt="ambiguous: " + " or ".join(tree.nodes[i].name for i in found))
-    fault = spoiled(answer)
-    return Reading(fault=fault) if fault else _read_parts(tree, text)
+    if fault := spoiled(answer):
+        return Reading(fault=fault)
+    reading = _read_parts(tree, text)
+    return _read_again(tree, answer, text, reading) if reading.doubt else reading
 
 # %% ../nbs/05_tree_judge.ipynb #37eb02ef
 def _reason(tree: LabelTree, label: int, node: int) -> str:
@@ -278,8 +357,8 @@ def _reason(tree: LabelTree, label: int, node: int) -> str:
     levels = ancestors.index(node) + 1 if node in ancestors else 0
     return f"{name!r} is {levels} level{'s' * (levels > 1)} above {title!r}" if levels else f"{name!r} is a facet of {title!r}"
 
-# %% ../nbs/05_tree_judge.ipynb #5c9b9215
-_PAINTED = frozenset({"car", "aircraft", "flower"})
+# %% ../nbs/05_tree_judge.ipynb #c4d5e5c0
+_PAINTED = frozenset({"car", "aircraft", "flower", "dog"})
 
 
 def _year_verdict(names: str, years: tuple[str, ...]) -> Verdict | None:
@@ -295,6 +374,9 @@ def place(tree: LabelTree, label: int, reading: Reading) -> Verdict:
     if reading.fault:
         return Verdict(Category.WRONG, "tree", reading.fault)
     if reading.node is None:
+        head = reading.head
+        if head is not None and relation(tree, label, head) is Category.WRONG and tree.words[label].isdisjoint(reading.strange):
+            return Verdict(Category.WRONG, "tree", f"a kind of {tree.nodes[head].name!r}, which is not on the path of {tree.nodes[label].name!r}")
         return Verdict(None, "undecided", reading.doubt)
     nodes = (reading.node, *reading.also)
     categories = [relation(tree, label, node) for node in nodes]
@@ -305,6 +387,8 @@ def place(tree: LabelTree, label: int, reading: Reading) -> Verdict:
     category, node = max(zip(categories, nodes))
     if reading.years and (verdict := _year_verdict(tree.nodes[label].name, reading.years)):
         return verdict
+    if reading.loose and category > Category.LESS_SPECIFIC:
+        return Verdict(None, "undecided", f"more than the name {tree.nodes[node].name!r}")
     if reading.words and category is Category.LESS_SPECIFIC and tree.domain not in _PAINTED:
         return Verdict(None, "undecided", f"'{' '.join(reading.words)} {tree.nodes[node].name}' may be a name of its own")
     return Verdict(category, "tree", _reason(tree, label, node))
@@ -317,13 +401,7 @@ def combine(verdicts: Sequence[tuple[str, Verdict]]) -> Verdict:
         return Verdict(None, "trees disagree", "trees disagree: " + ", ".join(f"{name} says {verdict.category.wire}" for name, verdict in decided))
     return (decided or verdicts)[0][1]
 
-# %% ../nbs/05_tree_judge.ipynb #ca2531de
-@lru_cache(maxsize=1)
-def everyday() -> str:
-    "The list of everyday things, as text."
-    return (_LISTS / "everyday.txt").read_text("utf-8")
-
-
+# %% ../nbs/05_tree_judge.ipynb #5ba8df44
 class Meaning(NamedTuple):
     "What a name stands for in the world: nodes of trees as (tree, node), and the domains to whose labels it is foreign."
 
@@ -361,6 +439,15 @@ class World:
             return None
         return [self.meanings[part] for part in parts if isinstance(part, int)] or None
 
+    def head(self, text: str) -> Meaning | None:
+        "The meaning of the last name in an unwrapped answer, or of the last in front of a preposition or an action; None if another word is last."
+        words, kinds = text.split(), plain_words()
+        stop = next((at for at in range(1, len(words)) if kinds.get(words[at]) in ("prepositions", "actions", "linking words")), len(words))
+        while stop > 1 and kinds.get(words[stop - 1]) == "kinds":
+            stop -= 1
+        found = next((found for at in range(max(0, stop - 4), stop) if (found := self.find_key(" ".join(words[at:stop])))), None)
+        return self.meanings[found[0]] if found else None
+
 # %% ../nbs/05_tree_judge.ipynb #bf494105
 class Place(NamedTuple):
     "A label as a class: the trees that are asked (name, node), the other trees that hold it, and what decides whether a name is foreign to it."
@@ -390,19 +477,14 @@ def locate(trees: dict[str, LabelTree], asked: Sequence[tuple[str, int]], holder
         words.update(*(tree.words[j] for j in (i, *tree.above(i))))
     return Place(tuple(asked), tuple(holder for holder in holders if holder not in asked), kin, frozenset(words), frozenset(trees[name].domain for name, _ in holders))
 
-# %% ../nbs/05_tree_judge.ipynb #696bc3a2
-def _is_class(tree: LabelTree, i: int) -> bool:
-    "Whether node `i` is a class or below one."
-    return any(tree.nodes[j].is_class for j in (i, *tree.ancestors(i)))
-
-
+# %% ../nbs/05_tree_judge.ipynb #466ed614
 def is_foreign(trees: dict[str, LabelTree], label: Place, meaning: Meaning) -> bool:
     "Whether a name with this meaning cannot be true of the label."
-    if label.words.intersection(meaning.key.split()):
+    if label.words.intersection(meaning.key.split()) and (label.domains & _EATEN or not label.domains <= meaning.foreign):
         return False
     for name, i in meaning.nodes:
         tree, group = trees[name], label.kin.get(name)
-        if name in label.kin and (group is None or group in tree.above(i) | {i} or i in tree.above(group) or not _is_class(tree, i)):
+        if name in label.kin and (group is None or group in tree.above(i) | {i} or i in tree.above(group) or i not in tree.kinds):
             return False
     counted = [i for name, i in meaning.nodes if not label.domains & _EATEN or _is_class(trees[name], i)]
     return bool(counted) or label.domains <= meaning.foreign
@@ -413,8 +495,8 @@ def unknown_label(label: str, where: str, classes: Sequence[str]) -> Verdict:
     near = near_names(label, classes)
     return Verdict(None, "unknown label", f"label {label[:40]!r} is no class of {where}; " + (f"near labels: {', '.join(near)}" if near else "no label is near"))
 
-# %% ../nbs/05_tree_judge.ipynb #02fe7bd1
-VERSION = 2  # raise it with any change that can change a verdict
+# %% ../nbs/05_tree_judge.ipynb #53026664
+VERSION = 3  # raise it with any change that can change a verdict
 _SUGGESTIONS = 100
 _REMEMBERED = 250_000  # verdicts; about 100 MB with their reasons
 
@@ -468,14 +550,20 @@ class Library:
 def decide(library: Library, label: Place, answer: str) -> Verdict:
     "The verdict on an answer of ordinary form (see `judge_form`) for a label that `label.asked` holds."
     verdict = library.ask(label.asked, answer)
+    if verdict.source != "undecided" and verdict.reason != "a negation":
+        return verdict
+    if refuses(key := name_key(answer)) and not any(isinstance(part, int) and _is_class(tree, part) for name, _ in label.asked for tree in [library.trees[name]] for part in scan(key.split(), tree)):
+        return Verdict(Category.ABSTAIN, "tree", "declines to answer")
     if verdict.source != "undecided":
         return verdict
     if label.others and (other := library.ask(label.others, answer)).source != "undecided":
         return other
-    if refuses(name_key(answer)):
-        return Verdict(Category.ABSTAIN, "tree", "declines to answer")
-    if verdict.reason == "not in the tree" and (meanings := library.world.read(unwrap(answer))) and all(is_foreign(library.trees, label, meaning) for meaning in meanings):
-        return Verdict(Category.WRONG, "tree", f"{meanings[0].key!r} is no {min(label.domains)}")
+    text = unwrap(answer)
+    meanings = library.world.read(text) if verdict.reason == "not in the tree" else None
+    head = library.world.head(text) if not verdict.reason.startswith(("a question", "ambiguous")) else None
+    for names in (meanings, head and [head]):
+        if names and all(is_foreign(library.trees, label, meaning) for meaning in names):
+            return Verdict(Category.WRONG, "tree", f"{names[0].key!r} is no {min(label.domains)}")
     return verdict
 
 # %% ../nbs/05_tree_judge.ipynb #aec0a967

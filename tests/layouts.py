@@ -16,9 +16,14 @@ CATS = {"abyssinian", "bengal", "birman", "bombay", "british shorthair", "egypti
 Plan = list[tuple[str, str, int]]  # split, label, image number from 1
 
 
+@cache
+def classes_of(name: str) -> list[str]:
+    return load_tree(name).classes()
+
+
 def plan(name: str, sizes: dict[str, int] | None = None, classes: list[str] | None = None) -> Plan:
     "Which images to make: by default one of every class of the label tree in every split; the classes take turns."
-    classes = classes or load_tree(name).classes()
+    classes = classes or classes_of(name)
     sizes = sizes or {split: len(classes) for split in SPLITS[name]}
     pairs = [(split, classes[j % len(classes)]) for split, n in sizes.items() for j in range(n)]
     return [(split, label, i) for i, (split, label) in enumerate(pairs, 1)]

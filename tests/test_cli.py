@@ -155,7 +155,7 @@ def test_judge_adds_three_columns_and_keeps_the_rest(folder):
     assert "near labels: beagle" in found[6]["reason"]
     assert [{k: row[k] for k in rows("pairs.csv")[0]} for row in found] == rows("pairs.csv")
     assert list(found[0]) == ["sample_id", "label", "answer", "dataset", "note", "category", "source", "reason"]
-    assert listing(folder) == ["pairs.csv", "verdicts.csv"]
+    assert listing(folder) == ["pairs.csv", "verdicts.card.json", "verdicts.csv"]
 
 
 def test_judge_is_deterministic_and_accepts_a_byte_order_mark(folder):
@@ -191,7 +191,7 @@ def test_no_known_label_is_exit_code_1_and_the_table_is_written(folder):
     result = call("judge", "pairs.csv", "--out", "verdicts.csv")
     assert result.exit_code == 1
     assert result.stderr == "error: no label of pairs.csv is known; the column reason of verdicts.csv names labels that come near\n"
-    assert "near labels: hooded warbler" in rows("verdicts.csv")[0]["reason"]
+    assert "near labels: Hooded Warbler" in rows("verdicts.csv")[0]["reason"]
     write("one.csv", "label,answer\nhoodad warbler,bird\nhooded warbler,bird\n")
     ok("judge", "one.csv", "--out", "one_verdicts.csv")
     write("silent.csv", "label,answer\nhooded warbler,\n")  # nothing to ask the judge: not a question of labels
@@ -224,7 +224,7 @@ def test_a_bad_table_is_one_line_and_writes_nothing(folder, content, line):
 def test_names_judge_does_not_know(folder):
     write("pairs.csv", PAIRS)
     fails("no_such.csv: no such file; check the path", "judge", "no_such.csv", "--out", "verdicts.csv")
-    fails("unknown judge 'oracle': use taxonomy", "judge", "pairs.csv", "--out", "verdicts.csv", "--judge", "oracle")
+    fails("unknown judge 'oracle': use one of taxonomy, llm, cascade", "judge", "pairs.csv", "--out", "verdicts.csv", "--judge", "oracle")
     trees = ", ".join(available_trees())
     fails(f"no label tree 'unicorns': use one of {trees}, or the path of a .tree file", "judge", "pairs.csv", "--out", "verdicts.csv", "--dataset", "unicorns")
     assert listing(folder) == ["pairs.csv"]
@@ -237,7 +237,7 @@ def test_outputs_that_cannot_be(folder):
     fails("pairs.csv is the input; choose another --out", "judge", "pairs.csv", "--out", "./pairs.csv", "--force")
     fails("cannot write verdicts.csv/v.csv: File exists; choose a folder you may write to", "judge", "pairs.csv", "--out", "verdicts.csv/v.csv")
     fails("cannot write /proc/none/v.csv: No such file or directory; choose a folder you may write to", "judge", "pairs.csv", "--out", "/proc/none/v.csv")
-    assert listing(folder) == ["pairs.csv", "verdicts.csv"]
+    assert listing(folder) == ["pairs.csv", "verdicts.card.json", "verdicts.csv"]
     assert Path("pairs.csv").read_bytes() == before and Path("verdicts.csv").read_text() == "mine"
     ok("judge", "pairs.csv", "--out", "verdicts.csv", "--force")
     assert len(rows("verdicts.csv")) == 7

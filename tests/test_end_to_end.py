@@ -51,7 +51,7 @@ def test_evaluating_photographs_then_scoring_the_run(photographs, tmp_path):
 
 
 def test_training_a_recipe_then_evaluating_it(photographs, tmp_path):
-    trained = speciarl("train", "smoke/speciarl", "--out", "run", *(x for s in ("steps=2", "images=8", "prompts_per_step=2", "rollouts=4") for x in ("--set", s)), cwd=tmp_path)
+    trained = speciarl("train", "smoke/speciarl", "--out", "run", *(x for s in ("steps=2", "data.birds=8", "prompts_per_generation=2", "prompts_per_step=2", "rollouts=4", "micro_batch=8") for x in ("--set", s)), cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["recipe"]["steps"] == 2 and len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
