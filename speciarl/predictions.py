@@ -80,8 +80,14 @@ class Predictions(NamedTuple):
 
     @property
     def judged(self) -> bool:
-        "True if every row went before a judge (with or without success)."
-        return self.table["source"].null_count == 0
+        "True if every row went before a judge: it has a category, or a source that says why it has none."
+        return not self.unjudged().true_count
+
+    def unjudged(self) -> "pa.BooleanArray":
+        "For each row, whether no judge has seen it."
+        from pyarrow import compute as pc
+
+        return pc.and_(pc.is_null(self.table["category"]), pc.is_null(self.table["source"])).combine_chunks()
 
 # %% ../nbs/18b_predictions.ipynb #d519da77
 def _sound(value: Any) -> Any:
@@ -226,7 +232,7 @@ def _sample_codes(table: "pa.Table") -> tuple[list[tuple[str, str]], np.ndarray]
 
 # %% ../nbs/18b_predictions.ipynb #8cf5de0b
 def _check_unique(path: str | Path, table: "pa.Table") -> None:
-    "Raise `UserError` naming a rollout of a sample that occurs twice."
+    "Raise `UserError` naming a rollout of a sample that occurs twice, or a sample with two labels."
     keys, sample = _sample_codes(table)
     rollout = table["rollout"].to_numpy()
     order = np.lexsort((rollout, sample))
@@ -234,6 +240,11 @@ def _check_unique(path: str | Path, table: "pa.Table") -> None:
     if same.any():
         at = order[1:][same].min()
         raise UserError(f"{path}: row {at + 1}: rollout {rollout[at]} of sample {keys[sample[at]][1][:80]!r} is there twice; keep one")
+    label = table["label"].combine_chunks().dictionary_encode().indices.to_numpy()
+    other = label != label[np.unique(sample, return_index=True)[1]][sample]
+    if other.any():
+        at = int(np.argmax(other))
+        raise UserError(f"{path}: row {at + 1}: sample {keys[sample[at]][1][:80]!r} has another label than before; correct one")
 
 # %% ../nbs/18b_predictions.ipynb #87c3e0b2
 def read_predictions(path: str | Path) -> Predictions:
@@ -300,7 +311,7 @@ def codes_of(predictions: Predictions) -> Codes:
 
     table = predictions.table
     if not predictions.judged:
-        at = pc.index(table["source"].is_null().combine_chunks(), True).as_py()
+        at = pc.index(predictions.unjudged(), True).as_py()
         raise UserError(f"{predictions.name}: row {at + 1}: no judge has seen it; judge the predictions first")
     keys, sample = _sample_codes(table)
     counts = np.bincount(sample, minlength=len(keys))
@@ -309,7 +320,7 @@ def codes_of(predictions: Predictions) -> Codes:
         raise UserError(f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; finish the run or drop the sample")
     order = np.lexsort((table["rollout"].to_numpy(), sample))
     code = pc.fill_null(pc.index_in(table["category"], pa.array(WIRE_NAMES)), MISSING).to_numpy().astype(np.int8)
-    failed = pc.equal(table["source"], "format").to_numpy()
+    failed = pc.fill_null(pc.equal(table["source"], "format"), False).to_numpy()
     shape = (len(keys), counts[0] if len(keys) else 0)
     grid = order.reshape(shape)
     return Codes(keys, table["label"].take(pa.array(grid[:, 0] if grid.size else [], pa.int64())).to_pylist(), code[grid], failed[grid])

@@ -51,6 +51,8 @@ class Answers:
 
 def read_answers(answers: Sequence[Sequence[str | None]], reading: Reading = by_words) -> Answers:
     "Read answers of shape (images, N). Raises `UserError` if images have different numbers of answers."
+    if not len(answers):
+        raise UserError("there are no answers to read; give one row of answers for each image")
     if len({len(row) for row in answers}) > 1:
         raise UserError("images have different numbers of answers: the predictions are incomplete; resume the run")
     ids, numbers, names = {}, {}, []

@@ -202,8 +202,11 @@ class Reading(NamedTuple):
     head: int | None = None
     strange: tuple[str, ...] = ()
 
-# %% ../nbs/05_tree_judge.ipynb #b40897ea
+# %% ../nbs/05_tree_judge.ipynb #0e44b72e
 _YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+_PLACES = frozenset("down up out off outside inside above below behind around before".split())  # prepositions that may end a phrase: "with the top down"
 
 
 class Tour(NamedTuple):
@@ -228,6 +231,8 @@ def _tour(parts: list[int | str]) -> Tour:
             kind = "plain adjectives"
         else:
             kind = kinds.get(part, "")
+            if not kind and nodes and len(part) > 5 and part.endswith("ing"):
+                kind, loose = "actions", True
             opened = (opened and kind != "linking words") or kind in ("prepositions", "actions")
             if kind in ("colours", "actions"):
                 front.append(part)
@@ -239,7 +244,7 @@ def _tour(parts: list[int | str]) -> Tour:
             strange.append(part)
             head = None
         last = kind
-    if last in ("prepositions", "and"):
+    if last == "and" or (last == "prepositions" and parts[-1] not in _PLACES):
         strange, head = [*strange, parts[-1]], None
     return Tour(nodes, years, strange, loose, head)
 
@@ -341,7 +346,7 @@ def read_answer(tree: LabelTree, answer: str) -> Reading:
     if fault := spoiled(answer):
         return Reading(fault=fault)
     reading = _read_parts(tree, text)
-    return _read_again(tree, answer, text, reading) if reading.doubt else reading
+    return _read_again(tree, answer, text, reading) if reading.doubt or (reading.fault and _LOOK.search(answer)) else reading
 
 # %% ../nbs/05_tree_judge.ipynb #37eb02ef
 def _reason(tree: LabelTree, label: int, node: int) -> str:
@@ -385,8 +390,12 @@ def place(tree: LabelTree, label: int, reading: Reading) -> Verdict:
             return Verdict(Category.WRONG, "tree", "names several things: " + ", ".join(tree.nodes[i].name for i in sorted(nodes)))
         return Verdict(Category.WRONG, "tree", _reason(tree, label, reading.node))
     category, node = max(zip(categories, nodes))
-    if reading.years and (verdict := _year_verdict(tree.nodes[label].name, reading.years)):
-        return verdict
+    if reading.years:
+        if verdict := _year_verdict(tree.nodes[label].name, reading.years):
+            return verdict
+        same = [i for i in tree.descendants(node) if tree.nodes[i].is_class and not set(reading.years).isdisjoint(tree.nodes[i].name.split())]
+        if category is Category.LESS_SPECIFIC and same == [label]:
+            return Verdict(Category.SPECIFIC, "tree", f"names {tree.nodes[label].name!r} by its year")
     if reading.loose and category > Category.LESS_SPECIFIC:
         return Verdict(None, "undecided", f"more than the name {tree.nodes[node].name!r}")
     if reading.words and category is Category.LESS_SPECIFIC and tree.domain not in _PAINTED:
@@ -440,9 +449,9 @@ class World:
         return [self.meanings[part] for part in parts if isinstance(part, int)] or None
 
     def head(self, text: str) -> Meaning | None:
-        "The meaning of the last name in an unwrapped answer, or of the last in front of a preposition or an action; None if another word is last."
+        "The meaning of the last name in an unwrapped answer, or of the last in front of a preposition, an action or an article; None if another word is last."
         words, kinds = text.split(), plain_words()
-        stop = next((at for at in range(1, len(words)) if kinds.get(words[at]) in ("prepositions", "actions", "linking words")), len(words))
+        stop = next((at for at in range(1, len(words)) if kinds.get(words[at]) in ("prepositions", "actions", "linking words") or words[at] in ("a", "an", "the")), len(words))
         while stop > 1 and kinds.get(words[stop - 1]) == "kinds":
             stop -= 1
         found = next((found for at in range(max(0, stop - 4), stop) if (found := self.find_key(" ".join(words[at:stop])))), None)
