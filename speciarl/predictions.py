@@ -126,7 +126,7 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
         return
     with atomic_write(path) as file:
         file.write(head + "\n")
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions.rows())
+        file.writelines(json.dumps(row) + "\n" for row in predictions.rows())
 
 # %% ../nbs/18b_predictions.ipynb #ba3c9345
 def _fault(error: ValidationError) -> str:
@@ -188,12 +188,14 @@ def _read_parquet(path: str | Path) -> tuple[Header, "pa.Table"]:
         with Path(path).open("rb") as file, parquet.ParquetFile(file) as source:
             header = _header(json.loads((source.schema_arrow.metadata or {}).get(b"speciarl", b"null")), path)
             table = source.read()
+        _check_columns(path, table)
+        table = table.select(table_schema().names).cast(table_schema()).replace_schema_metadata(None)
+        table.validate(full=True)  # text that is no UTF-8 would fail only when it is looked at
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the file cannot be opened at all
             raise
         raise UserError(f"{path} is not a sound Parquet file ({str(error).splitlines()[0][:100]}); fetch it again") from None
-    _check_columns(path, table)
-    return header, table.select(table_schema().names).cast(table_schema()).replace_schema_metadata(None)
+    return header, table
 
 # %% ../nbs/18b_predictions.ipynb #142f29f6
 def _check_columns(path: str | Path, table: "pa.Table") -> None:
@@ -202,7 +204,8 @@ def _check_columns(path: str | Path, table: "pa.Table") -> None:
     other = [name for name in names if name not in wanted.names] or [name for name in wanted.names if names.count(name) != 1]
     if other:
         raise UserError(f"{path}: column {other[0][:80]!r} is {'unknown' if other[0] not in wanted.names else 'missing or there twice'}; the columns are {', '.join(wanted.names)}")
-    wrong = [field for field in wanted if not table[field.name].type.equals(field.type) and not (field.name == "rollout" and str(table["rollout"].type) == "int64")]
+    alike = {"rollout": ("int32", "int64")}  # other writers have types of their own for the same
+    wrong = [field for field in wanted if str(table[field.name].type) not in alike.get(field.name, ("string", "large_string", "string_view", "null"))]
     if wrong:
         raise UserError(f"{path}: column {wrong[0].name!r} holds {table[wrong[0].name].type}, not {wrong[0].type}; publish the predictions again")
 

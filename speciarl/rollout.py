@@ -27,7 +27,9 @@ def encode(policy: Policy, samples: Sequence[Sample], prompt: str) -> dict:
     "The model inputs for one question about each sample, left-padded, on the policy's device and (pixels) in its number format."
     text = policy.processor.apply_chat_template(conversation(prompt), tokenize=False, add_generation_prompt=True)
     images = [[open_image(sample.image)] for sample in samples]
-    return policy.processor(text=[text] * len(samples), images=images, padding=True, return_tensors="pt").to(policy.model.device, policy.model.dtype)
+    bos = policy.processor.tokenizer.bos_token
+    begun = {"add_special_tokens": False} if bos and text.startswith(bos) else {}  # or there would be two
+    return policy.processor(text=[text] * len(samples), images=images, padding=True, **begun, return_tensors="pt").to(policy.model.device, policy.model.dtype)
 
 # %% ../nbs/12_rollout.ipynb #ca7518a8
 def batch_seed(seed: int, samples: Sequence[Sample]) -> int:

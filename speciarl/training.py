@@ -225,7 +225,8 @@ def name_base(trainer: Trainer, policy: Policy) -> Trainer:
     "`trainer`, with the name of `policy` in what its adapter will be saved with."
     for config in getattr(trainer.model, "peft_config", {}).values():
         config.base_model_name_or_path = policy.name
-        trainer.model.get_base_model().config._name_or_path = policy.name
+        base = trainer.model.get_base_model()
+        base.name_or_path = base.config._name_or_path = policy.name
     return trainer
 
 # %% ../nbs/14_training.ipynb #7888d305
@@ -302,7 +303,7 @@ class Watch(TrainerCallback):
         self.out, self.say, self.began = out, say, time.time()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        faulty = [what for what, key in (("loss", "loss"), ("gradient", "grad_norm")) if logs and not np.isfinite(logs.get(key, 0.0))]
+        faulty = [what for what, key in (("loss", "loss"), ("gradient", "grad_norm")) if logs and not np.isfinite(logs.get(key) or 0.0)]
         if faulty:
             raise NotANumber(f"the {faulty[0]} is not a number at step {state.global_step}: lower learning_rate; the checkpoint before it is kept")
         if state.is_world_process_zero and logs and "loss" in logs:
@@ -314,7 +315,7 @@ class Watch(TrainerCallback):
     def _line(self, state, logs: dict) -> str:
         seconds = (time.time() - self.began) / max(1, state.global_step) * (state.max_steps - state.global_step)
         figures = {"reward": "reward", "share_specific": "specific", "share_wrong": "wrong", "share_missing": "no verdict", "frac_reward_zero_std": "flat groups"}
-        parts = [f"{title} {logs[key]:.2f}" for key, title in figures.items() if key in logs]
+        parts = [f"{title} {logs[key]:.2f}" for key, title in figures.items() if logs.get(key) is not None]  # no reward where nothing was judged
         return f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.3f}  {'  '.join(parts)}  {seconds:.0f} s left"
 
 # %% ../nbs/14_training.ipynb #f4332249
@@ -423,6 +424,8 @@ def run_trainer(trainer: Trainer, out: Path) -> int:
         except NotANumber:
             raise
         except UserError as error:  # the judge is gone: what was learned is kept
+            if not trainer.state.global_step:
+                raise UserError(f"stopped before the first step: {error}; the same command begins again") from None
             raise UserError(f"stopped at step {keep_step(trainer)}, which is kept: {error}; the same command goes on from there") from None
     return int(found.name.rpartition("-")[2]) if found else 0
 

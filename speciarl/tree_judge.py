@@ -56,9 +56,10 @@ def _mixed_code(text: str) -> bool:
     return bool(scripts & {"CYRILLIC", "GREEK", "CHEROKEE", "ARMENIAN", "COPTIC"}) and ("LATIN" in scripts or any(c.isdigit() for c in text))
 
 # %% ../nbs/05_tree_judge.ipynb #442aa5f1
-_NOUNS = "image|photo|picture|photograph|breed|species|kind|type|variety|make|model|name|bird|dog|cat|pet|animal|flower|plant|food|dish|car|vehicle|aircraft|plane|airplane|object|subject|thing|variant"
+_NOUNS = "image|photo|picture|photograph|breed|species|kind|type|variety|make|model|name|object|subject|thing|variant"
+_THINGS = "bird|dog|cat|pet|animal|flower|plant|food|dish|car|vehicle|aircraft|plane|airplane"
 _BEFORE = re.compile(  # what may come before a refusal without naming anything
-    rf"^(?:(?:i|we|one|it|this|that|there|here|the|an?|m|s|is|are|am|was|be|re|re|would|have|has|sorry|afraid|unfortunately|honestly|but|so|and|as|of|in|to|me|for|my|exact|ai|really|just|simply|{_NOUNS}) )*")
+    rf"^(?:(?:(?:the|this|that|an?) (?:{_THINGS})|i|we|one|it|this|that|there|here|the|an?|m|s|is|are|am|was|be|re|re|would|have|has|sorry|afraid|unfortunately|honestly|but|so|and|as|of|in|to|me|for|my|exact|ai|really|just|simply|{_NOUNS}) )*")
 _REFUSAL = re.compile(
     r"(?:sorry|afraid|apolog\w+)\b|(?:do|does|did) ?n(?:o)?t? ?t? (?:\w+ )?(?:know|recogni[sz]e|have|see enough)\b|"
     r"(?:can ?not|can t|cant|could not|couldn t|unable to|not able to|(?:not |im)possible to|(?:too )?(?:hard|difficult) to)(?: \w+){0,2}? "
@@ -110,14 +111,22 @@ _OPENING = re.compile(
 _ARTICLE = re.compile(r"^(?:this|it|an?|the) ")
 _CLOSING = re.compile(rf" (?:(?:shown|seen|pictured|depicted|visible) )?in (?:the|this) {_PICTURE}$")
 
-# %% ../nbs/05_tree_judge.ipynb #2139779d
+# %% ../nbs/05_tree_judge.ipynb #18f29897
+_OPENERS = frozenset(f"in the this it that there these those they i we you a an final answer main common dog cat bird car exact close closeup blurry zoomed black "
+                     f"{_PICTURE[_PICTURE.rindex('(?:') + 3:-1].replace('|', ' ')} {_SORT[3:-1].replace('|', ' ')}".split())  # the first words that a wrapper can have
+
+
 @lru_cache(maxsize=4096)  # several rules look at one answer
+def _unwrapped(text: str) -> tuple[str, str]:
+    key = name_key(text)
+    bare = _OPENING.sub("", key) if key.partition(" ")[0] in _OPENERS else key
+    bare = _CLOSING.sub("", bare) if " in th" in bare else bare
+    return _ARTICLE.sub("", bare) or key, bare or key
+
+
 def unwrap(text: str, article: bool = False) -> str:
     "The key of `text` without phrases such as 'a photo of' in front and 'in the image' behind, and without an article unless `article` is to stay (*An-12*)."
-    key = name_key(text)
-    bare = _OPENING.sub("", key)
-    bare = _CLOSING.sub("", bare) if " in th" in bare else bare
-    return (bare if article else _ARTICLE.sub("", bare)) or key
+    return _unwrapped(text)[article]
 
 # %% ../nbs/05_tree_judge.ipynb #90d46a94
 _HEDGE = re.compile(r"\b(?:or|either|versus|vs)\b|\s/\s")
@@ -226,11 +235,13 @@ def _tour(parts: list[int | str]) -> Tour:
         if isinstance(part, int):
             nodes.setdefault(part, tuple(front))
             front, kind, head = [], "name", head if opened and nodes else part
-        elif part not in kinds and _YEAR.fullmatch(part):
+        elif (kind := kinds.get(part, "")) in ("small words", "plain adjectives"):
+            last = kind
+            continue
+        elif not kind and _YEAR.fullmatch(part):
             years.append(part)
             kind = "plain adjectives"
         else:
-            kind = kinds.get(part, "")
             if not kind and nodes and len(part) > 5 and part.endswith("ing"):
                 kind, loose = "actions", True
             opened = (opened and kind != "linking words") or kind in ("prepositions", "actions")
@@ -282,14 +293,9 @@ def _read_parts(tree: LabelTree, text: str) -> Reading:
 def _without_side(tree: LabelTree, parts: list[int | str]) -> list[int | str]:
     "`parts` of a dish up to *with*, where no other dish of the data set is named behind it."
     at = parts.index("with", 1)
-    served = any(isinstance(part, int) and _is_class(tree, part) for part in parts[at:])
+    served = any(isinstance(part, int) and part in tree.exact for part in parts[at:])
     named = any(isinstance(part, int) for part in parts[:at])
     return parts if served or not named else parts[: at - (plain_words().get(parts[at - 1]) == "actions")]
-
-
-def _is_class(tree: LabelTree, i: int) -> bool:
-    "Whether node `i` is a class or below one."
-    return any(tree.nodes[j].is_class for j in (i, *tree.ancestors(i)))
 
 # %% ../nbs/05_tree_judge.ipynb #3a1c2e5e
 _LIST = re.compile(r"[,;/|&+\n]")
@@ -304,10 +310,10 @@ def _list_fault(tree: LabelTree, answer: str) -> str:
     explained = len(items) == 2 and _EXPLAINS.match(answer) and finest(tree, tuple(found)) is not None
     return "lists several names" if len(found) > 1 and not explained else ""
 
-# %% ../nbs/05_tree_judge.ipynb #6d0024a6
-_LOOK = re.compile(
-    r"\b[^\W\d]+[- ](?:like|shaped|colou?red|faced|legged|haired|coated|eared|tailed|eyed|nosed|looking|sized|styled?|toned|hued|footed|necked|bodied|headed|winged|billed|breasted|bellied|backed|throated|"
-    r"crested|capped|crowned|petall?ed|leaved|scented|inspired|type|layered|topped|filled|flavou?red|based)\b(?=\s+\w)", re.IGNORECASE)
+# %% ../nbs/05_tree_judge.ipynb #35895277
+_LOOKS = frozenset("""like shaped coloured colored faced legged haired coated eared tailed eyed nosed looking sized style styled toned hued footed necked bodied headed winged billed breasted bellied backed
+                      throated crested capped crowned petaled petalled leaved scented inspired type layered topped filled flavored flavoured based""".split())
+_LOOK = re.compile(rf"\b[^\W\d]+[- ](?:{'|'.join(sorted(_LOOKS))})\b(?=\s+\w)", re.IGNORECASE)
 
 
 def _mended(tree: LabelTree, text: str) -> str:
@@ -320,7 +326,8 @@ def _read_again(tree: LabelTree, answer: str, text: str, doubt: Reading) -> Read
     first, comma, second = answer.partition(",")
     if comma and "," not in second and len(found := tree.find_key(unwrap(f"{second} {first}"))) == 1:
         return Reading(found[0])
-    plain = _mended(tree, unwrap(_LOOK.sub("colored", answer)))
+    looks = "-" in answer or not _LOOKS.isdisjoint(text.split())
+    plain = _mended(tree, unwrap(_LOOK.sub("colored", answer)) if looks else text)
     if plain == text:
         return doubt
     look = "colored" in plain.split() and "colored" not in text.split()
@@ -332,8 +339,8 @@ def read_answer(tree: LabelTree, answer: str) -> Reading:
     "What `answer` (of ordinary form, see `judge_form`) says in terms of `tree`."
     if "&" in answer and len(found := tree.find_key(unwrap(answer.replace("&", " and ")))) == 1:
         return Reading(found[0])
-    key, text, names = name_key(answer), unwrap(answer), tree.tables[0]
-    whole = names.get(key) or names.get(unwrap(answer, article=True)) or ()  # as written, so slashes may belong to it
+    key, (text, kept), names = name_key(answer), _unwrapped(answer), tree.tables[0]
+    whole = names.get(key) or names.get(kept) or ()  # as written, so slashes may belong to it
     if _LIST.search(answer) and not (whole and "/" in answer and not _COMMA.search(answer)) and (fault := _list_fault(tree, answer)):
         return Reading(fault=fault)
     found = whole or tree.find_key(text) or tree.find_key(key)
@@ -425,9 +432,9 @@ class World:
     def __init__(self, trees: dict[str, LabelTree]):
         nodes, foreign, keys = {}, {}, {}
         for name, tree in trees.items():
-            inside = [i for i, node in enumerate(tree.nodes) if tree.domain_node in tree.above(i) | {i} or any(tree.nodes[j].is_class for j in (i, *tree.ancestors(i)))]
-            for key, i in ((name_key(text), i) for i in inside for text in (tree.nodes[i].name, *tree.nodes[i].synonyms)):
-                nodes.setdefault(key, []).append((name, i))
+            for key, (i,) in tree.tables[0].items():
+                if i == tree.domain_node or i in tree.exact or tree.domain_node in tree.above(i):
+                    nodes.setdefault(key, []).append((name, i))
         for _, domains, words in read_lists(everyday()):
             for key in map(name_key, words):
                 foreign[key] = foreign.get(key, frozenset()) | domains
@@ -495,7 +502,7 @@ def is_foreign(trees: dict[str, LabelTree], label: Place, meaning: Meaning) -> b
         tree, group = trees[name], label.kin.get(name)
         if name in label.kin and (group is None or group in tree.above(i) | {i} or i in tree.above(group) or i not in tree.kinds):
             return False
-    counted = [i for name, i in meaning.nodes if not label.domains & _EATEN or _is_class(trees[name], i)]
+    counted = [i for name, i in meaning.nodes if not label.domains & _EATEN or i in trees[name].exact]
     return bool(counted) or label.domains <= meaning.foreign
 
 # %% ../nbs/05_tree_judge.ipynb #a0dd4e6d
@@ -561,7 +568,7 @@ def decide(library: Library, label: Place, answer: str) -> Verdict:
     verdict = library.ask(label.asked, answer)
     if verdict.source != "undecided" and verdict.reason != "a negation":
         return verdict
-    if refuses(key := name_key(answer)) and not any(isinstance(part, int) and _is_class(tree, part) for name, _ in label.asked for tree in [library.trees[name]] for part in scan(key.split(), tree)):
+    if refuses(key := name_key(answer)) and not any(isinstance(part, int) and part in tree.exact for name, _ in label.asked for tree in [library.trees[name]] for part in scan(key.split(), tree)):
         return Verdict(Category.ABSTAIN, "tree", "declines to answer")
     if verdict.source != "undecided":
         return verdict

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import speciarl
 from speciarl import cli
 from speciarl.labels import available_trees
+from speciarl.recipes import available
 from speciarl.scale import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -423,7 +424,7 @@ def test_folders_that_cannot_be_evaluated(photos):
 
 
 def test_other_things_evaluate_refuses(photos):
-    fails("unknown prompt 'rude': use one of general, specific, or the path of a YAML file", *photos, "--prompt", "rude")
+    fails(f"unknown prompt 'rude': use one of {', '.join(available('prompts'))}, or the path of a YAML file", *photos, "--prompt", "rude")
     write("file", "")
     fails("cannot write file/run: Not a directory; choose a folder you may write to", *photos[:-1], "file/run")
     fails("cannot write /proc/run: No such file or directory; choose a folder you may write to", *photos[:-1], "/proc/run")

@@ -86,10 +86,16 @@ def test_every_class_has_a_less_specific_group_and_a_generic_one(name):
 
 
 @benchmark
-def test_facets_are_generic_and_never_near(name):
+def test_facets_are_generic_and_classes_among_them_less_specific(name):
     tree = load_tree(name)
     for i in classes(tree):
-        assert all(relation(tree, i, j) is Category.GENERIC for j in tree.above(i) - set(tree.ancestors(i)))
+        for j in tree.above(i) - set(tree.ancestors(i)):
+            assert relation(tree, i, j) is (Category.LESS_SPECIFIC if tree.nodes[j].is_class else Category.GENERIC)
+
+
+@pytest.mark.parametrize("name, finer, broader", [("food101", "filet mignon", "steak"), ("food101", "gyoza", "dumplings"), ("food101", "poutine", "french fries"), ("stanford_dogs", "Border Collie", "Collie"), ("stanford_dogs", "Yorkshire Terrier", "Toy Terrier")])
+def test_a_class_that_is_a_kind_of_another(name, finer, broader):
+    assert category(name, finer, broader) is Category.LESS_SPECIFIC and category(name, broader, finer) is Category.MORE_SPECIFIC
 
 
 @pytest.mark.parametrize("name", FIELDGUIDE)

@@ -64,7 +64,8 @@ def names(tree, indices) -> list[str]:
         (HEAD + "* dog\n  spitz\n    * samoyed\n", "toy.tree:6: class 'samoyed' stands below class 'dog' (line 4); only one * is allowed on a path"),
         (HEAD + "* dog\n* cat | Dog\n", "toy.tree:5: the name 'Dog' is already used on line 4; a name may stand for one thing only"),
         (HEAD + "bird\n  * robin < songster\n", "toy.tree:5: no line is called 'songster'; add a line for this facet below the domain's own"),
-        (HEAD + "bird\n  * wren\n  * robin < wren\n", "toy.tree:6: the facet 'wren' is a class or below one (line 5); a facet is a kind that several classes may share"),
+        (HEAD + "bird\n  * wren\n    house wren\n  * robin < house wren\n", "toy.tree:7: the facet 'house wren' stands below a class (line 6); a facet is a class or a kind that several classes may share"),
+        (HEAD + "bird\n  * wren < robin\n  * robin < wren\n", "toy.tree:5: the facets of 'wren' lead in a circle; delete one of them"),
         (HEAD + "bird\n  * robin < bird\n", "toy.tree:5: 'bird' stands above 'robin' anyway; delete the facet"),
         (HEAD + "bird\n  a < b\n  b < a\n  * robin < a\n", "toy.tree:5: the facets of 'a' lead in a circle; delete one of them"),
         (HEAD + "bird\n  a < b\n    b\n  * robin\n", "toy.tree:5: the facets of 'a' lead in a circle; delete one of them"),
@@ -275,3 +276,20 @@ def test_the_example_of_the_data_card_is_a_tree():
     [label] = tree.find("coping saw")
     assert {tree.nodes[i].name: relation(tree, label, i).wire for i in range(len(tree.nodes))} == {
         "thing": "generic", "tool": "generic", "workshop tool": "generic", "saw": "less specific", "wood saw": "less specific", "fret saw": "specific", "spiral fret saw": "more specific", "rip saw": "wrong"}
+
+
+def test_a_class_that_is_a_facet_is_less_specific_and_the_other_way_round_more_specific():
+    tree = parse_tree(HEAD + "dish\n  grill\n    * steak\n      rump steak\n  roast\n    * filet mignon < steak\n      petite filet\n    * ham\n", "dishes.tree")
+    [steak], [filet], [ham], [grill], [petite] = (tree.find(name) for name in ("steak", "filet mignon", "ham", "grill", "petite filet"))
+    assert relation(tree, filet, steak) is Category.LESS_SPECIFIC and relation(tree, steak, filet) is relation(tree, steak, petite) is Category.MORE_SPECIFIC
+    assert relation(tree, filet, grill) is Category.GENERIC and relation(tree, ham, steak) is relation(tree, steak, ham) is Category.WRONG
+    assert {steak, filet} <= tree.kinds and tree.exact == {steak, filet, ham, petite, *tree.find("rump steak")}
+
+
+@pytest.mark.parametrize("word, mended", [("ceasar", "caesar"), ("fillet", "filet"), ("chihuahau", "chihuahua"), ("rottweilar", "rottweiler"), ("painter", "painter"), ("zebra", "zebra"), ("filet4", "filet4")])
+def test_one_slip_of_the_pen_is_mended_and_no_more(word, mended):
+    tree = parse_tree(HEAD + "* caesar salad\n* filet mignon special | special filet\n* chihuahua\n* rottweiler\n* pointer\n", "t.tree")
+    if word == "fillet":
+        assert tree.mend("speciel") == "speciel" and tree.mend("specal") == "special"
+    else:
+        assert tree.mend(word) == mended

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from speciarl.metrics import (METRICS, WEIGHTS, best_of_k, best_of_k_curve, best_of_n, bootstrap, counts_per_image, harmonic_mean,
-                              interval_kind, intervals, rates, resample, s_c_hm, score, tally, weight_vector)
+                              interval_kind, intervals, pass_at_k, pass_at_k_curve, rates, resample, s_c_hm, score, tally, weight_vector)
 from speciarl.scale import MISSING, WIRE_NAMES, Category, UserError
 
 TEN = np.array([5, 4, 4, 4, 3, 3, 2, 2, 1, 0], dtype=np.int8)
@@ -207,3 +207,23 @@ def test_bad_statistics_and_shapes():
 
 def test_rates_accept_expected_counts():
     assert rates(np.array([0.5, 0, 0, 0, 0.5, 0]))[1] == 0.5 and len(WIRE_NAMES) == 6
+
+
+@given(CODES, st.integers(1, 6), st.sampled_from([Category.GENERIC, Category.SPECIFIC]))
+@settings(max_examples=60, deadline=None)
+def test_pass_at_k_is_the_share_of_subsets_with_a_good_answer(codes, k, at_least):
+    n = codes.shape[1]
+    if k > n:
+        with pytest.raises(UserError):
+            pass_at_k(codes, k, at_least)
+        return
+    expected = [np.mean([max(subset) >= at_least for subset in combinations(row.tolist(), k)]) for row in codes]
+    assert np.allclose(pass_at_k(codes, k, at_least), expected)
+    assert pass_at_k_curve(codes, [k], at_least)[k] == pytest.approx(np.mean(expected))
+
+
+def test_pass_at_k_grows_with_k_and_covers_every_k():
+    codes = np.random.default_rng(0).integers(-1, 6, (20, 64))
+    curve = pass_at_k_curve(codes)
+    assert list(curve) == list(range(1, 65)) and (np.diff(list(curve.values())) >= -1e-12).all()
+    assert curve[1] == pytest.approx((codes >= Category.SPECIFIC).mean()) and curve[64] == pytest.approx((codes.max(1) >= Category.SPECIFIC).mean())

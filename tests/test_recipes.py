@@ -109,7 +109,7 @@ def test_recipes_are_complete(name):
     assert used <= set(said)
 
 
-@pytest.mark.parametrize("name", available("prompts"))
+@pytest.mark.parametrize("name", [name for name in available("prompts") if not name.startswith("openworld/")])
 def test_prompts_ask_for_the_output_contract(name):
     assert extract_answer(load_prompt(name)) is not None and "None" in load_prompt(name)
 

@@ -1,0 +1,121 @@
+"""A strict, OpenAI-shaped server of a policy that sees: it reads the picture in each request and refuses what a real server might.
+
+In tests take the fixture `policy_server`, a `Handle`: `.url`, `.faults` (see `Handle`), `.calls`. What it answers depends on picture, prompt and seed only, so a
+test can tell whether an answer went to its own picture: `expected(image, prompt, seed, n)`.
+"""
+import asyncio
+import base64
+import hashlib
+import io
+import threading
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+from aiohttp import web
+from PIL import Image
+
+FIELDS = {"model", "messages", "max_tokens", "temperature", "top_p", "seed", "n", "top_k", "repetition_penalty"}
+WORDS = ("hooded warbler", "warbler", "bird", "dog", "None")
+
+
+def expected(image: Image.Image, prompt: str, seed: int, n: int = 1) -> list[str]:
+    "What the server writes about a picture."
+    look = hashlib.sha256(np.asarray(image.convert("RGB")).tobytes() + prompt.encode()).digest()
+    return [f"<think> {look.hex()[:8]} </think> <answer> {WORDS[(look[0] + seed + i) % 5]} </answer>" for i in range(n)]
+
+
+@dataclass
+class Handle:
+    "A running server and what it does wrong."
+
+    url: str = ""
+    key: str | None = None
+    ignores_n: bool = False
+    script: list = field(default_factory=list)  # for the next calls: a status, "text" (no completion), "none" (no choices), or "" for an answer
+    gone_after: int | None = None  # answers before it fails for good
+    refuse_width: int | None = None  # pictures of this width get status 400
+    calls: int = 0
+    answers: int = 0
+    under_way: int = 0
+    most: int = 0  # calls under way at once
+
+
+def decode(body: dict) -> tuple[Image.Image, str]:
+    "The picture and the prompt of a request. Raises `ValueError` if it is not of the one shape this server takes."
+    unknown = set(body) - FIELDS
+    if unknown:
+        raise ValueError(f"unknown field {min(unknown)}")
+    (turn,) = body["messages"]
+    picture, text = turn["content"]
+    if turn["role"] != "user" or picture["type"] != "image_url" or text["type"] != "text" or set(picture["image_url"]) != {"url"}:
+        raise ValueError("expected one user turn: a picture, then a text")
+    head, _, data = picture["image_url"]["url"].partition(",")
+    if head != "data:image/png;base64":
+        raise ValueError(f"not a PNG data URL: {head[:40]}")
+    if not (isinstance(body["max_tokens"], int) and 0 <= body["temperature"] <= 2 and body.get("n", 1) >= 1):
+        raise ValueError("a number is out of range")
+    image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+    image.load()
+    return image, text["text"]
+
+
+def failure(status: int, words: str) -> web.Response:
+    return web.json_response({"error": {"message": words}}, status=status)
+
+
+def routes(handle: Handle) -> list:
+    async def chat(request):
+        handle.calls += 1
+        if handle.key and request.headers.get("Authorization") != f"Bearer {handle.key}":
+            return failure(401, "wrong key")
+        fault = handle.script.pop(0) if handle.script else ""
+        if isinstance(fault, int):
+            return failure(fault, "as told")
+        if fault:
+            return web.Response(text="Welcome!") if fault == "text" else web.json_response({"choices": []})
+        if handle.gone_after is not None and handle.answers >= handle.gone_after:
+            return failure(503, "shutting down")
+        body = await request.json()
+        try:
+            image, prompt = decode(body)
+        except (ValueError, KeyError, TypeError) as error:
+            return failure(400, str(error))
+        if image.width == handle.refuse_width:
+            return failure(400, "the picture is too small for this model")
+        handle.under_way += 1
+        handle.most = max(handle.most, handle.under_way)
+        await asyncio.sleep(0.002 * (image.getpixel((0, 0))[0] % 5))  # answers come out of order
+        handle.under_way -= 1
+        handle.answers += 1
+        texts = expected(image, prompt, body.get("seed", 0), 1 if handle.ignores_n else body.get("n", 1))
+        return web.json_response({"choices": [{"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for i, text in enumerate(texts)]})
+
+    async def models(request):
+        return web.json_response({"data": [{"id": "policy", "root": "toys/policy"}]})
+
+    return [web.post("/v1/chat/completions", chat), web.get("/v1/models", models)]
+
+
+@pytest.fixture
+def policy_server():
+    handle, started, ended = Handle(), SimpleQueue(), []
+
+    async def main():
+        app = web.Application(client_max_size=2**26)
+        app.add_routes(routes(handle))
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        ended[:] = [asyncio.get_running_loop(), asyncio.Event()]
+        started.put(runner.addresses[0][1])
+        await ended[1].wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    thread.start()
+    handle.url = f"http://127.0.0.1:{started.get(timeout=30)}/v1"
+    yield handle
+    ended[0].call_soon_threadsafe(ended[1].set)
+    thread.join(10)

@@ -1,0 +1,259 @@
+"""The page of a run, in a browser: it works from the disk, filters, trusts nothing, and stays quick with 2,000 images.
+
+Chromium is driven through its DevTools pipe, so no driver program is needed.
+"""
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+
+from speciarl.predictions import Predictions, to_table, write_predictions
+from speciarl.scale import UserError
+from speciarl.show import spread, write_page
+
+HOSTILE = ["<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 1'>", '"><svg onload="window.hacked = 1">', "</article></main><h1>mine</h1>", "${alert(1)} {{7*7}}", "‮gnidliub ,t\0ext",
+           "]]><!--", "w" * 100_000, "&lt;b&gt;", "javascript:window.hacked=1", "half \ud800 a pair"]
+
+
+class Browser:
+    "A headless Chromium, spoken to in DevTools messages, each ended by a zero byte."
+
+    def __init__(self, profile):
+        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))))
+        read_end, self.out = os.pipe()
+        self.into, write_end = os.pipe()
+        arguments = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}", "about:blank"]
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read_end, write_end)]  # chromium reads from 3 and writes to 4
+        self.process = subprocess.Popen(arguments, pass_fds=(3, 4), preexec_fn=lambda: [os.dup2(end, to) for end, to in zip(ends, (3, 4))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for end in (read_end, write_end, *ends):
+            os.close(end)
+        self.number, self.buffer, self.events, self.session = 0, b"", [], None
+        target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        self.session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def message(self):
+        while b"\0" not in self.buffer:
+            data = os.read(self.into, 1 << 20)
+            if not data:
+                raise RuntimeError("chromium has gone")
+            self.buffer += data
+        one, _, self.buffer = self.buffer.partition(b"\0")
+        return json.loads(one)
+
+    def call(self, method, **params):
+        self.number += 1
+        order = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        os.write(self.out, json.dumps(order).encode() + b"\0")
+        while (message := self.message()).get("id") != self.number:
+            self.events.append(message)
+        assert "error" not in message, message
+        return message["result"]
+
+    def open(self, path):
+        self.events.clear()
+        self.call("Page.navigate", url=path.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self.message())
+
+    def js(self, text):
+        result = self.call("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def key(self, key):
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, **({"text": key} if kind == "keyDown" and len(key) == 1 else {}))
+
+    def close(self):
+        try:
+            self.call("Browser.close")
+        except (RuntimeError, OSError):
+            pass
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+def row(i, answer, category, **changes):
+    return dict(sample_id=f"{i}.png", dataset="birds", split="test", label="ovenbird" if i % 2 else "hooded warbler", prompt="general", rollout=0, text=answer, answer=answer, category=category, source="tree", reason="because") | changes
+
+
+def publish(path, rows):
+    write_predictions(path, Predictions({"settings": {"policy": "a <b>toy</b>", "datasets": ["birds"]}}, to_table(rows)))
+    return path
+
+
+ROWS = [row(0, "bird", "generic"), row(1, "ovenbird", "specific"), row(2, "warbler", "less specific"), row(3, None, "wrong", source="format"), row(4, "a quux", None, source="undecided")]
+
+
+@pytest.fixture
+def page(tmp_path):
+    from speciarl.data import Sample
+
+    samples = [Sample(r["sample_id"], Image.new("RGB", (300, 200), "tan"), r["label"], "birds") for r in ROWS]
+    return write_page(publish(tmp_path / "a.parquet", ROWS), tmp_path / "a page", samples)
+
+
+VISIBLE = "[...document.querySelectorAll('article')].filter(a => a.checkVisibility()).map(a => a.querySelector('.id').textContent)"
+
+
+def choose(browser, name, value):
+    browser.js(f"document.forms[0].elements['{name}'].value = {json.dumps(value)}; document.forms[0].dispatchEvent(new Event('input'))")
+
+
+@pytest.mark.needs_chromium
+def test_the_page_works_from_the_disk(browser, page):
+    browser.open(page)
+    assert browser.js("[document.forms[0].checkVisibility(), document.getElementById('count').value]") == [True, "5 images"]
+    assert browser.js("Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode()))).then(() => [...document.images].map(i => i.naturalWidth))") == [192] * 5
+    requests = [e["params"]["request"]["url"] for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
+    assert requests and all(url.startswith("file:") for url in requests), "nothing is fetched but files"
+    assert not [e for e in browser.events if e.get("method") == "Log.entryAdded" and e["params"]["entry"]["level"] == "error"]
+
+
+@pytest.mark.needs_chromium
+def test_filters_and_counts(browser, page):
+    browser.open(page)
+    choose(browser, "label", "ovenbird")
+    assert browser.js(VISIBLE) == ["1.png", "3.png"] and browser.js("document.getElementById('count').value") == "2 of 5 images"
+    assert browser.js("[...document.querySelectorAll('[data-level]')].map(o => o.value)") == ["0", "1", "0", "0", "0", "1", "0"]
+    choose(browser, "label", "")
+    browser.js("document.querySelectorAll('[name=level]').forEach(box => { if (box.value !== 'no-verdict' && box.value !== 'generic') box.click() })")
+    assert browser.js(VISIBLE) == ["0.png", "4.png"]
+    choose(browser, "text", "QUUX")
+    assert browser.js(VISIBLE) == ["4.png"]
+    browser.js("document.querySelector('[type=reset]').click(), new Promise(done => setTimeout(done, 20))")
+    assert len(browser.js(VISIBLE)) == 5
+
+
+@pytest.mark.needs_chromium
+def test_the_keyboard_is_enough(browser, page):
+    browser.open(page)
+    at = "document.activeElement.id || document.activeElement.name"
+    for key in "jjk":
+        browser.key(key)
+    assert browser.js(at) == "e0"
+    choose(browser, "label", "ovenbird")
+    browser.key("j")
+    assert browser.js(at) == "e1", "hidden images are passed over"
+    browser.key("j")
+    browser.key("j")
+    assert browser.js(at) == "e3", "the last one is the end"
+    browser.key("/")
+    assert browser.js(at) == "text" and browser.js("document.forms[0].elements.text.value") == ""
+    browser.key("j")
+    assert browser.js(at) == "text" and browser.js("document.forms[0].elements.text.value") == "j", "in a field, letters are letters"
+    browser.key("Escape")
+    browser.js("new Promise(done => setTimeout(done, 20))")
+    assert len(browser.js(VISIBLE)) == 5
+    assert browser.js("[...document.querySelectorAll('select, input, button')].every(e => e.tabIndex >= 0 && (e.closest('label') || e.textContent))")
+
+
+@pytest.mark.needs_chromium
+def test_hostile_text_is_only_text(browser, tmp_path):
+    rows = [row(i, text, "wrong", label=text, sample_id=text[:200] + str(i), reason=text) for i, text in enumerate(HOSTILE)]
+    page = write_page(publish(tmp_path / "bad.parquet", rows), tmp_path / "page")
+    browser.open(page)
+    assert browser.js("[window.hacked ?? 0, document.querySelectorAll('article').length, document.querySelectorAll('script').length, document.querySelectorAll('h1').length, document.querySelectorAll('svg, b, img').length]") == [0, len(HOSTILE), 1, 1, 0]
+    assert browser.js("document.querySelector('article bdi').textContent") == HOSTILE[0]
+    assert browser.js("document.body.scrollWidth <= document.documentElement.clientWidth"), "no text is wider than the page"
+    assert browser.js("[...document.forms[0].elements.label.options].slice(1).every(o => [...document.querySelectorAll('article')].some(a => a.dataset.label === o.value))"), "every class can be chosen"
+    browser.js("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 2\">'), new Promise(done => setTimeout(done, 100))")
+    assert browser.js("window.hacked ?? 0") == 0, "the policy of the page forbids scripts that are not its own"
+
+
+@pytest.mark.needs_chromium
+def test_dark_and_print(browser, page):
+    colours = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+
+    def contrast():
+        def light(colour):
+            channels = [int(c) / 255 for c in colour[colour.index("(") + 1:-1].split(",")[:3]]
+            return sum(w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for w, c in zip((0.2126, 0.7152, 0.0722), channels))
+        ink, paper = map(light, browser.js(colours))
+        return (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05), ink > paper
+
+    browser.open(page)
+    seen = {}
+    for scheme in ("light", "dark"):
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        ratio, seen[scheme] = contrast()
+        assert ratio > 7
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    assert contrast()[0] > 7 and not browser.js("document.forms[0].checkVisibility()")
+    assert len(browser.js(VISIBLE)) == 5 and seen == {"light": False, "dark": True} and not contrast()[1], "ink is dark on paper"
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
+
+
+@pytest.mark.needs_chromium
+def test_without_script_everything_is_there(browser, page):
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page)
+        root = browser.call("DOM.getDocument", depth=-1)["root"]
+        text = json.dumps(root)
+        assert text.count('"nodeName": "ARTICLE"') == 5 and "a quux" in text
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.mark.needs_chromium
+def test_two_thousand_images_filter_at_once(browser, tmp_path):
+    rows = [row(i, f"answer {i % 97}", ("wrong", "generic", "specific")[i % 3], label=f"class {i % 200}") for i in range(2000)]
+    browser.open(write_page(publish(tmp_path / "many.parquet", rows), tmp_path / "page"))
+    started = browser.js("performance.now()")
+    choose(browser, "label", "class 7")
+    choose(browser, "text", "answer 7")
+    assert len(browser.js(VISIBLE)) == len([r for r in rows if r["label"] == "class 7" and "answer 7" in r["answer"]])
+    assert browser.js("performance.now()") - started < 20_000, "not a measurement: it only must not hang"
+
+
+def test_groups_answers_and_says_what_is_missing(tmp_path):
+    rows = [row(0, answer, "generic", rollout=i) for i, answer in enumerate(["bird", "animal", "bird"])]
+    text = write_page(publish(tmp_path / "a.jsonl", rows), tmp_path / "page").read_text()
+    assert text.index("2 ×") < text.index("1 ×") and text.count("<article") == 1 and "no picture at hand" in text
+    assert "a &lt;b&gt;toy" in text
+
+
+def test_a_broken_picture_has_a_frame_with_the_reason(tmp_path):
+    from speciarl.data import Sample
+
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    text = write_page(publish(tmp_path / "a.parquet", ROWS[:1]), tmp_path / "page", [Sample("0.png", tmp_path / "0.png", "x", "birds")]).read_text()
+    assert '<p class="gone">' in text and "the image is corrupt, truncated or of another format" in text
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "I;16", "P", "1x1", "long"])
+def test_odd_pictures_become_thumbnails(tmp_path, mode):
+    from speciarl.data import Sample
+
+    size = {"1x1": (1, 1), "long": (30_000, 3)}.get(mode, (40, 20))
+    picture = Image.new(mode if mode in ("CMYK", "I;16", "P") else "RGB", size)
+    page = write_page(publish(tmp_path / "a.parquet", ROWS[:1]), tmp_path / "page", [Sample("0.png", picture, "x", "birds")])
+    with Image.open(page.parent / "thumbnails" / "000000.jpg") as thumb:
+        assert thumb.mode == "RGB" and max(thumb.size) <= 192
+
+
+def test_refusals(tmp_path):
+    published = publish(tmp_path / "a.parquet", ROWS)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="mine exists and is no page of a run; choose another --out$"):
+        write_page(published, tmp_path / "mine")
+    with pytest.raises(UserError, match="^cannot write /proc/page: .*; choose a folder you may write to$"):
+        write_page(published, "/proc/page")
+    unjudged = publish(tmp_path / "b.parquet", [r | dict(category=None, source=None) for r in ROWS])
+    with pytest.raises(UserError, match="no judge has seen all of these predictions; judge them first$"):
+        write_page(unjudged, tmp_path / "page")
+    assert not (tmp_path / "page").exists() and spread([1, 2, 3], 2) == [1, 3]
