@@ -7,10 +7,10 @@ __all__ = ['app', 'JUDGES', 'data', 'BASE_TOLERANCE', 'PROGRAMS', 'COMMANDS', 'f
            'check_writable', 'extra', 'tree_judge', 'llm_judge', 'make_judge', 'judge_card', 'judge_rows', 'summary',
            'refuse_verdicts', 'no_label_known', 'judge', 'read_codes', 'by_sample', 'codes_by_sample', 'Line',
            'score_lines', 'score_rows', 'Bounds', 'score_table', 'plain', 'write_scores', 'print_scores', 'score',
-           'check_samples', 'progress', 'training_extra', 'evaluate', 'data_list', 'data_check', 'data_download',
-           'print_plan', 'draw_training', 'train', 'compare_cards', 'base', 'checkout', 'reproduce', 'Finding',
-           'requirements', 'version_of', 'check_packages', 'check_torch', 'check_trees', 'check_base_policy',
-           'check_programs', 'check_folder', 'examine', 'doctor']
+           'check_labels', 'progress', 'training_extra', 'evaluate', 'evaluate_matrix', 'as_table', 'compare', 'show',
+           'data_list', 'data_check', 'data_download', 'print_plan', 'draw_training', 'train', 'compare_cards', 'base',
+           'checkout', 'reproduce', 'Finding', 'requirements', 'version_of', 'check_packages', 'check_torch',
+           'check_trees', 'check_base_policy', 'check_programs', 'check_folder', 'examine', 'doctor']
 
 # %% ../nbs/21_cli.ipynb #21ec6442
 import hashlib
@@ -388,21 +388,13 @@ def score(
     if out is not None:
         typer.echo(f"wrote {out / 'scores'}.csv, .md, .tex, .pdf, .png")
 
-# %% ../nbs/21_cli.ipynb #8fbbadfc
-def check_samples(samples: Sequence, judge: Any) -> None:
-    "Raise `UserError` naming the first picture that cannot be read (and how many more), or a data set that `judge` does not know."
-    from speciarl.data import open_image
-    from speciarl.scale import UserError
-
-    names, faults = {sample.dataset for sample in samples}, []
-    judge([("", "")] * len(names), list(names))
-    for sample in samples:
-        try:
-            open_image(sample)
-        except UserError as error:
-            faults.append(str(error))
-    if faults:
-        fail(faults[0] + (f" (and {len(faults) - 1} more pictures like it)" if faults[1:] else ""))
+# %% ../nbs/21_cli.ipynb #9e9258fd
+def check_labels(samples: Sequence, judge: Any) -> None:
+    "Raise `UserError` for a data set that the label trees do not know, before a model is loaded for it."
+    trees = getattr(judge, "first", judge)
+    if hasattr(trees, "trees"):
+        names = {sample.dataset for sample in samples}
+        trees([("", "")] * len(names), list(names))
 
 # %% ../nbs/21_cli.ipynb #8a9a223e
 def progress(items: Sequence) -> Any:
@@ -421,32 +413,96 @@ def training_extra() -> Iterator[None]:
         disable_progress_bar()
         yield
 
-# %% ../nbs/21_cli.ipynb #78da3f69
+# %% ../nbs/21_cli.ipynb #017ad5f4
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(metavar="PATH_OR_ID", help="A policy: a folder, an id on the Hugging Face hub, or fieldguide-base.", show_default=False)],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of images with labels.csv (file,label).", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run; an unfinished run there is continued.", show_default=False)],
-    prompt: Annotated[str, typer.Option(metavar="NAME", help="general, specific, or a prompt file.")] = "general",
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run (of the runs, for --matrix); an unfinished run there is continued.", show_default=False)],
+    model: Annotated[str | None, typer.Option(metavar="PATH_OR_ID", help="A policy: a folder, an id on the Hugging Face hub, fieldguide-base, or a server's name for it.", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="A folder with labels.csv (file,label), a benchmark's folder, NAME=FOLDER, or a field guide domain.", show_default=False)] = None,
+    prompt: Annotated[str, typer.Option(metavar="NAME", help="A packaged prompt such as general or specific, or a prompt file.")] = "general",
+    adapter: Annotated[str | None, typer.Option(metavar="DIR", help="A LoRA adapter for the model.", show_default=False)] = None,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="transformers, vllm, or openai (any OpenAI-compatible server).")] = "transformers",
+    base_url: Annotated[str | None, typer.Option(metavar="URL", help="For the engine openai: the server.", show_default=False)] = None,
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Answers per image; one answer is greedy, several are sampled.")] = 1,
-    limit: Annotated[int | None, typer.Option(metavar="K", min=1, help="Only the first K images.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="K", min=1, help="Only K images.")] = None,
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the sampling.")] = 0,
+    judge_name: Annotated[str, typer.Option("--judge", metavar="NAME", help="taxonomy, llm or cascade.")] = "taxonomy",
+    judge_url: Annotated[str | None, typer.Option(metavar="URL", help="For llm and cascade: the judge's server.", show_default=False)] = None,
+    judge_model: Annotated[str | None, typer.Option(metavar="NAME", help="For llm and cascade: the judge's name there.", show_default=False)] = None,
+    store: Annotated[str | None, typer.Option(metavar="URL", help="For llm and cascade: the verdict store; RUN.sqlite if not given.", show_default=False)] = None,
+    predictions: Annotated[Path | None, typer.Option(metavar="FILE", help="Judge these published predictions instead of asking a model.", show_default=False)] = None,
+    matrix: Annotated[Path | None, typer.Option(metavar="FILE", help="A YAML file with many models, prompts, data sets and n.", show_default=False)] = None,
 ) -> None:
-    "Ask a policy about a folder of images; judge, score."
-    from speciarl.benchmark import evaluate as run
-    from speciarl.data import read_folder
-    from speciarl.recipes import load_prompt
+    "Ask a policy about images; judge, score."
+    from speciarl import runs
 
-    load_prompt(prompt)
-    decide, samples = make_judge(), read_folder(data, limit)
-    check_samples(samples, decide)
+    kept = store or out.with_suffix(".sqlite")
+    if matrix is not None:
+        return evaluate_matrix(runs.load_matrix(matrix), out, kept)
+    if predictions is None and (model is None or data is None):
+        fail("say what to evaluate: --model and --data, or --predictions, or --matrix")
+    decide = make_judge(judge_name, base_url=judge_url, model=judge_model, prompt="base_single", votes=1, store=kept)
     check_writable(out)
-    with training_extra():
-        from speciarl.policy import load_policy
+    if predictions is not None:
+        counts = runs.judge_published(predictions, out, decide)["counts"]
+    else:
+        samples = runs.read_data(runs.data_source(data), limit)
+        check_labels(samples, decide)
+        with training_extra():
+            from speciarl.engines import Sampling, make_engine
 
-        counts = run(load_policy(model), samples, out, decide, prompt, n=n, seed=seed, progress=progress)["counts"]
-    typer.echo(f"{counts['answers']:,} answers: {counts['format_failures']:,} broke the format, {counts['no_verdict']:,} have no verdict\n")
+            asked = Sampling(n, seed=seed, max_tokens=runs.load_question(prompt).max_tokens or 64)
+            counts = runs.evaluate(make_engine(engine, model, adapter, base_url), samples, out, decide, prompt, asked, quiet=not sys.stderr.isatty())["counts"]
+    typer.echo(", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items()) + "\n")
     score(out, out=out, force=True)
+
+# %% ../nbs/21_cli.ipynb #4d806516
+def evaluate_matrix(matrix: Any, out: Path, store: str | Path) -> None:
+    "Every run of a matrix file, each in a folder of its own below `out`; finished runs are kept."
+    from speciarl import runs
+
+    decide = make_judge(matrix.judge, base_url=matrix.judge_url, model=matrix.judge_model, prompt=matrix.judge_prompt, votes=1, store=store)
+    with training_extra():
+        runs.run_matrix(matrix, out, runs.matrix_runner(matrix, decide, quiet=not sys.stderr.isatty()), typer.echo)
+
+# %% ../nbs/21_cli.ipynb #0af56715
+def as_table(rows: Sequence[dict]) -> str:
+    "Rows as aligned text; numbers with three digits."
+    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    lines = [list(rows[0]), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more runs on the same images; the first is the one the others are compared with.", show_default=False)],
+    shared: Annotated[bool, typer.Option("--shared", help="Compare on the images that all runs have, if they do not have the same.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write everything as JSON.", show_default=False)] = None,
+) -> None:
+    "Compare runs image by image, with paired tests."
+    from speciarl.runs import compare_runs
+    from speciarl.scale import write_json
+
+    found = compare_runs(runs, shared=shared)
+    typer.echo(f"{found.images:,} images\n\n{as_table(found.scores)}\n\n{as_table(found.tests)}\n\n{as_table(found.mcnemar)}")
+    if out is not None:
+        typer.echo(f"wrote {write_json(out, found._asdict())}")
+
+# %% ../nbs/21_cli.ipynb #908cfb40
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write the page; RUN/page if not given.", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="The run's data, for field guide plates, which are in no file.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(metavar="K", min=1, help="At most K answers.")] = 2000,
+) -> None:
+    "Write a page of pictures, answers and categories that works from disk."
+    from speciarl.runs import data_source, read_data
+    from speciarl.show import write_page
+
+    samples = read_data(data_source(data)) if data else ()
+    typer.echo(f"wrote {write_page(run, out or run / 'page', samples=samples, limit=limit)}")
 
 # %% ../nbs/21_cli.ipynb #f5bcabca
 data = typer.Typer(help="The benchmark data sets: list, check, download.", no_args_is_help=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN_LENGTH', 'LONGEST_PAUSE', 'NONSENSE', 'shown', 'as_data', 'JudgePrompt', 'judge_prompts', 'load_judge_prompt',
-           'constraint_fields', 'batch_ids', 'read_single', 'read_batch', 'JudgeUnavailable', 'retry_after', 'pause',
+           'batch_ids', 'constraint_fields', 'read_single', 'read_batch', 'JudgeUnavailable', 'retry_after', 'pause',
            'confidence', 'Judged', 'majority', 'LLMJudge']
 
 # %% ../nbs/06_llm_judge.ipynb #825ff5fd
@@ -117,12 +117,17 @@ def load_judge_prompt(name: str | Path) -> JudgePrompt:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path.name}: not a YAML file: {' '.join(str(error).split())[:200]}") from None
 
+# %% ../nbs/06_llm_judge.ipynb #f97876e6
+def batch_ids(count: int) -> list[int]:
+    "The ids of the pairs of a batch: distinct, and not in counting order."
+    return [101 + 389 * i % 899 for i in range(count)]
+
 # %% ../nbs/06_llm_judge.ipynb #19982a67
 def constraint_fields(form: str, names: Sequence[str], count: int = 1) -> dict[str, Any]:
     "Request fields that constrain the output: to one of `names` (single), or to a JSON object with `count` verdicts (batched)."
     if form == "single":
         return {"structured_outputs": {"choice": list(names)}}
-    item = {"id": {"type": "integer"}, "category": {"type": "string", "enum": list(names)}}
+    item = {"id": {"type": "integer", "enum": batch_ids(count)}, "category": {"type": "string", "enum": list(names)}}
     closed = {"type": "object", "additionalProperties": False}
     verdicts = {"type": "array", "minItems": count, "maxItems": count, "items": {**closed, "properties": item, "required": list(item)}}
     schema = {**closed, "properties": {"verdicts": verdicts}, "required": ["verdicts"]}
@@ -131,11 +136,6 @@ def constraint_fields(form: str, names: Sequence[str], count: int = 1) -> dict[s
 # %% ../nbs/06_llm_judge.ipynb #18059453
 class _Unreadable(Exception):
     "A reply that is no verdict."
-
-# %% ../nbs/06_llm_judge.ipynb #f97876e6
-def batch_ids(count: int) -> list[int]:
-    "The ids of the pairs of a batch: distinct, and not in counting order."
-    return [101 + 389 * i % 899 for i in range(count)]
 
 # %% ../nbs/06_llm_judge.ipynb #78b71e1d
 def read_single(text: str) -> list[Category]:

@@ -65,7 +65,7 @@ def prediction(sample: Sample, prompt_name: str, rollout: int, text: str) -> dic
 # %% ../nbs/12_rollout.ipynb #cf5cf2d3
 def read_predictions(path: str | Path) -> list[dict]:
     "The rows of a predictions file; a broken last line, left by a killed run, is ignored. Any other broken line raises `UserError`."
-    lines, rows = Path(path).read_text(encoding="utf-8").splitlines(), []
+    lines, rows = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n"), []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))

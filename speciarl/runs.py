@@ -6,8 +6,9 @@
 __all__ = ['FILES', 'SAMPLE_COLUMNS', 'Key', 'Ask', 'ELSEWHERE', 'locked', 'sweep', 'samples_digest', 'run_settings', 'read_card',
            'claim', 'write_samples', 'read_samples', 'read_rows', 'read_log', 'write_log', 'judge_keys', 'judge_table',
            'ask_all', 'run_benchmark', 'evaluate', 'judge_published', 'open_predictions', 'open_codes', 'RunLine',
-           'list_runs', 'check_one_judge', 'align', 'Comparison', 'compare_runs', 'ModelSource', 'DataSource', 'Matrix',
-           'MatrixRun', 'matrix_runs', 'load_matrix', 'run_matrix']
+           'list_runs', 'check_one_judge', 'align', 'Comparison', 'compare_runs', 'ModelSource', 'DataSource',
+           'data_source', 'read_data', 'Matrix', 'MatrixRun', 'matrix_runs', 'load_matrix', 'run_matrix',
+           'matrix_runner']
 
 # %% ../nbs/18c_runs.ipynb #ea3e0ecd
 import csv
@@ -29,7 +30,7 @@ from .benchmark import FORMAT_FAILURE, headline, library_versions, write_verdict
 from .data import Sample
 from .metrics import METRICS, best_of_n, intervals, score
 from .predictions import Codes, Predictions, check_against, check_labels, codes_of, read_predictions, to_table, write_predictions
-from .recipes import Strict, load_prompt, read_yaml, validated
+from .recipes import Strict, load_question, read_yaml, validated
 from .scale import Category, UserError, atomic_write, write_json
 from .verdicts import Verdict
 
@@ -95,7 +96,8 @@ def samples_digest(samples: Sequence[Sample]) -> str:
 def run_settings(policy: str, samples: Sequence[Sample], prompt: str, n: int, seed: int, judge_identity: str, sampling: Any = None, **more: Any) -> dict[str, Any]:
     "What decides the outcome of a run, as plain values. `policy` is a name, `prompt` a name or file; `more` is added (adapter, engine, ...), None left out."
     how = sampling or ("greedy" if n == 1 else "temperature 0.6, top-p 0.95")
-    return dict(policy=policy, prompt=str(prompt), prompt_text=load_prompt(prompt), n=n, seed=seed, samples=len(samples), datasets=sorted({str(s.dataset) for s in samples}),
+    question = load_question(prompt)
+    return dict(policy=policy, prompt=question.name, prompt_text=question.text, tag=question.tag, n=n, seed=seed, samples=len(samples), datasets=sorted({str(s.dataset) for s in samples}),
                 samples_digest=samples_digest(samples), judge=judge_identity, sampling=how) | {name: value for name, value in more.items() if value is not None}
 
 # %% ../nbs/18c_runs.ipynb #dfe769db
@@ -270,14 +272,15 @@ ELSEWHERE = ("server", "device", "version")  # of an engine: what may change bet
 
 
 def evaluate(engine: "Engine", samples: Sequence[Sample], out: str | Path, judge: Callable[..., list[Verdict]], prompt: str = "general", how: "Sampling | None" = None,
-             datasets: bool = True, tag: str | None = "answer", quiet: bool = True) -> dict[str, Any]:
-    "Ask `engine` about `samples` and judge the answers; see `run_benchmark`. `how`: one greedy answer if not given. `tag`: where the answer stands, see `engines.predict`."
+             datasets: bool = True, quiet: bool = True) -> dict[str, Any]:
+    "Ask `engine` about `samples` and judge the answers; see `run_benchmark`. `how`: one greedy answer if not given. quiet=False shows the pace and the time left."
     from speciarl.engines import Sampling, predict, run_facts
 
-    how, text = how or Sampling(), load_prompt(prompt)
+    question = load_question(prompt)
+    how = how or Sampling(max_tokens=question.max_tokens or 64)
     facts = {name: value for name, value in run_facts(engine, how).items() if name not in ELSEWHERE}
-    settings = run_settings(facts.pop("model"), samples, prompt, how.n, how.seed, judge.identity, facts.pop("sampling"), tag=tag, **facts)
-    return run_benchmark(out, samples, lambda asked, path: predict(engine, asked, text, str(prompt), how, path, tag, quiet), judge, settings, datasets)
+    settings = run_settings(facts.pop("model"), samples, prompt, how.n, how.seed, judge.identity, facts.pop("sampling"), **facts)
+    return run_benchmark(out, samples, lambda asked, path: predict(engine, asked, question.text, question.name, how, path, question.tag, quiet), judge, settings, datasets)
 
 # %% ../nbs/18c_runs.ipynb #89b627e5
 def judge_published(source: str | Path, out: str | Path, judge: Callable[..., list[Verdict]], samples: Sequence[Sample] | None = None, datasets: bool = True) -> dict[str, Any]:
@@ -415,10 +418,47 @@ class ModelSource(Strict):
 
 
 class DataSource(Strict):
-    "A data set of a matrix: the name of one in its official layout and where it lies, or a folder with labels.csv."
+    "A data set: the name of one in its official layout and where it lies, a folder, or a domain of the field guide."
     data: str = Field(min_length=1)
     folder: str | None = None
     split: str = "test"
+
+# %% ../nbs/18c_runs.ipynb #3e48e5ea
+def data_source(text: str) -> DataSource:
+    "A data set from one word: a folder, a domain of the field guide, or NAME=FOLDER. Raises `UserError` for an empty one."
+    name, given, folder = text.partition("=")
+    if not name or given and not folder:
+        raise UserError(f"data {text!r}: give a folder, or the name and folder of a data set as NAME=FOLDER")
+    return DataSource(data=name, folder=folder) if given and not Path(text).exists() else DataSource(data=text)
+
+# %% ../nbs/18c_runs.ipynb #454a2987
+def read_data(source: DataSource, limit: int | None = None) -> list[Sample]:
+    "The samples of a data set, at most `limit`. Raises `UserError` if there is none, or what is there is another or incomplete."
+    from speciarl.data import read_folder
+    from speciarl.official import DATASETS, draw_subset, read_split, recognise
+
+    path = Path(source.folder or source.data)
+    if source.data in DATASETS and not source.folder and not path.is_dir():
+        raise UserError(f"data set {source.data}: say where it lies, {source.data}=FOLDER (speciarl data download {source.data} FOLDER fetches it)")
+    if source.data not in DATASETS and not path.is_dir():
+        return _plates(source, limit)
+    if source.data not in DATASETS and (path / "labels.csv").is_file():
+        return read_folder(path, limit)
+    names = [source.data] if source.data in DATASETS else recognise(path)
+    if len(names) != 1:
+        raise UserError(f"{path}: {'the lists of ' + ' and '.join(names) if names else 'neither labels.csv nor the lists of a known data set'} in it; name the data set: NAME={path}")
+    samples = read_split(names[0], path, source.split)
+    return draw_subset(samples, limit) if limit and limit < len(samples) else samples
+
+# %% ../nbs/18c_runs.ipynb #646e665c
+def _plates(source: DataSource, limit: int | None) -> list[Sample]:
+    "Plates of a domain of the field guide: 100 if no limit is given."
+    from speciarl.fieldguide import DOMAINS, plates
+    from speciarl.official import DATASETS
+
+    if source.folder or source.data not in DOMAINS:
+        raise UserError(f"no data set {source.data!r} and no such folder: use a folder of images with labels.csv, one of {', '.join(DATASETS)} as NAME=FOLDER, or a domain of the field guide ({', '.join(DOMAINS)})")
+    return plates(source.data, source.split, limit or 100)
 
 # %% ../nbs/18c_runs.ipynb #e3e6dfb6
 class Matrix(Strict):
@@ -428,7 +468,7 @@ class Matrix(Strict):
     prompts: list[str] = Field(["general"], min_length=1)
     n: list[int] = Field([1], min_length=1)
     seed: int = 0
-    limit: int | None = Field(None, ge=1)  # only the first images of each data set
+    limit: int | None = Field(None, ge=1)  # at most so many images of each data set, see read_data
     judge: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
     judge_model: str | None = None
     judge_url: str | None = None
@@ -437,8 +477,8 @@ class Matrix(Strict):
     @field_validator("models", "data", mode="before")
     @classmethod
     def _named(cls, values: Any, info: Any) -> Any:
-        key = {"models": "model", "data": "data"}[info.field_name]
-        return [{key: value} if isinstance(value, str) else value for value in values] if isinstance(values, list) else values
+        named = {"models": lambda text: {"model": text}, "data": data_source}[info.field_name]
+        return [named(value) if isinstance(value, str) else value for value in values] if isinstance(values, list) else values
 
     @field_validator("n")
     @classmethod
@@ -484,7 +524,7 @@ def load_matrix(path: str | Path) -> Matrix:
     if matrix.judge != "taxonomy" and not (matrix.judge_model and matrix.judge_url):
         raise UserError(f"{source}: judge {matrix.judge} needs judge_model and judge_url")
     for prompt in matrix.prompts:
-        load_prompt(prompt)
+        load_question(prompt)
     matrix_runs(matrix)
     return matrix
 
@@ -504,3 +544,20 @@ def run_matrix(matrix: Matrix, root: str | Path, run_one: Callable[[MatrixRun, P
         name, error = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(runs)} runs failed ({name}: {error}); mend it and start the matrix again, finished runs are kept")
     return cards
+
+# %% ../nbs/18c_runs.ipynb #993fac86
+def matrix_runner(matrix: Matrix, judge: Callable[..., list[Verdict]], quiet: bool = True) -> Callable[[MatrixRun, Path], dict[str, Any]]:
+    "A `run_one` for `run_matrix` that loads engines and data and calls `evaluate`."
+    held: dict[str, Any] = {}
+
+    def run_one(run: MatrixRun, out: Path) -> dict[str, Any]:
+        from speciarl.engines import Sampling, make_engine
+
+        samples = read_data(run.data, matrix.limit)
+        if held.get("model") != run.model:
+            held.clear()  # the memory of the old one is needed
+            held.update(engine=make_engine(run.model.engine, run.model.model, run.model.adapter, run.model.base_url), model=run.model)
+        how = Sampling(run.n, seed=matrix.seed, max_tokens=load_question(run.prompt).max_tokens or 64)
+        return evaluate(held["engine"], samples, out, judge, run.prompt, how, quiet=quiet)
+
+    return run_one

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HOOKS', 'one_pad', 'banned_tokens', 'merged_weights', 'cached_pictures', 'with_pictures', 'spare_columns',
-           'cut_columns', 'put_back', 'leave_out', 'Restores', 'LabelTrainer', 'OrderOfEpoch', 'check_trl',
-           'undone_on_error', 'SpecificityTrainer']
+           'cut_columns', 'put_back', 'leave_out', 'sampling_difference', 'stop_engine', 'Restores', 'LabelTrainer',
+           'OrderOfEpoch', 'check_trl', 'undone_on_error', 'SpecificityTrainer']
 
 # %% ../nbs/13b_trainer.ipynb #786e5d3c
 import inspect
@@ -107,6 +107,22 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 logging.getLogger("trl.trainer.grpo_trainer").addFilter(_is_news)
 
+# %% ../nbs/13b_trainer.ipynb #b9da8762
+def sampling_difference(batch: dict) -> torch.Tensor | None:
+    "The mean absolute difference between sampling and training log-probabilities over the real tokens of a batch; None where one of them is not known."
+    ours, theirs = batch.get("old_per_token_logps"), batch.get("sampling_per_token_logps")
+    if ours is None or theirs is None:
+        return None
+    apart = (ours - theirs).abs()
+    return apart[batch["completion_mask"].bool() & ~apart.isnan()].mean()
+
+
+def stop_engine(trainer) -> None:
+    "Stop the vLLM engine inside a trainer's process, if there is one: left to itself it ends every run with a traceback about process groups."
+    engine = getattr(getattr(getattr(trainer, "vllm_generation", None), "llm", None), "llm_engine", None)
+    if engine is not None:
+        engine.engine_core.shutdown()
+
 # %% ../nbs/13b_trainer.ipynb #b23d8da6
 class Restores:
     "For trainers: reads a checkpoint of a whole model as the model class itself does. Adapters are left to the Trainer, which reads them rightly."
@@ -117,6 +133,11 @@ class Restores:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype, use_safetensors=True)
         model.load_state_dict(saved.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if self.args.device.type == "cpu":  # of several processes it is "cpu:0", and torch.load knows no such place
+            vars(self.args)["_setup_devices"] = torch.device("cpu")
+        super()._load_optimizer_and_scheduler(checkpoint)
 
 
 class LabelTrainer(Restores, SFTTrainer):
@@ -192,6 +213,8 @@ class SpecificityTrainer(Restores, GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         with undone_on_error():
             batch = super()._generate_and_score_completions(with_pictures(inputs, self.pictures))
+        if (apart := sampling_difference(batch)) is not None:
+            self._metrics["train"]["sampling/sampling_logp_difference/mean"].append(self.accelerator.gather(apart).mean().item())
         keep = torch.tensor([all(kept) for kept in zip(*self._kept(len(inputs)))], device=batch["completion_mask"].device)
         return leave_out(batch, keep, lambda count: self.accelerator.gather(count).sum())
 

@@ -45,7 +45,7 @@ from .recipes import Recipe, load_prompt
 from .reward import reward
 from .rollout import generate
 from .scale import Category, UserError, atomic_write, extract_answer, to_codes, write_json
-from .trainer import LabelTrainer, SpecificityTrainer
+from .trainer import LabelTrainer, SpecificityTrainer, stop_engine
 from .tree_judge import TreeJudge
 
 # %% ../nbs/14_training.ipynb #e3f26f2a
@@ -143,19 +143,20 @@ def common_settings(recipe: Recipe, out: Path, report_to: str = "none") -> dict:
                 report_to=report_to, use_cpu=not torch.cuda.is_available(), bf16=large, gradient_checkpointing=large, ddp_find_unused_parameters=False, ddp_timeout=7200,
                 disable_tqdm=True, dataloader_pin_memory=False)
 
-# %% ../nbs/14_training.ipynb #4c64d7f6
-def vllm_settings(recipe: Recipe) -> dict:
-    "How TRL is to run vLLM; empty for the transformers engine. The sleeping engine gives its memory back while the policy learns."
+# %% ../nbs/14_training.ipynb #3479b74a
+def vllm_settings(recipe: Recipe, longest: int | None = None) -> dict:
+    "How TRL is to run vLLM; empty for the transformers engine. `longest`: positions the policy has. The sleeping engine gives its memory back while the policy learns."
     if recipe.engine == "transformers":
         return {}
-    return dict(use_vllm=True, vllm_mode="colocate" if recipe.engine == "vllm" else "server", vllm_max_model_length=recipe.max_prompt + recipe.max_tokens,
+    length = recipe.max_prompt + recipe.max_tokens
+    return dict(use_vllm=True, vllm_mode="colocate" if recipe.engine == "vllm" else "server", vllm_max_model_length=min(length, longest or length),
                 vllm_enable_sleep_mode=recipe.engine == "vllm" and torch.cuda.is_available(), vllm_gpu_memory_utilization=0.45, vllm_importance_sampling_correction=False)
 
 # %% ../nbs/14_training.ipynb #f7dfe6d0
-def grpo_config(recipe: Recipe, out: Path, world: int = 1, report_to: str = "none") -> GRPOConfig:
+def grpo_config(recipe: Recipe, out: Path, world: int = 1, report_to: str = "none", longest: int | None = None) -> GRPOConfig:
     "TRL's settings for a GRPO recipe, with the published algorithm (verl's) in place of TRL's defaults."
     batch = batch_sizes(recipe, world)
-    return GRPOConfig(**common_settings(recipe, out, report_to), **vllm_settings(recipe), per_device_train_batch_size=batch.micro, steps_per_generation=batch.steps_per_generation,
+    return GRPOConfig(**common_settings(recipe, out, report_to), **vllm_settings(recipe, longest), per_device_train_batch_size=batch.micro, steps_per_generation=batch.steps_per_generation,
                       gradient_accumulation_steps=batch.accumulation, num_generations=recipe.rollouts, num_iterations=1, beta=recipe.kl, use_bias_correction_kl=False,
                       epsilon=recipe.clip_low, epsilon_high=recipe.clip_high, delta=recipe.dual_clip, loss_type=recipe.loss, scale_rewards=recipe.scale_rewards,
                       temperature=recipe.temperature, top_p=recipe.top_p, top_k=0, max_completion_length=recipe.max_tokens, mask_truncated_completions=False, log_multimodal=False)
@@ -240,7 +241,8 @@ def make_trainer(recipe: Recipe, policy: Policy, samples: list[Sample], out: Pat
     common = dict(processing_class=policy.processor, peft_config=lora_config(recipe))
     if recipe.method == "grpo":
         payment = make_reward(recipe, judge or make_judge(recipe), out / "rollouts.jsonl", policy.processor.tokenizer)
-        return name_base(SpecificityTrainer(policy.model, payment, grpo_config(recipe, out, world, report_to), train_dataset=Dataset.from_list(rows), pictures=opener,
+        longest = policy.model.config.get_text_config().max_position_embeddings
+        return name_base(SpecificityTrainer(policy.model, payment, grpo_config(recipe, out, world, report_to, longest), train_dataset=Dataset.from_list(rows), pictures=opener,
                                             drop_flat_groups=recipe.drop_flat_groups, **common), policy)
     texts = completions or [exact_answer(sample.label) for sample in samples]
     taught = [{**row, "image": opener(row["picture"]), "completion": [{"role": "assistant", "content": text}]} for row, text in zip(rows, texts, strict=True)]
@@ -427,6 +429,8 @@ def run_trainer(trainer: Trainer, out: Path) -> int:
             if not trainer.state.global_step:
                 raise UserError(f"stopped before the first step: {error}; the same command begins again") from None
             raise UserError(f"stopped at step {keep_step(trainer)}, which is kept: {error}; the same command goes on from there") from None
+        finally:
+            stop_engine(trainer)
     return int(found.name.rpartition("-")[2]) if found else 0
 
 # %% ../nbs/14_training.ipynb #39e64b85

@@ -118,7 +118,7 @@ def cramped(monkeypatch):
     monkeypatch.setattr(engines, "draw", short)
 
 
-@pytest.mark.parametrize(("n", "batch", "limit"), [(4, 28, 7), (32, 32, 8)])
+@pytest.mark.parametrize(("n", "batch", "limit"), [(4, 28, 14), (32, 32, 8)])
 def test_out_of_memory_halves_the_batch_and_says_so(base, samples, cramped, tmp_path, caplog, n, batch, limit):
     how, path = Sampling(n, max_tokens=8), tmp_path / "p.jsonl"
     rows = predict(TransformersEngine(base, batch=batch), samples, PROMPT, how=how, out=path)
@@ -238,7 +238,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
 # A server
 
 def server(handle, **more) -> ServerEngine:
-    return ServerEngine("policy", handle.url, **{"api_key": "k", "retries": 1, "backoff": 0.01, "concurrency": 4, "give_up_after": 4, **more})
+    return ServerEngine("policy", handle.url, **{"api_key": "s3cret", "retries": 1, "backoff": 0.01, "concurrency": 4, "give_up_after": 4, **more})
 
 
 def told(asked: list[Sample], how: Sampling) -> list[str]:
@@ -273,10 +273,10 @@ def test_a_server_that_goes_away_leaves_everything_answered_and_resumes(policy_s
         predict(server(policy_server), asked, PROMPT, how=Sampling(2), out=path)
     assert str(error.value) == f"the server at {policy_server.url} is gone (status 503: shutting down); what was answered is kept; start the server and run again"
     kept = [row for row in read_predictions(path) if "error" not in row]
-    assert len(kept) == 14
+    assert 14 <= len(kept) <= 2 * policy_server.answers
     policy_server.gone_after, policy_server.calls = None, 0
     rows = predict(server(policy_server), asked, PROMPT, how=Sampling(2), out=path)
-    assert policy_server.calls == 13 and texts(rows) == told(asked, Sampling(2)) and rows == read_predictions(path)
+    assert policy_server.calls == 20 - len(kept) / 2 and texts(rows) == told(asked, Sampling(2)) and rows == read_predictions(path)
 
 
 def test_a_picture_the_server_refuses_is_asked_about_again_later(policy_server, tmp_path):
@@ -309,6 +309,11 @@ def test_what_is_wrong_for_every_picture_stops_the_run(policy_server):
 def test_no_server_at_all(tmp_path):
     with pytest.raises(EngineGone, match="^the server at http://127.0.0.1:9/v1 is gone .connection failed: "):
         predict(ServerEngine("policy", "http://127.0.0.1:9", retries=0, give_up_after=1), pictures(1), PROMPT)
+
+
+def test_the_key_is_nowhere(policy_server):
+    engine = server(policy_server)
+    assert "s3cret" not in f"{engine!r} {engine.describe()} {vars(engine)}"
 
 
 def test_an_unreadable_picture_is_not_sent(policy_server, tmp_path):

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_models import save
 
 from speciarl.policy import PACKAGED, base_card, load_policy, weights_hash
 from speciarl.scale import UserError
@@ -62,3 +63,29 @@ def test_saving_and_loading_changes_nothing(tmp_path):
     again = load_policy(policy.save(tmp_path / "again"))
     assert all(torch.equal(a, b) for a, b in zip(policy.model.state_dict().values(), again.model.state_dict().values()))
     assert again.processor.tokenizer("a hooded warbler").input_ids == policy.processor.tokenizer("a hooded warbler").input_ids
+
+
+def test_a_model_that_sees_nothing(tmp_path):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+    config = Qwen2Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1)
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    for name in ("preprocessor_config.json", "tokenizer.json"):
+        shutil.copy(BASE / name, tmp_path)
+    with pytest.raises(UserError) as error:
+        load_policy(tmp_path)
+    assert str(error.value) == f"{tmp_path}: a model of type qwen2 does not answer questions about images; give a vision-language model"
+
+
+def test_a_package_that_a_family_wants_is_named(tmp_path, monkeypatch):
+    import transformers.models.smolvlm.processing_smolvlm as smolvlm
+    monkeypatch.setattr(smolvlm, "num2words", None)
+    with pytest.raises(UserError, match="^cannot load policy .*: Package `num2words` is required to run SmolVLM processor. Install it with `pip install num2words`"):
+        load_policy(save("smolvlm", tmp_path))
+
+
+def test_a_folder_saved_whole_by_transformers(tmp_path):
+    policy = load_policy(save("gemma3", tmp_path), device="cpu")
+    (tmp_path / "preprocessor_config.json").unlink()
+    policy.processor.save_pretrained(tmp_path)
+    again = load_policy(tmp_path, device="cpu").processor
+    assert again.image_seq_length == 4 and again.image_processor.size == policy.processor.image_processor.size and again.chat_template == policy.processor.chat_template

@@ -125,7 +125,7 @@ def save(family: str, folder: Path, seed: int = 0) -> Path:
     with torch.no_grad():  # random weights of the usual size say nearly the same of every token and every picture
         for weight in model.parameters():
             if weight.ndim > 1:
-                weight.mul_(6)
+                weight.normal_(std=0.1) if not weight.any() else weight.mul_(6)
     model.generation_config.update(eos_token_id=3, pad_token_id=0, bos_token_id=2)
     model.save_pretrained(folder)
     images.save_pretrained(folder)
