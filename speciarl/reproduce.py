@@ -508,7 +508,7 @@ class _Sizes:
 
     def stamp(self, tiny: bool = False) -> str:
         "The sentence that tells under which profile a table or figure was made; `tiny` adds that it shows that the machinery works, and no more."
-        return f"Profile {self.profile.name}: {self.profile.scale}{' (machinery, not evidence)' if tiny else ''}."
+        return f"Profile {self.profile.name}: {self.profile.scale}{' (machinery, not evidence)' if tiny else ''}. Judge: label trees, strict (undecided is wrong)."
 
     def images(self, job: Job) -> int:
         "How many test plates a job asks about: many samples per plate are taken on fewer plates."

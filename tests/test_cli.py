@@ -238,7 +238,7 @@ def test_outputs_that_cannot_be(folder):
     fails("pairs.csv is the input; choose another --out", "judge", "pairs.csv", "--out", "./pairs.csv", "--force")
     fails("cannot write verdicts.csv/v.csv: File exists; choose a folder you may write to", "judge", "pairs.csv", "--out", "verdicts.csv/v.csv")
     fails("cannot write /proc/none/v.csv: No such file or directory; choose a folder you may write to", "judge", "pairs.csv", "--out", "/proc/none/v.csv")
-    assert listing(folder) == ["pairs.csv", "verdicts.card.json", "verdicts.csv"]
+    assert listing(folder) == ["pairs.csv", "verdicts.csv"]
     assert Path("pairs.csv").read_bytes() == before and Path("verdicts.csv").read_text() == "mine"
     ok("judge", "pairs.csv", "--out", "verdicts.csv", "--force")
     assert len(rows("verdicts.csv")) == 7
@@ -399,21 +399,26 @@ CORRUPT = "the image is corrupt, truncated or of another format; replace or remo
     ],
     ids=["empty", "text", "truncated", "corrupt", "bomb"],
 )
-def test_a_bad_picture_is_named_before_anything_is_loaded(photos, name, damage, line):
+def test_a_bad_picture_is_recorded_skipped_and_counted(photos, name, damage, line):
     path = Path("photos") / name
     path.write_bytes(damage(path.read_bytes()))
-    fails(f"photos/{name}: {line}", *photos)
-    assert not Path("run").exists()
+    assert "1 unreadable images" in ok(*photos)
+    with open("run/samples.csv", newline="") as file:
+        faults = {row["sample_id"]: row for row in csv.DictReader(file)}
+    assert any(line in " ".join(row.values()) for row in faults.values())
+    assert json.loads(Path("run/card.json").read_text())["counts"]["answers"] == 2
 
 
-def test_several_bad_pictures_are_counted(photos):
+def test_no_readable_picture_is_an_error(photos):
     for name in ("a.jpg", "b.png", "c.jpg"):
         (Path("photos") / name).write_bytes(b"")
-    fails("photos/a.jpg: the image is empty (0 bytes); replace or remove it (and 2 more pictures like it)", *photos)
+    result = call(*photos)
+    assert result.exit_code == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 
 
 def test_folders_that_cannot_be_evaluated(photos):
-    fails("none: no such folder; give one that holds images and labels.csv (file,label)", "evaluate", "--model", "fieldguide-base", "--data", "none", "--out", "run")
+    result = call("evaluate", "--model", "fieldguide-base", "--data", "none", "--out", "run")
+    assert result.exit_code == 2 and result.stderr.startswith("error: no data set 'none' and no such folder: use a folder of images with labels.csv") and result.stderr.count("\n") == 1
     Path("photos/b.png").rename("photos/d.png")
     fails("photos: 1 labelled but not there ('b.png') and 1 there but not labelled ('d.png'); make labels.csv and the folder agree", *photos)
     write("photos/labels.csv", "file,label,dataset\na.jpg,beagle,pets\nd.png,boxer,unicorns\nc.jpg,persian cat,\n")
