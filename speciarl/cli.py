@@ -13,9 +13,10 @@ __all__ = ['app', 'JUDGES', 'store', 'STORE', 'data', 'BASE_TOLERANCE', 'PROGRAM
            'requirements', 'version_of', 'check_packages', 'check_torch', 'check_trees', 'check_base_policy',
            'check_programs', 'check_folder', 'examine', 'doctor']
 
-# %% ../nbs/21_cli.ipynb #21ec6442
+# %% ../nbs/21_cli.ipynb #2ff75bca
 import hashlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -650,7 +651,7 @@ def train(
         from speciarl.training import train as run
 
         run(loaded, out, data_root=data_root, judge_url=judge_url, report_to=report_to, say=lambda line: typer.echo(line, err=True))
-    if (out / "card.json").exists():  # of many processes, the first writes it
+    if os.environ.get("RANK", "0") == "0":  # of many processes, the first speaks
         draw_training(out)
         write_model_card(out)
         typer.echo(f"wrote {out}; evaluate it with: speciarl evaluate --model {out / 'policy'} --data DIR --out RUN")

@@ -424,7 +424,7 @@ def test_folders_that_cannot_be_evaluated(photos):
     write("photos/labels.csv", "file,label,dataset\na.jpg,beagle,pets\nd.png,boxer,unicorns\nc.jpg,persian cat,\n")
     fails(f"unknown data set 'unicorns': use one of {', '.join(available_trees())}", *photos)
     Path("photos/labels.csv").unlink()
-    fails("photos/labels.csv: no such file; check the path", *photos)
+    fails("photos: neither labels.csv nor the lists of a known data set in it; name the data set: NAME=photos", *photos)
     assert not Path("run").exists()
 
 
