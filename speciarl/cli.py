@@ -7,7 +7,7 @@ __all__ = ['app', 'JUDGES', 'store', 'STORE', 'data', 'BASE_TOLERANCE', 'PROGRAM
            'refuse_existing', 'check_writable', 'extra', 'tree_judge', 'llm_judge', 'make_judge', 'judge_card',
            'judge_rows', 'summary', 'refuse_verdicts', 'no_label_known', 'judge', 'store_export', 'store_import',
            'read_codes', 'by_sample', 'codes_by_sample', 'Line', 'score_lines', 'score_rows', 'Bounds', 'score_table',
-           'plain', 'write_scores', 'print_scores', 'score', 'check_labels', 'progress', 'training_extra', 'evaluate',
+           'plain', 'write_scores', 'print_scores', 'score', 'check_labels', 'training_extra', 'evaluate',
            'evaluate_matrix', 'as_table', 'compare', 'show', 'data_list', 'data_check', 'data_download', 'print_plan',
            'draw_training', 'write_model_card', 'train', 'compare_cards', 'base', 'checkout', 'reproduce', 'Finding',
            'requirements', 'version_of', 'check_packages', 'check_torch', 'check_trees', 'check_base_policy',
@@ -169,10 +169,9 @@ def judge_card(judge: Any) -> dict[str, Any]:
 # %% ../nbs/21_cli.ipynb #6fc8dd60
 def judge_rows(rows: Sequence[dict[str, str]], judge: Any, dataset: str | None = None) -> list:
     "One verdict per row with `label`, `answer` and perhaps `dataset`; an empty answer is wrong, from source `format`."
-    from speciarl.scale import Category
-    from speciarl.verdicts import Verdict
+    from speciarl.benchmark import FORMAT_FAILURE
 
-    verdicts = [Verdict(Category.WRONG, "format", "no <answer> in the output")] * len(rows)
+    verdicts = [FORMAT_FAILURE] * len(rows)
     asked = [i for i, row in enumerate(rows) if row["answer"].strip()]
     pairs = [(rows[i]["label"], rows[i]["answer"]) for i in asked]
     for i, verdict in zip(asked, judge(pairs, [rows[i].get("dataset") or dataset for i in asked])):
@@ -424,13 +423,6 @@ def check_labels(samples: Sequence, judge: Any) -> None:
         names = {sample.dataset for sample in samples}
         trees([("", "")] * len(names), list(names))
 
-# %% ../nbs/21_cli.ipynb #8a9a223e
-def progress(items: Sequence) -> Any:
-    "`items` with a progress bar on stderr; without one when that is not a terminal."
-    from tqdm import tqdm
-
-    return tqdm(items, unit="batch", disable=None)
-
 # %% ../nbs/21_cli.ipynb #a3da04af
 @contextmanager
 def training_extra() -> Iterator[None]:
@@ -495,11 +487,10 @@ def evaluate_matrix(matrix: Any, out: Path, store: str | Path) -> None:
 
 # %% ../nbs/21_cli.ipynb #0af56715
 def as_table(rows: Sequence[dict]) -> str:
-    "Rows as aligned text; numbers with three digits."
-    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    lines = [list(rows[0]), *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    "Rows as aligned text."
+    from speciarl.report import Table
+
+    return plain(Table(list(rows[0]), [list(row.values()) for row in rows], ""), list(rows[0]))
 
 
 @app.command()

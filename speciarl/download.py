@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['CHUNK', 'MAX_GROWTH', 'fetch', 'file_sum', 'verify', 'unpack', 'by_hand_line', 'download']
 
-# %% ../nbs/09c_download.ipynb #534717aa
+# %% ../nbs/09c_download.ipynb #07db5c69
 import errno
-import fcntl
 import gzip
 import hashlib
 import json
@@ -22,13 +21,14 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from .locks import locked
 from .official import RemoteFile, check, dataset_info, locate
 from .scale import UserError, atomic_write
 
@@ -264,17 +264,12 @@ def _write_records(folder: Path, records: dict[str, dict]) -> None:
 # %% ../nbs/09c_download.ipynb #2942c8b4
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    "Hold the lock of a folder; `UserError` if another process does. A killed process holds no lock."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to") from None
-    with file:
+    "Hold the lock of a folder; `UserError` if another process does."
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: another process is downloading into it; wait for it to finish") from None
+            held.enter_context(locked(folder / ".lock", busy=f"{folder}: another process is downloading into it; wait for it to finish"))
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to") from None
         yield
 
 # %% ../nbs/09c_download.ipynb #cd8b400b

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['PACKAGE', 'METHODS', 'GROUPS', 'BASE', 'BATCH', 'COMPUTE', 'MODULES', 'VALUES', 'check_cells', 'check_parameters',
            'run_notebook', 'digest', 'file_digest', 'imported_modules', 'source_hash', 'tree_digest', 'lock_hash',
-           'Store', 'write_json', 'read_json', 'locked', 'Method', 'Job', 'chains', 'run_chains', 'Lab', 'Desk',
-           'Entry', 'read_manifest', 'notebook_hash', 'package_hash', 'Step', 'read_values', 'fill', 'typeset',
-           'build_paper', 'make_plan', 'show_plan', 'reproduce']
+           'Store', 'write_json', 'read_json', 'Method', 'Job', 'chains', 'run_chains', 'Lab', 'Desk', 'Entry',
+           'read_manifest', 'notebook_hash', 'package_hash', 'Step', 'read_values', 'fill', 'typeset', 'build_paper',
+           'make_plan', 'show_plan', 'reproduce']
 
-# %% ../nbs/20_reproduce.ipynb #7c461546
+# %% ../nbs/20_reproduce.ipynb #0e5c5758
 import ast
 import csv
 import difflib
-import fcntl
 import hashlib
 import importlib
 import json
@@ -36,6 +35,7 @@ import numpy as np
 import yaml
 
 from .fieldguide import FINE_GRAINED, TRAINING_DOMAIN, VERY_FINE_GRAINED
+from .locks import locked
 from .recipes import ASSETS, available, load_profile, load_prompt, load_recipe
 from .scale import UserError, atomic_write
 
@@ -318,18 +318,6 @@ def _same(path: Path, size: int, sha256: str) -> bool:
         return path.stat().st_size == size and (size > _BIG or file_digest(path) == sha256)
     except OSError:
         return False
-
-# %% ../nbs/20_reproduce.ipynb #943c6fc0
-@contextmanager
-def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
-    "Hold the lock file `path`. If another process holds it: wait, or with `busy` raise `UserError(busy)`. The system frees it when a process ends, however it ends."
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            raise UserError(busy) from None
-        yield
 
 # %% ../nbs/20_reproduce.ipynb #26a58b00
 class Method(NamedTuple):

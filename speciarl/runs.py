@@ -10,15 +10,14 @@ __all__ = ['FILES', 'SAMPLE_COLUMNS', 'Key', 'Ask', 'ELSEWHERE', 'locked', 'swee
            'data_source', 'read_data', 'Matrix', 'MatrixRun', 'matrix_runs', 'load_matrix', 'run_matrix',
            'matrix_runner']
 
-# %% ../nbs/18c_runs.ipynb #ea3e0ecd
+# %% ../nbs/18c_runs.ipynb #3c403699
 import csv
-import fcntl
 import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, field_validator
 
+from . import locks
 from .benchmark import FORMAT_FAILURE, headline, library_versions, write_verdict_rows
 from .data import Sample
 from .metrics import METRICS, best_of_n, intervals, score
@@ -52,19 +52,14 @@ def _refuse_foreign(run: Path) -> None:
 def locked(run: Path) -> Iterator[None]:
     "Hold the lock of a run's folder, which is made if need be and removed again if no run came of it. Raises `UserError` if another process holds it."
     _refuse_foreign(run)
-    lock, busy = run / ".lock", UserError(f"{run}: another process is at work on this run; wait for it, or choose another --out")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w")
-    except OSError as error:
-        raise UserError(f"cannot write {run}: {error.strerror}; choose a folder you may write to") from None
-    with file:
+    lock, busy = run / ".lock", f"{run}: another process is at work on this run; wait for it, or choose another --out"
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
+            file = held.enter_context(locks.locked(lock, busy))
+        except OSError as error:
+            raise UserError(f"cannot write {run}: {error.strerror}; choose a folder you may write to") from None
         if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:  # its last holder removed it meanwhile
-            raise busy
+            raise UserError(busy)
         try:
             yield
         finally:

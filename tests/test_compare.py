@@ -5,19 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusal import message
 
 from speciarl.compare import binomial_p, by_group, cohens_h, compare, compare_all, differences, draw_pairs, holm, mcnemar, paired, two_sided, wilson, worst
 from speciarl.metrics import counts_per_image, intervals, resample, s_c_hm
-from speciarl.scale import UserError
 
 RNG = np.random.default_rng(0)
 A, B = RNG.integers(-1, 6, 120), RNG.integers(-1, 6, 120)
-
-
-def message(action, *args, **kwargs):
-    with pytest.raises(UserError) as caught:
-        action(*args, **kwargs)
-    return str(caught.value)
 
 
 def test_runs_are_paired_by_sample_and_not_by_place():

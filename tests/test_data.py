@@ -11,17 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from refusal import message
 
 from speciarl.data import MAX_CELL, Sample, open_image, read_folder, read_pairs
 from speciarl.scale import UserError
-
-
-def message(action, *args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args, **kwargs)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.fixture

@@ -16,17 +16,10 @@ import pytest
 from layouts import build, plan
 
 import speciarl.download
+from refusal import message
+
 from speciarl.download import CHUNK, MAX_GROWTH, download, fetch, file_sum, unpack, verify
 from speciarl.official import DATASETS, RemoteFile, read_split
-from speciarl.scale import UserError
-
-
-def message(action, *args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args, **kwargs)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 class Server(ThreadingHTTPServer):

@@ -6,18 +6,10 @@ from types import SimpleNamespace
 import datasets
 import pytest
 from PIL import Image
+from refusal import message
 
 from speciarl.data import open_image
 from speciarl.hub import read_hub, resolve_revision
-from speciarl.scale import UserError
-
-
-def message(action, *args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args, **kwargs)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 NAMES = ["Abyssinian", "american_bulldog", "pug"]

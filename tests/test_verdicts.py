@@ -3,19 +3,13 @@
 import csv
 
 import pytest
+from refusal import message
 
-from speciarl.scale import Category, UserError
+from speciarl.scale import Category
 from speciarl.verdicts import Verdict, identity, read_verdicts, with_verdict, write_verdicts
 
 PAIRS = [("samoyed", "spitz"), ("samoyed", "dog"), ("samoyed", "corgi mix")]
 VERDICTS = [Verdict(Category.LESS_SPECIFIC, "llm"), Verdict(Category.GENERIC, "llm", "a dog"), Verdict(None, "llm", "no answer")]
-
-
-def message(action, *args) -> str:
-    with pytest.raises(UserError) as caught:
-        action(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------
