@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASSETS', 'Model', 'Strict', 'validated', 'available', 'read_yaml', 'Prompt', 'load_question', 'load_prompt', 'Data',
-           'Reward', 'Sampling', 'Optimisation', 'Recipe', 'change_key', 'load_recipe', 'Profile', 'load_profile']
+           'Reward', 'Sampling', 'Optimisation', 'Triplets', 'Recipe', 'change_key', 'load_recipe']
 
 # %% ../nbs/13_recipes.ipynb #19c9d89a
 from importlib.resources import files
@@ -89,11 +89,15 @@ def load_prompt(name: str | Path) -> str:
 class Data(Strict):
     "What a run is trained on and asked."
     name: str
-    method: Literal["sft", "self", "grpo"]
+    method: Literal["sft", "self", "cot", "grpo", "tapo"]
     policy: str = "fieldguide-base"
     dtype: Literal["float32", "bfloat16"] = "float32"
     data: dict[str, int] = Field(min_length=1)  # data set -> how many of its training images
     subset_seed: int = 42  # of the draw of these images
+    classes: Literal["all", "seen", "unseen"] = "all"  # by the split in the label trees
+    shots: int | None = Field(None, ge=1)  # images of each of these classes; `data` then says how many that makes
+    siblings: int = Field(16, ge=2, le=25)  # of the field guide: classes in a group
+    min_pixels: int | None = Field(None, ge=784)  # smaller pictures are scaled up
     max_pixels: int | None = Field(None, ge=784)  # larger pictures are scaled down
     prompt: str = "general"
     seed: int = 0
@@ -136,6 +140,8 @@ class Optimisation(Strict):
     prompts_per_step: int = Field(8, ge=1)
     micro_batch: int | None = Field(None, ge=1)  # None: the whole step at once
     learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     kl: float = Field(0.01, ge=0)
@@ -145,14 +151,25 @@ class Optimisation(Strict):
     clip_high: float = Field(0.2, gt=0)
     dual_clip: float | None = Field(3.0, gt=1)
     drop_flat_groups: bool = False  # DAPO's filter, without its refill
+    train_vision: bool = False  # with lora_rank 0 only: the vision tower learns, too
     lora_rank: int = Field(0, ge=0)  # 0: all parameters but the vision tower's
     lora_alpha: int = Field(32, ge=1)
     save_every: int | None = Field(None, ge=1)  # generations between checkpoints; None: about ten per run
     validation_images: int = Field(0, ge=0)  # asked at each checkpoint, to know the best one
     export: Literal["merged", "adapter"] = "merged"
 
-# %% ../nbs/13_recipes.ipynb #6492f217
-class Recipe(Data, Reward, Sampling, Optimisation):
+# %% ../nbs/13_recipes.ipynb #014e2867
+class Triplets(Strict):
+    "Method `tapo` only: the images beside the anchor, and the weights of the terms that they give to the loss (Fine-R1)."
+    positives: bool = False  # half of a group's rollouts see another image of the class
+    negatives: Literal["none", "sibling", "visual"] = "none"  # which other class is the most confusable one
+    inter_weight: float = Field(0.0, ge=0)  # of the divergence between anchor and negative, which is maximised
+    entropy_weight: float = Field(0.0, ge=0)  # of the policy's entropy, which is minimised
+    negative_entropy_weight: float = Field(0.0, ge=0)  # of the entropy on the negative; it has no gradient
+    accuracy_band: tuple[float, float] | None = None  # groups of a mean accuracy outside are left out of the loss
+
+# %% ../nbs/13_recipes.ipynb #460dd51b
+class Recipe(Data, Reward, Sampling, Optimisation, Triplets):
     "One training run."
 
     @model_validator(mode="after")
@@ -161,6 +178,11 @@ class Recipe(Data, Reward, Sampling, Optimisation):
             if wrong:
                 raise ValueError(what)
         return self
+
+    @property
+    def samples(self) -> bool:
+        "True if the policy learns from groups of its own rollouts."
+        return self.method in ("grpo", "tapo")
 
     @property
     def generation(self) -> int:
@@ -177,9 +199,8 @@ class Recipe(Data, Reward, Sampling, Optimisation):
 # %% ../nbs/13_recipes.ipynb #aa21632b
 def _contradictions(recipe: "Recipe") -> list[tuple[bool, str]]:
     "What two keys may not say together, and how to mend it."
-    grpo = recipe.method == "grpo"
     return [
-        (grpo != (recipe.rule is not None), f"method grpo needs a rule ({', '.join(RULES)}), and only grpo has one"),
+        (recipe.samples != (recipe.rule is not None), f"methods grpo and tapo need a rule ({', '.join(RULES)}), and only they have one"),
         (recipe.rule is not None and recipe.rule not in RULES, f"unknown rule {recipe.rule!r}; use one of {', '.join(RULES)}"),
         (recipe.anchor_rank > 1 and recipe.rule != "dynamic", "anchor_rank goes with rule dynamic only"),
         (recipe.anchor_rank > recipe.rollouts, f"anchor_rank {recipe.anchor_rank} needs at least as many rollouts"),
@@ -189,8 +210,22 @@ def _contradictions(recipe: "Recipe") -> list[tuple[bool, str]]:
         (recipe.overlong >= recipe.max_tokens, f"overlong {recipe.overlong} must be less than max_tokens {recipe.max_tokens}"),
         (recipe.judge != "taxonomy" and not recipe.judge_model, f"judge {recipe.judge} needs a judge_model"),
         (recipe.rounds > 1 and recipe.method != "self", "rounds goes with method self only"),
+        (not recipe.samples and recipe.engine != "transformers", f"method {recipe.method} has no other engine than transformers"),
+        (recipe.train_vision and recipe.lora_rank > 0, "train_vision goes with lora_rank 0 only"),
+        (bool(recipe.min_pixels and recipe.max_pixels) and recipe.min_pixels > recipe.max_pixels, f"min_pixels {recipe.min_pixels} is more than max_pixels {recipe.max_pixels}"),
+        *_triplet_contradictions(recipe),
         (recipe.export == "adapter" and not recipe.lora_rank, "export adapter needs a lora_rank"),
         (recipe.export == "adapter" and recipe.rounds > 1, "export adapter goes with one round only, since each round stands on the policy of the one before; use export merged"),
+    ]
+
+# %% ../nbs/13_recipes.ipynb #94132a39
+def _triplet_contradictions(recipe: "Recipe") -> list[tuple[bool, str]]:
+    used = [key for key, field in Triplets.model_fields.items() if getattr(recipe, key) != field.default]
+    return [
+        (bool(used) and recipe.method != "tapo", f"{', '.join(used)}: only method tapo has triplets"),
+        (recipe.positives and recipe.rollouts % 2 > 0, f"positives needs an even number of rollouts, not {recipe.rollouts}: half of them see the positive"),
+        (recipe.negatives == "none" and recipe.inter_weight + recipe.negative_entropy_weight > 0, "inter_weight and negative_entropy_weight need negatives: sibling or visual"),
+        (recipe.accuracy_band is not None and not 0 <= recipe.accuracy_band[0] < recipe.accuracy_band[1] <= 1, "accuracy_band is [low, high] with 0 <= low < high <= 1"),
     ]
 
 # %% ../nbs/13_recipes.ipynb #d37992a9
@@ -215,23 +250,3 @@ def load_recipe(name: str | Path, changes: list[str] = ()) -> Recipe:
         except yaml.YAMLError:
             raise UserError(f"--set {change!r}: the value is not YAML; put text in quotes") from None
     return validated(Recipe, values, source)
-
-# %% ../nbs/13_recipes.ipynb #490fdf09
-class Profile(Strict):
-    "The sizes of one reproduction. `scale` is printed with every table made."
-    name: str
-    scale: str
-    seeds: list[int] = Field(min_length=1)
-    methods: dict[str, str]  # method -> recipe that trains it
-    test_images: int = Field(ge=1)  # per domain
-    best_of: int = Field(ge=2)
-    best_of_images: int = Field(ge=1)  # per domain
-    workers: int = Field(2, ge=1)
-    minutes: int = Field(ge=1)  # expected wall time on two cores
-    needs_cuda: bool = False
-
-# %% ../nbs/13_recipes.ipynb #9d6c7a94
-def load_profile(name: str | Path) -> Profile:
-    "A profile by name (smoke, laptop, paper) or path."
-    values, source = read_yaml(name, "profiles")
-    return validated(Profile, values, source)

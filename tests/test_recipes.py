@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from speciarl.recipes import ASSETS, available, load_profile, load_prompt, load_recipe
+from speciarl.recipes import ASSETS, available, load_prompt, load_recipe
 from speciarl.scale import UserError, extract_answer
 
 PAPER = [name.removeprefix("paper/") for name in available("recipes") if name.startswith("paper/")]
@@ -14,13 +14,6 @@ PAPER = [name.removeprefix("paper/") for name in available("recipes") if name.st
 @pytest.mark.parametrize("name", available("recipes"))
 def test_every_packaged_recipe_is_valid_and_named_like_its_file(name):
     assert load_recipe(name).name == name
-
-
-@pytest.mark.parametrize("name", available("profiles"))
-def test_every_packaged_profile_is_valid(name):
-    profile = load_profile(name)
-    assert profile.name == name and set(profile.methods) == {"SFT", "RFT", "SpeciaRL"}
-    assert all(load_recipe(recipe).name.startswith(f"{name}/") for recipe in profile.methods.values())
 
 
 @pytest.mark.parametrize("size", ["smoke", "laptop"])
@@ -102,8 +95,9 @@ def test_static_and_dynamic_differ_in_the_rule_only(size):
 def test_recipes_are_complete(name):
     "No key that a method uses is left to a default that a later version could change; two files can be compared with diff."
     said, recipe = yaml.safe_load((ASSETS / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")), load_recipe(name)
-    used = {"method", "policy", "dtype", "data", "subset_seed", "prompt", "seed", "prompts_per_step", "micro_batch", "learning_rate", "weight_decay", "max_grad_norm", "lora_rank", "export"}
-    if recipe.method == "grpo":
+    used = {"method", "policy", "dtype", "data", "subset_seed", "prompt", "seed", "prompts_per_step", "micro_batch", "learning_rate", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
+            "train_vision", "lora_rank", "export"}
+    if recipe.samples:
         used |= {"rule", "anchor_rank", "noise", "think", "overlong", "judge", "rollouts", "temperature", "top_p", "max_tokens", "engine", "prompts_per_generation", "kl", "loss", "scale_rewards",
                  "clip_low", "clip_high", "dual_clip", "drop_flat_groups"}
     assert used <= set(said)
@@ -136,8 +130,8 @@ def write(tmp_path: Path, **changes) -> Path:
     ({"top_p": 1.5}, "mine.yaml: top_p: Input should be less than or equal to 1"),
     ({"engine": "sglang"}, "mine.yaml: engine: Input should be 'transformers', 'vllm' or 'vllm-server'"),
     ({"dual_clip": 1.0}, "mine.yaml: dual_clip: Input should be greater than 1"),
-    ({"method": "sft"}, "mine.yaml: the file: method grpo needs a rule (reward3, scala1, scala2, scala3, dynamic, dynamic-single), and only grpo has one"),
-    ({"rule": None}, "mine.yaml: the file: method grpo needs a rule (reward3, scala1, scala2, scala3, dynamic, dynamic-single), and only grpo has one"),
+    ({"method": "sft"}, "mine.yaml: the file: methods grpo and tapo need a rule (reward3, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one"),
+    ({"rule": None}, "mine.yaml: the file: methods grpo and tapo need a rule (reward3, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one"),
     ({"rule": "best"}, "mine.yaml: the file: unknown rule 'best'; use one of reward3, scala1, scala2, scala3, dynamic, dynamic-single"),
     ({"anchor_rank": 2, "rule": "scala1"}, "mine.yaml: the file: anchor_rank goes with rule dynamic only"),
     ({"anchor_rank": 11}, "mine.yaml: the file: anchor_rank 11 needs at least as many rollouts"),
@@ -150,6 +144,14 @@ def write(tmp_path: Path, **changes) -> Path:
     ({"judge": "cascade"}, "mine.yaml: the file: judge cascade needs a judge_model"),
     ({"rounds": 2}, "mine.yaml: the file: rounds goes with method self only"),
     ({"export": "adapter"}, "mine.yaml: the file: export adapter needs a lora_rank"),
+    ({"method": "sft", "rule": None, "engine": "vllm"}, "mine.yaml: the file: method sft has no other engine than transformers"),
+    ({"train_vision": True, "lora_rank": 4}, "mine.yaml: the file: train_vision goes with lora_rank 0 only"),
+    ({"min_pixels": 2000, "max_pixels": 1000}, "mine.yaml: the file: min_pixels 2000 is more than max_pixels 1000"),
+    ({"siblings": 26}, "mine.yaml: siblings: Input should be less than or equal to 25"),
+    ({"positives": True, "inter_weight": 0.01}, "mine.yaml: the file: positives, inter_weight: only method tapo has triplets"),
+    ({"method": "tapo", "positives": True, "rollouts": 5}, "mine.yaml: the file: positives needs an even number of rollouts, not 5: half of them see the positive"),
+    ({"method": "tapo", "inter_weight": 0.01}, "mine.yaml: the file: inter_weight and negative_entropy_weight need negatives: sibling or visual"),
+    ({"method": "tapo", "accuracy_band": [0.9, 0.1]}, "mine.yaml: the file: accuracy_band is [low, high] with 0 <= low < high <= 1"),
     ({"export": "adapter", "lora_rank": 4, "method": "self", "rule": None, "rounds": 2},
      "mine.yaml: the file: export adapter goes with one round only, since each round stands on the policy of the one before; use export merged"),
 ])
@@ -201,8 +203,6 @@ def test_files_that_are_not_recipes(tmp_path, text, message):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(UserError, match="^unknown recipe 'smoke/nothing': use one of laptop/anchor2, .*smoke/speciarl, .*, or the path of a YAML file$"):
         load_recipe("smoke/nothing")
-    with pytest.raises(UserError, match="^unknown profile 'big': use one of laptop, paper, smoke, or the path"):
-        load_profile("big")
 
 
 def test_a_prompt_without_tags_is_refused(tmp_path):
