@@ -45,7 +45,7 @@ reproduce: $(READY)
 test: $(READY)
 	$(BIN)/python tests/check_in_step.py
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov $(PYTEST_ARGS)
 
 # vLLM's CPU wheel pins PyTorch's CPU build: where pip's own default is another, give TORCH_INDEX_URL. It pins setuptools
 # too, at a version other than ours; what it brings with it is locked in constraints-vllm.txt.

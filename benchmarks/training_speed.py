@@ -5,7 +5,7 @@
 The step is that of the smallest policy, 8 prompts x 10 rollouts (recipe smoke/speciarl). Ours samples, judges, rewards and logs rollouts; TRL's own
 `GRPOTrainer` has a reward function that returns a constant, and pictures in its rows. The two trainers are stepped in turn in one process, in
 changing order, from the same weights and on the same prompts, so that what else the machine does meets both alike. As answers differ in length, and with them the work,
-every answer is made to have all tokens of the limit. A step is taken in wall time and in processor time of the process. Printed are the medians of the
+every answer is made to have all tokens of the limit, and the learning rate is as good as 0, so that the two policies stay one. A step is taken in wall time and in processor time of the process. Printed are the medians of the
 ratios of the pairs, and their quartiles. The load average says how busy the machine was with other things before.
 """
 
@@ -74,7 +74,7 @@ class Stepper:
 
 def paired(folder: Path, pairs: int, warm: int) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     "Times of `pairs` pairs of steps, ours and TRL's, after `warm` that do not count."
-    recipe = load_recipe("smoke/speciarl")
+    recipe = load_recipe("smoke/speciarl", ["learning_rate=1.0e-30"])
     (folder / "ours").mkdir()
     steppers = [Stepper(ours(recipe, folder / "ours")), Stepper(stock(recipe, folder / "stock"))]
     found = []

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'Prediction', 'Header', 'json_schema', 'table_schema', 'Predictions', 'to_table',
-           'write_predictions', 'read_predictions', 'convert', 'check_against', 'check_labels', 'Codes', 'codes_of']
+           'write_predictions', 'read_predictions', 'convert', 'check_against', 'check_labels', 'Codes', 'codes_of',
+           'column_of']
 
 # %% ../nbs/18b_predictions.ipynb #0af64f47
 import json
@@ -306,6 +307,17 @@ class Codes(NamedTuple):
     codes: np.ndarray
     format_failure: np.ndarray
 
+# %% ../nbs/18b_predictions.ipynb #7e9d4cfb
+def _grid(predictions: Predictions) -> tuple[list[tuple[str, str]], np.ndarray]:
+    "The keys of the images in order of first appearance, and the row of each of their rollouts, shape (images, N). Raises `UserError` if images have different rollouts."
+    keys, sample = _sample_codes(predictions.table)
+    counts = np.bincount(sample, minlength=len(keys))
+    if len(set(counts.tolist())) > 1:
+        odd = int(np.argmax(counts != counts[0]))
+        raise UserError(f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; finish the run or drop the sample")
+    order = np.lexsort((predictions.table["rollout"].to_numpy(), sample))
+    return keys, order.reshape(len(keys), counts[0] if len(keys) else 0)
+
 # %% ../nbs/18b_predictions.ipynb #2f416937
 def codes_of(predictions: Predictions) -> Codes:
     "The judged predictions as arrays, images in order of first appearance, rollouts in order. Raises `UserError` if they are not judged, or images have different rollouts."
@@ -316,14 +328,16 @@ def codes_of(predictions: Predictions) -> Codes:
     if not predictions.judged:
         at = pc.index(predictions.unjudged(), True).as_py()
         raise UserError(f"{predictions.name}: row {at + 1}: no judge has seen it; judge the predictions first")
-    keys, sample = _sample_codes(table)
-    counts = np.bincount(sample, minlength=len(keys))
-    if len(set(counts.tolist())) > 1:
-        odd = int(np.argmax(counts != counts[0]))
-        raise UserError(f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; finish the run or drop the sample")
-    order = np.lexsort((table["rollout"].to_numpy(), sample))
+    keys, grid = _grid(predictions)
     code = pc.fill_null(pc.index_in(table["category"], pa.array(WIRE_NAMES)), MISSING).to_numpy().astype(np.int8)
     failed = pc.fill_null(pc.equal(table["source"], "format"), False).to_numpy()
-    shape = (len(keys), counts[0] if len(keys) else 0)
-    grid = order.reshape(shape)
     return Codes(keys, table["label"].take(pa.array(grid[:, 0] if grid.size else [], pa.int64())).to_pylist(), code[grid], failed[grid])
+
+# %% ../nbs/18b_predictions.ipynb #844e892c
+def column_of(predictions: Predictions, name: str) -> list[list[Any]]:
+    "A column of the predictions by image, one list of N values each, in the order of `codes_of`. Raises `UserError` if images have different rollouts, or there is no such column."
+    if name not in predictions.table.column_names:
+        raise UserError(f"{predictions.name}: no column {name[:80]!r}; there are {', '.join(predictions.table.column_names)}")
+    _, grid = _grid(predictions)
+    values = predictions.table[name].take(grid.ravel()).to_pylist()
+    return [values[start : start + grid.shape[1]] for start in range(0, len(values), grid.shape[1] or 1)]

@@ -468,6 +468,8 @@ class Matrix(Strict):
     judge_model: str | None = None
     judge_url: str | None = None
     judge_prompt: str = "base_single"
+    judge_votes: int = Field(1, ge=1)
+    judge_confidence: bool = False
 
     @field_validator("models", "data", mode="before")
     @classmethod

@@ -38,7 +38,15 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=missing)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    "With pytest-xdist the workers collect the tests, each all of them; what one could not run, it hands over as it ends."
+    node.config.stash[NOT_RUN].update(getattr(node, "workeroutput", {}).get("not_run", {}))
+
+
 def pytest_sessionfinish(session, exitstatus):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not_run"] = dict(session.config.stash[NOT_RUN])
     if session.config.stash[NOT_RUN] and session.config.getoption("--require-all"):
         session.exitstatus = exitstatus or pytest.ExitCode.TESTS_FAILED
 

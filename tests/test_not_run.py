@@ -45,3 +45,9 @@ def test_with_the_program_everything_runs(suite):
     result.assert_outcomes(passed=2)
     result.stdout.no_fnmatch_line("*not run here*")
     assert result.ret == 0
+
+
+def test_on_two_workers_the_list_and_the_failure_are_the_same(suite):
+    result = suite.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2", "--require-all")
+    result.stdout.fnmatch_lines(["*not run here: 1, and --require-all was asked for*", "redis-server is not installed: test_it.py::test_store"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED and "1 passed" in result.stdout.str()

@@ -332,3 +332,13 @@ def test_progress_is_said_ten_times_at_most(tmp_path):
     said = []
     train(load_recipe("smoke/sft", ["steps=12", "data.birds=4", "prompts_per_step=1", "micro_batch=1", "save_every=12"]), tmp_path / "run", say=said.append)
     assert len(said) == 12 and said[0].startswith("step 1/12  loss ") and said[-1].endswith("  0 s left")
+
+
+def test_a_group_of_processes_outlives_the_trainer():
+    "If the trainer's reducer were its last owner, torch would take it down under Python's lock and might wait for ever; one run on two processes in ten did."
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    world = dist.group.WORLD
+    with training.orderly():
+        pass
+    assert not dist.is_initialized() and training._LEFT[-1] is world
