@@ -13,13 +13,14 @@ READY = .venv/.installed
 VLLM = .venv-vllm/bin
 VLLM_READY = .venv-vllm/.installed
 
-.PHONY: help install reproduce test test-vllm lab base clean
+.PHONY: help install reproduce test test-vllm html lab base clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make reproduce [PROFILE=smoke|laptop|paper]  regenerate every table, every figure and the paper'
 	@echo 'make test [PYTEST_ARGS=...]                  notebooks in step, notebook tests, pytest with coverage'
 	@echo 'make test-vllm [PYTEST_ARGS=...]             judge and trainer against the real vLLM, on CPU, in an environment of its own'
+	@echo 'make html                                    the notebooks as web pages, in html/'
 	@echo 'make lab                                     open the notebooks in JupyterLab'
 	@echo 'make base                                    train the small base policy again and check it against its card'
 	@echo 'make install | clean                         only make .venv | remove build leftovers (not results, not .venv)'
@@ -61,6 +62,9 @@ $(VLLM_READY): settings.ini setup.py constraints.txt constraints-vllm.txt tests/
 	@$(VLLM)/python tests/with_vllm/set_up.py
 	@touch $@
 
+html: $(READY)
+	@$(BIN)/python tests/make_html.py html
+
 lab: $(READY)
 	$(BIN)/python -m jupyterlab nbs
 
@@ -68,4 +72,4 @@ base: $(READY)
 	$(BIN)/speciarl base --out runs/fieldguide-base
 
 clean:
-	rm -rf build dist .pytest_cache .hypothesis .coverage *.egg-info
+	rm -rf build dist html .pytest_cache .hypothesis .coverage *.egg-info

@@ -1,0 +1,43 @@
+"HTML of every notebook, with the outputs they are saved with, in html/: chapters link to chapters, pictures are inside the pages. Run as a script: make_html.py [FOLDER]."
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def linked(text: str) -> str:
+    "Links to notebooks of this project made links to their pages."
+    return re.sub(r"\]\((?!https?:)([^)#]+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", text)
+
+
+def page(path: Path) -> str:
+    "The page of one notebook, with a link to the table of contents at its top."
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.source = linked(cell.source) if cell.cell_type == "markdown" else cell.source
+    if path.stem != "index":
+        up = "../" if path.parent.name == "paper" else ""
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"[speciarl: contents]({up}index.html)"))
+    title = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"), re.MULTILINE)
+    resources = {"metadata": {"name": title[1] if title else path.stem, "path": str(path.parent)}}
+    return HTMLExporter(embed_images=True).from_notebook_node(notebook, resources=resources)[0]
+
+
+def make(folder: Path, root: Path = ROOT) -> list[Path]:
+    "Write the pages of all notebooks below `root`/nbs to `folder`; returns their paths."
+    written = []
+    for path in sorted(p for p in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts):
+        out = folder / path.relative_to(root / "nbs").with_suffix(".html")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page(path), encoding="utf-8")
+        written.append(out)
+    return written
+
+
+if __name__ == "__main__":
+    pages = make(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "html")
+    print(f"wrote {len(pages)} pages; begin with {pages[0].parent / 'index.html'}")
