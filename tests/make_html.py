@@ -1,4 +1,5 @@
 "HTML of every notebook, with the outputs they are saved with, in html/: chapters link to chapters, pictures are inside the pages. Run as a script: make_html.py [FOLDER]."
+import base64
 import re
 import sys
 from pathlib import Path
@@ -14,17 +15,22 @@ def linked(text: str) -> str:
     return re.sub(r"\]\((?!https?:)([^)#]+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", text)
 
 
+def pictured(text: str, folder: Path) -> str:
+    "PNG files that the text shows, put into it (nbconvert would only take those below the notebook's folder)."
+    return re.sub(r"\]\(([^):]+\.png)\)", lambda found: f"](data:image/png;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode()})", text)
+
+
 def page(path: Path) -> str:
     "The page of one notebook, with a link to the table of contents at its top."
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        cell.source = linked(cell.source) if cell.cell_type == "markdown" else cell.source
+        cell.source = pictured(linked(cell.source), path.parent) if cell.cell_type == "markdown" else cell.source
     if path.stem != "index":
         up = "../" if path.parent.name == "paper" else ""
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"[speciarl: contents]({up}index.html)"))
     title = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"), re.MULTILINE)
     resources = {"metadata": {"name": title[1] if title else path.stem, "path": str(path.parent)}}
-    return HTMLExporter(embed_images=True).from_notebook_node(notebook, resources=resources)[0]
+    return HTMLExporter().from_notebook_node(notebook, resources=resources)[0]
 
 
 def make(folder: Path, root: Path = ROOT) -> list[Path]:
