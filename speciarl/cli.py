@@ -11,8 +11,8 @@ __all__ = ['app', 'JUDGES', 'FEW', 'store', 'STORE', 'WORST', 'JUDGE_OPTIONS', '
            'run_tables', 'OpenWorld', 'openworld_extra', 'score_predictions', 'write_extras', 'print_extras', 'score',
            'check_labels', 'training_extra', 'evaluate', 'evaluate_matrix', 'as_table', 'compare', 'show', 'data_list',
            'data_check', 'data_download', 'print_plan', 'draw_training', 'write_model_card', 'train', 'compare_cards',
-           'base', 'checkout', 'reproduce', 'Finding', 'requirements', 'version_of', 'check_packages', 'check_torch',
-           'check_trees', 'check_base_policy', 'check_programs', 'check_folder', 'examine', 'doctor']
+           'base', 'checkout', 'reproduce', 'trace', 'Finding', 'requirements', 'version_of', 'check_packages',
+           'check_torch', 'check_trees', 'check_base_policy', 'check_programs', 'check_folder', 'examine', 'doctor']
 
 # %% ../nbs/21_cli.ipynb #2ff75bca
 import hashlib
@@ -206,28 +206,41 @@ def judge_rows(rows: Sequence[dict[str, str]], judge: Any, dataset: str | None =
 
 # %% ../nbs/21_cli.ipynb #8bac2d5f
 FEW = 20_000  # distinct pairs that one process judges before others would have started
-_AT_WORK: list[Any] = []  # the judge of a process that was forked
 
 
-def _judge_part(keys: Sequence[tuple]) -> list:
-    return _AT_WORK[0]([key[:2] for key in keys], [key[2] for key in keys])
+def _judge_part(judge: Any, keys: Sequence[tuple], connection: Any = None) -> list:
+    verdicts = judge([key[:2] for key in keys], [key[2] for key in keys])
+    if connection is not None:
+        connection.send(verdicts)
+    return verdicts
 
 
-def side_by_side(judge: Any, keys: Sequence[tuple[str, str, str | None]], workers: int | None = None) -> dict[tuple, Any]:
-    "The verdict on each distinct (label, answer, data set); a judge of trees is asked in `workers` processes (default: one per core) if there are more than `FEW`."
+def _forked(judge: Any, keys: Sequence[tuple]) -> Any:
+    "The reading end of a pipe through which a forked process will send its verdicts on `keys`."
     import multiprocessing
 
-    workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers or 1
-    alone = len(keys) <= FEW or workers < 2 or not hasattr(judge, "trees") or "fork" not in multiprocessing.get_all_start_methods()
-    _AT_WORK[:] = [judge]
-    try:
-        if alone:
-            return dict(zip(keys, _judge_part(keys), strict=True))
-        parts = [keys[i : i + FEW // 4] for i in range(0, len(keys), FEW // 4)]
-        with multiprocessing.get_context("fork").Pool(workers) as pool:
-            return dict(zip(keys, chain.from_iterable(pool.imap(_judge_part, parts)), strict=True))
-    finally:
-        _AT_WORK.clear()
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    context.Process(target=_judge_part, args=(judge, keys, writer), daemon=True).start()
+    writer.close()
+    return reader
+
+# %% ../nbs/21_cli.ipynb #0737b1c7
+def side_by_side(judge: Any, keys: Sequence[tuple[str, str, str | None]], workers: int | None = None) -> dict[tuple, Any]:
+    "The verdict on each distinct (label, answer, data set); a judge of trees is asked in `workers` processes (default: one per core) if there are more than `FEW`."
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if len(keys) <= FEW or workers < 2 or not hasattr(judge, "trees") or not hasattr(os, "fork"):
+        return dict(zip(keys, _judge_part(judge, keys), strict=True))
+    parts = [keys[start::workers] for start in range(workers)]
+    readers = [_forked(judge, part) for part in parts[1:]]
+    found = dict(zip(parts[0], _judge_part(judge, parts[0]), strict=True))
+    for part, reader in zip(parts[1:], readers):
+        try:
+            found |= zip(part, reader.recv(), strict=True)
+        except EOFError:
+            fail("a process that judged died (out of memory?); judge a smaller table, or free some memory")
+    return found
 
 # %% ../nbs/21_cli.ipynb #57604140
 def summary(verdicts: Sequence) -> str:
@@ -489,10 +502,10 @@ def run_tables(predictions: Any, found: Any, weights: str) -> list[Extra]:
 
 # %% ../nbs/21_cli.ipynb #f4b5fcc6
 class OpenWorld(NamedTuple):
-    "What the open-world metrics may use: an encoder (hub id or folder), a spaCy model, a server and the model there; None: nothing."
+    "What the open-world metrics may use: an encoder (hub id or folder), a spaCy model, a server (None: none) and the model there."
 
-    encoder: str | None = None
-    spacy: str | None = None
+    encoder: str
+    spacy: str
     url: str | None = None
     model: str | None = None
 
@@ -506,9 +519,9 @@ def openworld_extra(predictions: Any, paths: dict[tuple[str, str], str], using: 
     first = {name: [row[0] for row in column_of(predictions, name)] for name in ("dataset", "sample_id", "label", "answer", "text")}
     outputs = [text if text is not None else answer or "" for text, answer in zip(first["text"], first["answer"])]
     places = [paths.get((dataset or "", sample)) for dataset, sample in zip(first["dataset"], first["sample_id"])]
-    have = {"encoder": ow.attempt(ow.load_encoder, using.encoder) if using.encoder else None, "chunks": ow.attempt(ow.spacy_chunks, using.spacy) if using.spacy else None,
-            "ask": ow.server(using.url, using.model or ow.LLAMA) if using.url else None}
-    rows = ow.open_world(first["label"], outputs, first["answer"], domains=domains_of(first["dataset"]), paths=places if all(places) else None, **{name: value for name, value in have.items() if value is not None})
+    asked = {"ask": ow.server(using.url, using.model or ow.LLAMA)} if using.url else {}
+    rows = ow.open_world(first["label"], outputs, first["answer"], domains=domains_of(first["dataset"]), paths=places if all(places) else None,
+                         encoder=ow.attempt(ow.load_encoder, using.encoder), chunks=ow.attempt(ow.spacy_chunks, using.spacy), **asked)
     return Extra("openworld", "open-world protocol, first answers", openworld_table({Path(predictions.name).name: rows}, "The open-world protocol."))
 
 # %% ../nbs/21_cli.ipynb #a2b73afc
@@ -558,8 +571,8 @@ def score(
     weights: Annotated[str, typer.Option(metavar="NAME", help="What each correct level is worth in S.")] = "released",
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Score each value of a column by itself too, for example dataset.")] = None,
     openworld: Annotated[bool, typer.Option("--openworld", help="Of a run or published predictions: the open-world metrics too.")] = False,
-    encoder: Annotated[str | None, typer.Option(metavar="ID_OR_DIR", help="For --openworld: the sentence encoder, such as sentence-transformers/all-MiniLM-L6-v2.", show_default=False)] = None,
-    spacy: Annotated[str | None, typer.Option(metavar="NAME", help="For --openworld: the spaCy model that finds concepts, such as en_core_web_lg.", show_default=False)] = None,
+    encoder: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="For --openworld: the sentence encoder.")] = "sentence-transformers/all-MiniLM-L6-v2",
+    spacy: Annotated[str, typer.Option(metavar="NAME", help="For --openworld: the spaCy model that finds concepts.")] = "en_core_web_lg",
     llama_url: Annotated[str | None, typer.Option(metavar="URL", help="For --openworld: the server of the judge of Llama inclusion.", show_default=False)] = None,
     llama_model: Annotated[str | None, typer.Option(metavar="NAME", help="For --openworld: its name there.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for scores.csv, .md, .tex, .pdf and .png, and the further tables; only printed if not given.", show_default=False)] = None,
@@ -617,6 +630,7 @@ def evaluate(
     engine: Annotated[str, typer.Option(metavar="NAME", help="transformers, vllm, or openai (any OpenAI-compatible server).")] = "transformers",
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="For the engine openai: the server.", show_default=False)] = None,
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Answers per image; one answer is greedy, several are sampled.")] = 1,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of a benchmark, such as test or coop-test; or of a field guide domain.")] = "test",
     limit: Annotated[int | None, typer.Option(metavar="K", min=1, help="Only K images.")] = None,
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the sampling.")] = 0,
     judge_name: Annotated[str, typer.Option("--judge", metavar="NAME", help="taxonomy, llm or cascade.")] = "taxonomy",
@@ -627,7 +641,7 @@ def evaluate(
     confidence: Annotated[bool, typer.Option("--confidence", help="For llm and cascade: note as reason of a verdict how sure the model was.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="For taxonomy: count answers that the trees cannot place as wrong.")] = False,
     store: Annotated[str | None, typer.Option(metavar="URL", help="For llm and cascade: the verdict store; RUN.sqlite if not given.", show_default=False)] = None,
-    predictions: Annotated[Path | None, typer.Option(metavar="FILE", help="Judge these published predictions instead of asking a model.", show_default=False)] = None,
+    predictions: Annotated[Path | None, typer.Option(metavar="FILE", help="Judge these published predictions instead of asking a model; with --data, they must be of exactly that data.", show_default=False)] = None,
     matrix: Annotated[Path | None, typer.Option(metavar="FILE", help="A YAML file with many models, prompts, data sets and n.", show_default=False)] = None,
 ) -> None:
     "Ask a policy about images; judge, score."
@@ -641,9 +655,10 @@ def evaluate(
     decide = make_judge(judge_name, strict=strict, base_url=judge_url, model=judge_model, prompt=judge_prompt, votes=votes, confidence=confidence, store=kept, options=JUDGE_OPTIONS)
     check_writable(out)
     if predictions is not None:
-        counts = runs.judge_published(predictions, out, decide)["counts"]
+        samples = runs.read_data(runs.data_source(data, split), limit) if data else None
+        counts = runs.judge_published(predictions, out, decide, samples)["counts"]
     else:
-        samples = runs.read_data(runs.data_source(data), limit)
+        samples = runs.read_data(runs.data_source(data, split), limit)
         check_labels(samples, decide)
         with training_extra():
             from speciarl.engines import Sampling, make_engine
@@ -734,11 +749,18 @@ def data_check(
 def data_download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set, such as cub200.", show_default=False)],
     root: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that holds the data sets' folders.", show_default=False)],
+    repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Take one split from this data set on the Hugging Face hub instead.", show_default=False)] = None,
+    revision: Annotated[str | None, typer.Option(metavar="COMMIT", help="Of --repo; the newest is taken, and recorded, if not given.", show_default=False)] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Of --repo.")] = "test",
 ) -> None:
     "Fetch a data set from its official place, check it, and unpack it to DIR/NAME."
+    check_writable(root)
+    if repo is not None:
+        from speciarl.hub import read_hub
+
+        return typer.echo(f"wrote {root / name}: {len(read_hub(name, repo, root / name, split, revision)):,} images of {repo}, {split}")
     from speciarl.download import download
 
-    check_writable(root)
     typer.echo(f"wrote {download(name, root, say=typer.echo)}")
 
 # %% ../nbs/21_cli.ipynb #8916d1c7
@@ -864,16 +886,51 @@ def checkout(start: Path) -> Path:
 # %% ../nbs/21_cli.ipynb #7eb0e1e4
 @app.command()
 def reproduce(
-    profile: Annotated[str, typer.Option(metavar="PROFILE", help="smoke, laptop or paper.")] = "smoke",
+    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="smoke, laptop or paper, or a profile file.", show_default="smoke; laptop with --verify")] = None,
     only: Annotated[str | None, typer.Option(metavar="NAME", help="One notebook, or paper for the PDF alone.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would run and why, and run nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run, why, and how long; run nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run notebooks again even if nothing changed.")] = False,
+    from_predictions: Annotated[Path | None, typer.Option(metavar="DIR", help="Published predictions that stand for the policies.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="the checkout")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trainings or notebooks side by side.", show_default="the profile's")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="Limit for one notebook.", show_default="60, or twice the profile's time")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the committed results with those made again.")] = False,
 ) -> None:
     "Run the notebooks of the paper and typeset it."
+    root = checkout(Path.cwd())
     with extra("paper"):
+        if verify:
+            _verify(profile or "laptop", root, out, workers, alone=not (only or plan or force or from_predictions))
+            return
         from speciarl.reproduce import reproduce as run
 
-        run(profile, only, plan=plan, force=force, root=checkout(Path.cwd()))
+        run(profile or "smoke", only, plan=plan, force=force, root=root, out=out, workers=workers, timeout=timeout, published=from_predictions)
+
+# %% ../nbs/21_cli.ipynb #eca587bb
+def _verify(profile: str, root: Path, out: Path | None, workers: int | None, alone: bool) -> None:
+    "Print what was compared and each difference. Raises `UserError` for options that mean nothing here."
+    if not alone:
+        fail("--verify makes everything again from the published predictions: leave out --only, --plan, --force and --from-predictions")
+    from speciarl.verify import verify as compare
+
+    differences = compare(profile, root=root, out=out, workers=workers)
+    for line in differences:
+        typer.echo(f"error: {line}", err=True)
+    if differences:
+        raise typer.Exit(1)
+    typer.echo(f"the results of profile {profile} agree with what is committed")
+
+# %% ../nbs/21_cli.ipynb #0ee41c4d
+@app.command()
+def trace(
+    name: Annotated[str, typer.Argument(metavar="FIGURE_OR_ID", help="An id, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM.")],
+    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="Whose results, where several have this name.")] = None,
+) -> None:
+    "Print the whole ancestry of a figure, a table or a number of the paper."
+    from speciarl.trace import trace as ancestry
+
+    for line in ancestry(name, checkout(Path.cwd()), profile):
+        typer.echo(line)
 
 # %% ../nbs/21_cli.ipynb #54569423
 class Finding(NamedTuple):

@@ -30,10 +30,10 @@ def file_digest(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../nbs/19a_keys.ipynb #48f0179c
+# %% ../nbs/19a_keys.ipynb #6ba1de82
 PACKAGE = ASSETS.parent
 
-
+# %% ../nbs/19a_keys.ipynb #a2631e54
 def imported_modules(names: Iterable[str], package: Path = PACKAGE) -> list[str]:
     "The modules `names` of the package and every module of it that they import, however deep (by reading, not importing)."
     found, todo = set(), list(names)
@@ -53,13 +53,13 @@ def _imports(node: ast.AST, package: str) -> list[str]:
         return [] if not inside else [base.split(".")[0]] if base else [alias.name for alias in node.names]
     return [alias.name.split(".")[1] for alias in getattr(node, "names", []) if isinstance(node, ast.Import) and alias.name.startswith(package + ".")]
 
-
+# %% ../nbs/19a_keys.ipynb #0a15c8a5
 @lru_cache(maxsize=None)
 def _inside(text: str, package: str) -> tuple[str, ...]:
     "The modules of `package` that a module's text imports."
     return tuple({name for node in ast.walk(ast.parse(text)) for name in _imports(node, package)})
 
-
+# %% ../nbs/19a_keys.ipynb #849d2eae
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
@@ -94,7 +94,7 @@ def _strings(text: str) -> frozenset[str]:
     found = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant) and isinstance(node.value, str))
     return frozenset(value.removeprefix("assets/").split("/")[0] for value in found if len(value) < 100)
 
-
+# %% ../nbs/19a_keys.ipynb #ad4977c2
 def named_assets(modules: Iterable[str], package: Path = PACKAGE) -> list[str]:
     "The files and folders directly below the package's assets that one of `modules` names."
     named = frozenset().union(*(_strings(_read(package / f"{name}.py")) for name in modules))
@@ -111,7 +111,7 @@ def notebook_cells(path: str | Path) -> list[tuple[str, str, list[str]]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from error
 
-
+# %% ../nbs/19a_keys.ipynb #759ba987
 def notebook_hash(path: str | Path) -> str:
     "SHA-256 (hex) over the kind, source and tags of a notebook's cells."
     return digest(notebook_cells(path))

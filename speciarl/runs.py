@@ -418,13 +418,14 @@ class DataSource(Strict):
     folder: str | None = None
     split: str = "test"
 
-# %% ../nbs/18c_runs.ipynb #3e48e5ea
-def data_source(text: str) -> DataSource:
+# %% ../nbs/18c_runs.ipynb #7f83f6c8
+def data_source(text: str, split: str = "test") -> DataSource:
     "A data set from one word: a folder, a domain of the field guide, or NAME=FOLDER. Raises `UserError` for an empty one."
     name, given, folder = text.partition("=")
     if not name or given and not folder:
         raise UserError(f"data {text!r}: give a folder, or the name and folder of a data set as NAME=FOLDER")
-    return DataSource(data=name, folder=folder) if given and not Path(text).exists() else DataSource(data=text)
+    named = given and not Path(text).exists()
+    return DataSource(data=name if named else text, folder=folder if named else None, split=split)
 
 # %% ../nbs/18c_runs.ipynb #454a2987
 def read_data(source: DataSource, limit: int | None = None) -> list[Sample]:

@@ -144,12 +144,19 @@ def controls_html(chosen: Sequence[Entry]) -> str:
     return (f'{data}<label>class <select name="label"><option value="">all ({len(chosen)})</option>{_options(chosen, "label")}</select></label>'
             f'<label>text <input type="search" name="text" autocomplete="off"></label><fieldset><legend>category</legend>{boxes}</fieldset><button type="reset">show all</button>')
 
+# %% ../nbs/18d_show.ipynb #19e592a8
+def _fact(value: Any) -> str:
+    "A setting as words; of how answers were drawn, what does not stand elsewhere."
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in value.items() if name not in ("n", "seed"))
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
 # %% ../nbs/18d_show.ipynb #a325198f
 def head_html(name: str, card: Mapping[str, Any], shown_images: int, all_images: int) -> str:
     "Title, settings and scores of the run, and what it counted of failures."
     settings = card.get("settings") if isinstance(card.get("settings"), dict) else {}
     facts = {key: settings[key] for key in ("policy", "datasets", "prompt", "n", "sampling", "seed") if settings.get(key) not in (None, "", [])}
-    listed = "".join(f"<div><dt>{key}</dt><dd><bdi>{shown(', '.join(map(str, value)) if isinstance(value, list) else value)}</bdi></dd></div>" for key, value in facts.items())
+    listed = "".join(f"<div><dt>{key}</dt><dd><bdi>{shown(_fact(value))}</bdi></dd></div>" for key, value in facts.items())
     scores = "".join(f"<div><dt>{shown(key)}</dt><dd>{'–' if value is None else f'{value:.3f}'}</dd></div>" for key, value in (card.get("scores") or {}).items())
     failures = "".join(f"<div><dt>{shown(key.replace('_', ' '))}</dt><dd>{count:,}</dd></div>" for key, count in (card.get("counts") or {}).items() if count and key != "answers")
     part = "" if shown_images == all_images else f"<p>{shown_images:,} of {all_images:,} images, evenly spread over the run.</p>"

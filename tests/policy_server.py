@@ -43,14 +43,16 @@ class Handle:
 
 
 def decode(body: dict) -> tuple[Image.Image, str]:
-    "The picture and the prompt of a request. Raises `ValueError` if it is not of the one shape this server takes."
+    "The picture and the prompt of a request (all texts of its turns). Raises `ValueError` if it is not of the one shape this server takes."
     unknown = set(body) - FIELDS
     if unknown:
         raise ValueError(f"unknown field {min(unknown)}")
-    (turn,) = body["messages"]
-    picture, text = turn["content"]
-    if turn["role"] != "user" or picture["type"] != "image_url" or text["type"] != "text" or set(picture["image_url"]) != {"url"}:
-        raise ValueError("expected one user turn: a picture, then a text")
+    turns = body["messages"]
+    picture, *texts = [part for turn in turns for part in turn["content"]]
+    if [turn["role"] for turn in turns] != [("user", "assistant")[i % 2] for i in range(len(turns))] or len(turns) % 2 == 0 or len(texts) != len(turns):
+        raise ValueError("expected user and assistant in turn, one text each, the user last")
+    if picture["type"] != "image_url" or any(text["type"] != "text" for text in texts) or set(picture["image_url"]) != {"url"}:
+        raise ValueError("expected a picture, then texts")
     head, _, data = picture["image_url"]["url"].partition(",")
     if head != "data:image/png;base64":
         raise ValueError(f"not a PNG data URL: {head[:40]}")
@@ -58,7 +60,7 @@ def decode(body: dict) -> tuple[Image.Image, str]:
         raise ValueError("a number is out of range")
     image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
     image.load()
-    return image, text["text"]
+    return image, " | ".join(text["text"] for text in texts)
 
 
 def failure(status: int, words: str) -> web.Response:

@@ -256,7 +256,7 @@ def test_too_many_missing_verdicts_stop_the_run():
 @pytest.mark.parametrize("settings, message", [
     (dict(num_generations=1), "num_generations is 1: a group needs at least 2 rollouts to be compared"),
     (dict(num_generations=2, anchor_rank=3), "num_generations is 2: a group needs at least 3 rollouts to be compared"),
-    (dict(rule="best"), "unknown reward rule 'best': use one of dynamic, dynamic-single, reward3, scala1, scala2, scala3"),
+    (dict(rule="best"), "unknown reward rule 'best': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, scala3"),
     (dict(rule="reward3", anchor_rank=2), "the reward rule 'reward3' takes no anchor_rank: use dynamic, or leave anchor_rank at 1"),
     (dict(noise=10), "noise is 10: give a share from 0 to 1, for example 0.1"),
     (dict(overlong=(16, 32)), "an overlong buffer of 32 does not fit a limit of 16 tokens: choose 1 to 16"),

@@ -19,10 +19,10 @@ from tiny_models import FAMILIES, save
 
 from speciarl import engines
 from speciarl.data import Sample
-from speciarl.engines import EngineGone, Sampling, ServerEngine, TransformersEngine, VLLMEngine, answered, draw, make_engine, predict
+from speciarl.engines import NEXT_ROUND, EngineGone, Sampling, ServerEngine, TransformersEngine, VLLMEngine, answered, draw, make_engine, predict
 from speciarl.fieldguide import plates
 from speciarl.policy import PACKAGED, load_policy
-from speciarl.recipes import load_prompt
+from speciarl.recipes import load_prompt, load_question
 from speciarl.rollout import batch_seed, encode, generate, read_predictions, rollout
 from speciarl.scale import UserError
 
@@ -252,6 +252,37 @@ def test_every_answer_goes_to_its_picture(policy_server, tmp_path, how):
     rows = predict(server(policy_server), asked, PROMPT, how=how, out=tmp_path / "p.jsonl")
     assert texts(rows) == told(asked, how) and rows == read_predictions(tmp_path / "p.jsonl")
     assert policy_server.calls == 12 and policy_server.most <= 4
+
+
+@pytest.mark.parametrize("how", [Sampling(), Sampling(2)])
+def test_in_rounds_each_answer_has_its_own_talk(policy_server, tmp_path, how):
+    "Every round repeats what was said before; the last answer is the one that counts."
+    asked, rounds = pictures(5), ["What is this?", "Is it small?", "So?"]
+    rows = predict(server(policy_server), asked, NEXT_ROUND.join(rounds), "talk", how, tmp_path / "p.jsonl", tag=None)
+    found = []
+    for sample in asked:
+        seeds = [0] * how.n if how.greedy else [batch_seed(how.seed, [replace(sample, id=f"{sample.id}#{i}")]) for i in range(how.n)]
+        for i, answer in enumerate(expected(sample.image, rounds[0], 0 if how.greedy else batch_seed(how.seed, [sample]), how.n)):
+            said = [rounds[0], answer]
+            for question in rounds[1:]:
+                said += [question, *expected(sample.image, " | ".join([*said, question]), seeds[i])]
+            found.append(said[-1])
+    assert texts(rows) == found and rows == read_predictions(tmp_path / "p.jsonl")
+
+
+def test_a_talk_that_breaks_off_is_one_error_and_is_begun_again(policy_server, tmp_path):
+    asked, talk = pictures(3), NEXT_ROUND.join(["What is this?", "So?"])
+    policy_server.script = ["", "", "", "none"]
+    rows = predict(server(policy_server, concurrency=1), asked, talk, out=tmp_path / "p.jsonl", tag=None)
+    assert ["error" in row for row in rows] == [True, False, False]
+    assert not any("error" in row for row in predict(server(policy_server), asked, talk, out=tmp_path / "p.jsonl", tag=None))
+
+
+def test_the_four_rounds_of_the_protocol(base, samples, tmp_path):
+    question = load_question("openworld/llamav_o1")
+    assert len(question.text.split(NEXT_ROUND)) == 4 and question.tag is None and question.max_tokens == 256
+    rows = predict(TransformersEngine(base), [*samples[:2], replace(samples[2], image=tmp_path / "none.png")], question.text, question.name, Sampling(max_tokens=8), tag=question.tag)
+    assert [bool(row.get("error")) for row in rows] == [False, False, True] and all(row["answer"] == row["text"].strip() for row in rows[:2])
 
 
 def test_a_server_that_gives_one_answer_whatever_it_is_asked(policy_server):

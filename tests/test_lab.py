@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,9 @@ import psutil
 import pytest
 from refusal import message
 
-from speciarl.lab import COMPUTE, GROUPS, METHODS, Job, Lab, Store
+from speciarl import lab as module
+from speciarl.lab import COMPUTE, LOGS, Job, Lab, Store, load_profile, seeds_of, title
+from speciarl.recipes import ASSETS, available
 from speciarl.scale import UserError
 
 # Artefacts
@@ -63,7 +66,7 @@ def test_a_failed_computation_leaves_nothing(tmp_path):
 
 
 def pretend(lab, job, folder):
-    needs = [(lab.make(need) / "made.txt").read_text() for need in job.needs()]
+    needs = [(lab.make(need) / "made.txt").read_text() for need in lab.needs(job)]
     (folder / "made.txt").write_text(f"{job} from {needs}")
 
 
@@ -89,37 +92,89 @@ def made(lab):
 
 
 def test_workers_and_order_do_not_matter(tmp_path, capsys):
-    domains = [domain for group in GROUPS.values() for domain in group]
     first, second = laboratory(tmp_path / "first"), laboratory(tmp_path / "second", workers=0)
-    jobs = first.jobs(METHODS, domains)
-    assert first.ensure(jobs) == second.ensure(jobs[::-1]) == 2 * 6 * 3 + 6 + 2 * 6 * 6  # predictions and verdicts of the base, policies, theirs
-    assert made(first) == made(second) and len(made(first)) == 2 * 6 * 3 + 6 + 2 * 6 * 6
+    jobs = first.jobs(first.names("main"), first.domains)
+    count = 2 * 6 * 3 + 8 + 2 * 8 * 6  # predictions and verdicts of the base, policies, theirs
+    assert first.ensure(jobs) == second.ensure(jobs[::-1]) == count
+    assert made(first) == made(second) and len(made(first)) == count
     assert first.ensure(jobs) == 0
-    assert "24 of 24 done" in capsys.readouterr().out
+    assert "34 of 34 done" in capsys.readouterr().out
 
 
 def test_methods_share_what_is_the_same(tmp_path):
     lab = laboratory(tmp_path)
-    assert lab.job("zero-shot", 0, "cars") == Job("verdicts", "base", 0, "cars", "general", 1)
-    assert lab.job("best of N", 0, "cars").n == lab.profile.best_of and lab.images(lab.job("best of N", 0, "cars")) == lab.profile.best_of_images
+    assert lab.job("zero-shot", 0, "cars") == Job("verdicts", "base", 0, "cars", "general", 1, lab.profile.test_images)
+    best = lab.job("best of N", 0, "cars")
+    assert (best.n, best.images) == (lab.profile.best_of, lab.profile.best_of_images) and best.policy == "base"
     assert lab.seeds("zero-shot") == [lab.profile.seeds[0]] and lab.seeds("SpeciaRL") == lab.profile.seeds
 
 
-def test_keys_follow_what_an_artefact_depends_on(tmp_path, monkeypatch):
-    def names(lab):
-        trained = lab.job("SpeciaRL", 0, "cars")
-        chain = [lab.job("SpeciaRL", 0), trained._replace(kind="predictions"), trained]
-        return [lab.store.path(job.kind, lab.key(job)).name for job in chain]
+def tiny(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("like: smoke\nablations: [scala1]\nfine_r1: {}\n" + text)
+    return path
 
+
+def test_one_training_for_methods_that_differ_in_the_question_only(tmp_path):
+    lab = Lab(tiny(tmp_path / "p.yaml", "methods: {asked otherwise: {recipe: speciarl, prompt: specific}, trained otherwise: {recipe: speciarl, changes: [kl=0.1]}}"), tmp_path, workers=0)
+    assert lab.job("asked otherwise", 1) == lab.job("SpeciaRL", 1) != lab.job("trained otherwise", 1)
+    assert lab.job("asked otherwise", 1, "cars").prompt == "specific" and lab.job("SpeciaRL", 1, "cars").prompt == "general"
+
+
+def test_a_start_comes_first_and_is_in_the_key(tmp_path):
+    lab = Lab(tiny(tmp_path / "p.yaml", "methods: {SFT then SpeciaRL: {recipe: speciarl, start: SFT}}"), tmp_path, workers=0, compute=dict.fromkeys(COMPUTE, pretend))
+    job = lab.job("SFT then SpeciaRL", 1)
+    assert lab.needs(job) == [Job("policy", "SFT", 1)] and lab.key(job)["needs"] == [lab.name(Job("policy", "SFT", 1))] and lab.key(job)["inputs"]["policy"] is None
+    assert lab.missing([lab.job("SFT then SpeciaRL", 1, "cars")])[:2] == [[[Job("policy", "SFT", 1)]], [[job]]]
+    assert lab.recipe("SFT").export == "merged" and lab.started_recipe(job).policy == str(lab.store.path("policy", lab.key(Job("policy", "SFT", 1))) / "policy")
+
+
+def test_siblings_are_those_of_training_and_test(tmp_path):
+    lab = laboratory(tmp_path)
+    assert lab.recipe("siblings 5").siblings == lab.job("siblings 5", 0, "cars").siblings == lab.job("zero-shot siblings 5", 0, "cars").siblings == 5
+    seen = lab.samples(lab.job("zero-shot siblings 5", 0, "cars"))
+    assert len(seen) == lab.profile.sizes["ablation"].images and {sample.id for sample in seen} == {f"cars-test-0-{i:05d}" for i in range(len(seen))}
+    assert [s.label for s in seen] != [s.label for s in lab.samples(lab.job("zero-shot", 0, "cars"))][: len(seen)]
+
+
+# Keys
+
+
+def names(lab, method="SpeciaRL"):
+    trained = lab.job(method, 0, "cars")
+    return [lab.name(job) for job in (lab.job(method, 0), trained._replace(kind="predictions"), trained)]
+
+
+def changed(tmp_path, monkeypatch, edited, method="SpeciaRL"):
+    "Which of policy, predictions and verdicts have another name after an edit of a module."
+    before, plain = names(laboratory(tmp_path), method), module.source_hash
+    monkeypatch.setattr(module, "source_hash", lambda modules: plain(modules) + (" edited" if edited in module.imported_modules(modules) else ""))
+    after = names(laboratory(tmp_path), method)
+    monkeypatch.undo()
+    return [a != b for a, b in zip(before, after)]
+
+
+def test_keys_follow_the_code_that_decides(tmp_path, monkeypatch):
+    assert changed(tmp_path, monkeypatch, "training") == [True, True, True]
+    assert changed(tmp_path, monkeypatch, "engines") == [False, True, True]
+    assert changed(tmp_path, monkeypatch, "tree_judge") == [True, True, True], "it pays while training"
+    for other in ("cli", "runs", "tapo"):
+        assert changed(tmp_path, monkeypatch, other) == [False, False, False], other
+
+
+def test_keys_follow_the_lock_and_the_judge(tmp_path):
     before = names(laboratory(tmp_path))
-    judged = laboratory(tmp_path)
-    judged._fixed["verdicts"] = {"code": "another judge"}
+    judged = Lab(tiny(tmp_path / "judged.yaml", "judge: {strict: false}"), tmp_path)
     assert [a == b for a, b in zip(before, names(judged))] == [True, True, False]
-    trained = laboratory(tmp_path)
-    trained._fixed["policy"] = {"code": "another trainer"}
-    assert [a == b for a, b in zip(before, names(trained))] == [False, False, False]
+    model = "judge: {kind: llm, model: judge, url: 'http://localhost:%d/v1', prompt: %s}"
+    asked = [names(Lab(tiny(tmp_path / "asked.yaml", model % told), tmp_path)) for told in ((1, "base_single"), (2, "base_single"), (1, "soft_single"))]
+    assert asked[0] == asked[1], "where the server is does not matter, nor whether it is there"
+    assert [a == b for a, b in zip(asked[0], asked[2])] == [True, True, False]
     (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
-    assert [a == b for a, b in zip(before, names(laboratory(tmp_path)))] == [False, False, False]
+    assert not set(before) & set(names(laboratory(tmp_path)))
+
+
+# Faults
 
 
 def test_errors_of_workers(tmp_path):
@@ -131,12 +186,136 @@ def test_errors_of_workers(tmp_path):
 
 
 def test_unknown_names(tmp_path):
-    assert message(Lab, "huge", tmp_path) == "unknown profile 'huge'; there are: laptop, paper, smoke"
-    assert message(laboratory(tmp_path).seeds, "magic") == f"unknown method 'magic'; there are: {', '.join(METHODS)}"
+    assert message(Lab, "huge", tmp_path) == "unknown profile 'huge': use one of laptop, paper, smoke, or the path of a YAML file"
+    lab = laboratory(tmp_path)
+    known = ", ".join(lab.methods)
+    assert message(lab.seeds, "magic") == message(lab.wanted, ["magic"]) == f"unknown method 'magic'; there are: {known}"
+    assert message(lab.names, "other") == "unknown group 'other'; there are: main, ablation, fine_r1"
+    assert message(lab.recipe, "zero-shot").startswith("unknown trained method 'zero-shot'; there are: SFT, ")
+    assert message(lab.job, "SFT", 0, "cub200") == "unknown data set 'cub200'; there are: birds, flowers, food, pets, cars, aircraft"
+
+
+def test_a_benchmark_without_its_folder(tmp_path):
+    (tmp_path / "p.yaml").write_text("like: paper\ndata_root: null\n")
+    lab = Lab(tmp_path / "p.yaml", tmp_path)
+    assert message(lab.samples, lab.job("zero-shot", 0, "cub200")) == (
+        "profile paper tests on cub200: say where the data sets lie, in a profile of your own (like: paper, data_root: FOLDER)")
+    assert message(Lab("paper", tmp_path).samples, lab.job("zero-shot", 0, "cub200")).startswith(f"{tmp_path}/data/cub200")
+
+
+# Profiles
+
+
+@pytest.mark.parametrize("name", available("profiles"))
+def test_packaged_profiles(tmp_path, name):
+    lab = Lab(name, tmp_path)
+    assert lab.profile.name == name and list(lab.groups) == ["birds", "fine-grained", "very fine-grained"]
+    assert {"zero-shot", "be specific", "best of N", "SFT", "SFT on own best answers", "RFT", "SpeciaRL"} <= set(lab.names("main"))
+    for method in lab.methods:
+        if lab.trained(method):
+            assert lab.recipe(method, 1).policy == lab.profile.policy and lab.recipe(method, 1).seed == 1
+        assert lab.jobs([method]), method
+
+
+def test_the_same_ablations_in_every_profile(tmp_path):
+    small, laptop, paper = (Lab(name, tmp_path).names("ablation") for name in ("smoke", "laptop", "paper"))
+    assert small == laptop and [name for name in small if "siblings" not in name] == paper
+    assert [seeds_of(load_profile("laptop"), name) for name in ("SpeciaRL", "speciarl", "zero-shot")] == [[0, 1, 2, 3, 4], [0, 1, 2], [0]]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("images: 7", "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, needs_cuda"),
+    ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),
+    ("best_of: many", "best_of: Input should be a valid integer, unable to parse string as an integer"),
+    ("methods: {a: {recipe: sft, step: 3}}", "method a: unknown key 'step'; it may have: recipe, policy, start, changes, siblings, prompt, seeds, best, group"),
+    ("methods: {a: {changes: [steps=3]}}", "method a: the file: start and changes need a recipe"),
+    ("methods: {a: {recipe: magic}}", "the file: method a: there is no recipe 'magic' in smoke, and no such file"),
+    ("methods: {a: {recipe: sft, start: zero-shot}}", "the file: method a: it starts from 'zero-shot', which trains no policy"),
+    ("methods: {a: {recipe: sft, start: SFT, seeds: [7]}}", "the file: method a: it has seeds that 'SFT', its start, has not"),
+    ("ablations: [scala1, SFT: {recipe: sft}]", "method 'SFT' is there twice; give one another name"),
+    ("ablations: scala1", "ablations: expected methods by name, or a list of recipes"),
+    ("data: {other: [birds]}", "the file: data: a data set is in two groups; name it once"),
+    ("sizes: {ablation: {data: [cub200]}}", "the file: sizes: ablation tests on ['cub200'], which is not in data"),
+    ("judge: {kind: llm}", "the file: judge: kind llm needs a model and its url"),
+    ("like: huge", "unknown profile 'huge'; there are: laptop, paper, smoke")])
+def test_profiles_that_are_wrong(tmp_path, text, expected):
+    path = tmp_path / "p.yaml"
+    path.write_text(text if text.startswith("like") else f"like: smoke\n{text}\n")
+    assert message(load_profile, path).removeprefix("p.yaml: ").removeprefix("methods: " if "twice" in text else "") == expected
+
+
+# Real answers, and the same ones published
+
+
+def trained(lab, job, folder):
+    "In place of hours: the base policy, and one line of a log."
+    shutil.copytree(ASSETS / "fieldguide_base", folder / "policy")
+    (folder / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    root = tmp_path_factory.mktemp("lab")
+    profile = tiny(root / "p.yaml", "seeds: [0]\ntest_images: 5\nbest_of: 4\nbest_of_images: 3\nmax_tokens: 12")
+    lab = Lab(profile, root, workers=0, compute={**COMPUTE, "policy": trained})
+    return root, profile, lab, lab.export_predictions(root / "published", ["zero-shot", "best of N", "SFT"])
+
+
+def test_what_is_read(answered):
+    root, profile, lab, files = answered
+    assert lab.codes("best of N", 0, ["cars", "pets"]).shape == (6, 4) and lab.categories("SFT", lab.domains).shape == (1, 30)
+    assert (lab.codes("SFT", 0, ["cars"]) == lab.codes("zero-shot", 0, ["cars"])).all(), "it is the base policy"
+    rows, judged = lab.rows("zero-shot", 0, "cars"), lab.judged("zero-shot", 0, "cars")
+    assert [row["sample_id"] for row in rows] == [name for _, name in judged.keys] == [f"cars-test-0-{i:05d}" for i in range(5)]
+    assert lab.log("SFT") == [{"step": 1, "loss": 0.5, "seed": 0}]
+    assert lab.policy("zero-shot") == ASSETS / "fieldguide_base" and (lab.policy("SFT") / "model.safetensors").is_file()
+    assert {path.name for path in lab.run("SFT", 0, "cars").iterdir()} == {"card.json", "predictions.parquet", "record.json", "verdicts.csv", "verdicts.jsonl"}
+
+
+def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
+    root, profile, lab, files = answered
+    assert [path.name for path in files] == ["SFT_general_n1_5-images_seed-0.parquet", "base_general_n1_5-images_seed-0.parquet", "base_general_n4_3-images_seed-0.parquet", LOGS]
+    (tmp_path / ".speciarl").mkdir()
+    (tmp_path / ".speciarl/published").symlink_to(root / "published")
+    reader = Lab(profile, tmp_path, workers=0, compute={**COMPUTE, "policy": refuse})
+    wanted = reader.wanted(["zero-shot", "best of N", "SFT"])
+    reader.ensure(wanted)
+    assert [reader.name(job) for job in wanted] == [lab.name(job) for job in wanted], "the records are the same"
+    for job in wanted[1:]:
+        if job.kind == "verdicts":
+            assert (reader.get(job) / "verdicts.csv").read_bytes() == (lab.get(job) / "verdicts.csv").read_bytes()
+    assert reader.log("SFT") == lab.log("SFT") and not list(reader.store.folder.glob("policy-*"))
+    assert message(reader.policy, "SFT") == f"no policy SFT seed 0 in {tmp_path}/.speciarl/published: answers and training logs are published, policies are not; work without the published predictions"
+    missing = reader.job("be specific", 0, "cars")
+    assert message(reader.get, missing) == f"no {title(missing._replace(kind='predictions'))} in {tmp_path}/.speciarl/published; publish it there, or work without the published predictions"
+    assert [path.read_bytes() for path in reader.export_predictions(tmp_path / "again", ["zero-shot", "best of N", "SFT"])] == [path.read_bytes() for path in files], "what was published can be published again"
+
+
+def test_folders_that_hold_something_else(answered, tmp_path):
+    root, profile, lab, files = answered
+    (tmp_path / "notes.txt").write_text("mine")
+    assert message(lab.export_predictions, tmp_path, ["zero-shot"]) == f"{tmp_path} holds other files (notes.txt); give an empty folder"
+    (tmp_path / ".speciarl/published").mkdir(parents=True)
+    assert message(Lab, profile, tmp_path) == f"{tmp_path}/.speciarl/published: no published predictions in it; give the folder that export_predictions wrote"
+
+
+def test_published_answers_about_other_images(answered, tmp_path):
+    root, profile, lab, files = answered
+    (tmp_path / ".speciarl").mkdir()
+    (tmp_path / ".speciarl/published").symlink_to(root / "published")
+    reader = Lab(profile, tmp_path, workers=0)
+    reader.samples = lambda job: lab.samples(job._replace(siblings=5))
+    assert "these are predictions of another data set or split" in message(reader.get, reader.job("zero-shot", 0, "cars"))
+
+
+# Kills
+
+
+LINGERED = Job("predictions", "base", 0, "cars", "general", 1, 10)
 
 
 def run_lingering(root):
-    laboratory(Path(root), predictions=linger).ensure([Job("predictions", "base", 0, "cars", "general", 1)])
+    laboratory(Path(root), predictions=linger).ensure([LINGERED])
 
 
 def alive(pid: int) -> bool:
@@ -161,4 +340,4 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     os.kill(parent.pid, signal.SIGKILL)
     parent.join()
     wait_for(lambda: not alive(int(pid.read_text())))
-    assert laboratory(tmp_path).ensure([Job("predictions", "base", 0, "cars", "general", 1)]) == 1, "the lock is free again"
+    assert laboratory(tmp_path).ensure([LINGERED]) == 1, "the lock is free again"

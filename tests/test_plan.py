@@ -48,7 +48,7 @@ def test_the_published_batch_on_any_number_of_gpus(world, batch, tmp_path):
 def test_every_paper_recipe_can_be_cut_for_a_node(name, world):
     "On 8 GPUs 5 or 15 rollouts a prompt need another micro-batch than the released one, which was for 4."
     recipe = load_recipe(name, ["micro_batch=16"] if world == 8 else [])
-    batch, each = batch_sizes(recipe, world), recipe.rollouts if recipe.method == "grpo" else 1
+    batch, each = batch_sizes(recipe, world), recipe.rollouts if recipe.samples else 1
     assert batch.world * batch.micro * batch.accumulation == recipe.prompts_per_step * each and recipe.generation % world == 0
 
 

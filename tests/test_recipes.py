@@ -8,7 +8,8 @@ import yaml
 from speciarl.recipes import ASSETS, available, load_prompt, load_recipe
 from speciarl.scale import UserError, extract_answer
 
-PAPER = [name.removeprefix("paper/") for name in available("recipes") if name.startswith("paper/")]
+PAPER = [name.removeprefix("paper/") for name in available("recipes") if name.startswith("paper/") and not name.startswith("paper/fine_r1")]
+FINE_R1 = {"fine_r1_3b": "tapo", "fine_r1_7b": "tapo", "fine_r1_cot_3b": "cot", "fine_r1_cot_7b": "cot"}  # published run -> its small twins
 
 
 @pytest.mark.parametrize("name", available("recipes"))
@@ -27,7 +28,16 @@ def test_every_published_run_has_its_small_twins(name, size):
     assert twin.rollouts == (10 if name == "domain_birds" else published.rollouts), "the bird run differs from its siblings in the release; its twin is one of them"
 
 
-# The released configurations (releases.md 3.1 and 3.2): the main run, and what each other says differently. The number is of generations, counted as verl counts them.
+@pytest.mark.parametrize("size", ["smoke", "laptop"])
+@pytest.mark.parametrize("name", FINE_R1)
+def test_the_twins_of_fine_r1_differ_in_sizes_only(name, size):
+    published, twin = load_recipe(f"paper/{name}"), load_recipe(f"{size}/{FINE_R1[name]}")
+    same = ("method", "classes", "rule", "kl", "loss", "scale_rewards", "clip_low", "clip_high", "dual_clip", "temperature", "top_p", "positives", "negatives", "inter_weight", "entropy_weight",
+            "negative_entropy_weight", "accuracy_band", "train_vision", "schedule", "warmup_steps", "lora_rank")
+    assert {key: getattr(twin, key) for key in same} == {key: getattr(published, key) for key in same}
+
+
+# The released configurations: the main run, and what each other says differently. The number is of generations, counted as verl counts them.
 MAIN = dict(method="grpo", policy="Qwen/Qwen2.5-VL-7B-Instruct", dtype="bfloat16", data={"cub200": 3000}, subset_seed=42, prompt="general", seed=1, rule="dynamic", anchor_rank=1, noise=0.0,
             think=False, overlong=0, rollouts=10, temperature=1.0, top_p=1.0, max_tokens=2048, max_prompt=2048, engine="vllm", steps=None, epochs=15, rounds=1, prompts_per_generation=256,
             prompts_per_step=128, micro_batch=32, learning_rate=3e-5, weight_decay=0.01, max_grad_norm=1.0, kl=0.01, loss="bnpo", scale_rewards="group", clip_low=0.2, clip_high=0.2, dual_clip=3.0,
@@ -130,9 +140,9 @@ def write(tmp_path: Path, **changes) -> Path:
     ({"top_p": 1.5}, "mine.yaml: top_p: Input should be less than or equal to 1"),
     ({"engine": "sglang"}, "mine.yaml: engine: Input should be 'transformers', 'vllm' or 'vllm-server'"),
     ({"dual_clip": 1.0}, "mine.yaml: dual_clip: Input should be greater than 1"),
-    ({"method": "sft"}, "mine.yaml: the file: methods grpo and tapo need a rule (reward3, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one"),
-    ({"rule": None}, "mine.yaml: the file: methods grpo and tapo need a rule (reward3, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one"),
-    ({"rule": "best"}, "mine.yaml: the file: unknown rule 'best'; use one of reward3, scala1, scala2, scala3, dynamic, dynamic-single"),
+    ({"method": "sft"}, "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one"),
+    ({"rule": None}, "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one"),
+    ({"rule": "best"}, "mine.yaml: the file: unknown rule 'best'; use one of reward3, accuracy, scala1, scala2, scala3, dynamic, dynamic-single"),
     ({"anchor_rank": 2, "rule": "scala1"}, "mine.yaml: the file: anchor_rank goes with rule dynamic only"),
     ({"anchor_rank": 11}, "mine.yaml: the file: anchor_rank 11 needs at least as many rollouts"),
     ({"epochs": 3}, "mine.yaml: the file: give steps or epochs, one of them"),

@@ -1,256 +1,250 @@
 """The reproduction engine on miniature projects: what it refuses, what it keeps, and what it does again after a kill."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
+import miniature
 import nbformat
 import pytest
+import soak
+from miniature import PARAMETERS, WRITE, notebook
 from refusal import message
 
 from speciarl import reproduce as engine
-from speciarl.reproduce import check_cells, make_plan, read_manifest, reproduce, run_notebook
+from speciarl.lab import load_profile
+from speciarl.manifest import read_manifest
+from speciarl.reproduce import make_plan, reproduce
+from speciarl.running import check_cells, check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
-PARAMETERS = 'profile = "smoke"'
 
 
-def notebook(path: Path, *sources: str, tags=(("parameters",),), kernelspec: bool = True) -> Path:
-    cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    for cell, names in zip(cells, tags):
-        cell.metadata["tags"] = list(names)
-    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}} if kernelspec else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
-    return path
-
-
-# One notebook: papermill's five habits
-
-
-@pytest.mark.parametrize(("tags", "found"), [((), 0), ((["parameters"], ["parameters"]), 2)])
-def test_parameters_cell_is_required(tmp_path, tags, found):
-    source = notebook(tmp_path / "a.ipynb", PARAMETERS, "1", tags=tags)
-    assert message(run_notebook, source, tmp_path / "out.ipynb", {"profile": "laptop"}) == (
-        f"a.ipynb has {found} cells tagged `parameters`; give exactly one cell that tag")
-
-
-def test_the_cleaner_keeps_the_tag():
-    from configparser import ConfigParser
-
-    from nbdev.clean import clean_nb
-
-    settings = ConfigParser()
-    settings.read(ROOT / "settings.ini")
-    keys = settings["DEFAULT"]["allowed_cell_metadata_keys"].split()
-    cell = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"], "scrolled": True})
-    nb = nbformat.v4.new_notebook(cells=[cell])
-    clean_nb(nb, allowed_cell_metadata_keys=keys)
-    assert nb.cells[0].metadata == {"tags": ["parameters"]}
-
-
-def test_injected_parameters_come_after_the_defaults(tmp_path):
-    source = notebook(tmp_path / "a.ipynb", "1", PARAMETERS, "print(profile)", tags=([], ["parameters"]))
-    cells = nbformat.read(run_notebook(source, tmp_path / "out.ipynb", {"profile": "laptop"}), 4).cells
-    tags = [cell.metadata.get("tags", []) for cell in cells]
-    assert tags.index(["injected-parameters"]) == tags.index(["parameters"]) + 1
-    assert cells[-1].outputs[0].text == "laptop\n"
-
-
-@pytest.mark.parametrize(("source", "tags", "mark"), [
-    ("#| eval: false\nlaunch()", [], "#| eval: false"), ("# | eval:false\nlaunch()", [], "#| eval: false"),
-    ("from nbdev import nbdev_export; nbdev_export()", [], "nbdev_export"), ("1", ["skip-execution"], "skip-execution"), ("1", ["injected-parameters"], "injected-parameters")])
-def test_cells_the_runners_treat_differently_are_refused(tmp_path, source, tags, mark):
-    path = notebook(tmp_path / "a.ipynb", PARAMETERS, source, tags=(["parameters"], tags))
-    assert message(check_cells, path) == f"code cell 2 of a.ipynb is marked `{mark}`, which papermill does not obey; remove the mark or the cell"
-
-
-def test_unknown_and_mistyped_parameters(tmp_path):
-    source, out = notebook(tmp_path / "a.ipynb", PARAMETERS + "\nplates = 3"), tmp_path / "out.ipynb"
-    assert message(run_notebook, source, out, {"prifile": "laptop"}) == "unknown parameter 'prifile' of a.ipynb; it has: profile, plates"
-    assert message(run_notebook, source, out, {"plates": "3"}) == "parameter 'plates' of a.ipynb must be int, not str"
-    assert message(run_notebook, source, out, {"plates": True}) == "parameter 'plates' of a.ipynb must be int, not bool"
-    assert not out.exists()
-
-
-def test_runs_without_kernelspec_in_an_odd_folder(tmp_path):
-    source = notebook(tmp_path / "a {b} ü" / "a.ipynb", PARAMETERS, "import os; print(os.path.basename(os.getcwd()))", kernelspec=False)
-    cells = nbformat.read(run_notebook(source, tmp_path / "o {x}" / "out.ipynb"), 4).cells
-    assert cells[-1].outputs[0].text == "a {b} ü\n"
-
-
-def failing(tmp_path, cell, **kwargs):
-    source, out = notebook(tmp_path / "a.ipynb", PARAMETERS, cell, "print('never')"), tmp_path / "runs" / "a.ipynb"
-    text = message(run_notebook, source, out, **kwargs)
-    assert not out.exists() and [path.name for path in out.parent.iterdir()] == ["a.failed.ipynb"]
-    look = f"; look at it with: jupyter lab '{out.parent / 'a.failed.ipynb'}'"
-    assert text.endswith(look)
-    return text.removesuffix(look)
-
-
-def test_a_cell_that_raises(tmp_path):
-    assert failing(tmp_path, "def f():\n    return 1 / 0\nf()") == "a.ipynb stopped in cell [2], line 3 (`f()`): ZeroDivisionError: division by zero"
-
-
-def test_a_cell_that_kills_the_kernel(tmp_path):
-    assert failing(tmp_path, "import os\nos._exit(3)") == "the kernel of a.ipynb died in cell [2] (out of memory, or a crash in a library)"
-
-
-def test_a_cell_that_leaves_quietly(tmp_path):
-    assert failing(tmp_path, "import sys\nsys.exit()") == "a.ipynb ended early in cell [2] without an error (an exit in the cell?)"
-
-
-def test_a_cell_that_never_ends(tmp_path):
-    assert failing(tmp_path, "import time\ntime.sleep(60)", timeout=1) == "cell [2] of a.ipynb ran longer than 1 s"
-
-
-def test_a_good_run_removes_the_failed_copy(tmp_path):
-    failing(tmp_path, "1 / 0")
-    run_notebook(notebook(tmp_path / "a.ipynb", PARAMETERS, "1"), tmp_path / "runs" / "a.ipynb")
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a.ipynb"]
-
-
-def test_files_that_are_no_notebooks(tmp_path):
-    (tmp_path / "a.ipynb").write_text("not json")
-    assert message(check_cells, tmp_path / "a.ipynb").startswith(f"{tmp_path / 'a.ipynb'} is not a notebook: ")
-    assert message(check_cells, tmp_path / "b.ipynb") == f"cannot read notebook {tmp_path / 'b.ipynb'}: No such file or directory"
-
-
-# A miniature project
-
-WRITE = """import json, pathlib
-folder = pathlib.Path("../../paper/tables") / profile
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "{stem}.values.json").write_text(json.dumps({values}))"""
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "A miniature project that was run once, in a folder with an odd name, and what that printed; tests get copies."
+    root, text = miniature.project(tmp_path_factory.mktemp("engine") / "a {project} ü"), StringIO()
+    with redirect_stdout(text):
+        reproduce("smoke", root=root, workers=1)
+    return root, text.getvalue()
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "package_hash", lambda: "fixed")
-    root = tmp_path / "a project"
-    notebook(root / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="count", values={"plates": 48}))
-    notebook(root / "nbs/paper/2_share.ipynb", PARAMETERS, WRITE.format(stem="share", values={"value": -0.5}))
-    (root / "paper").mkdir()
-    (root / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count]}\n  2_share: {values: [share]}\n")
-    (root / "paper/paper.md").write_text("# Mini\n\n{{count.plates}} plates, {{share.value:.1f}}, profile {{profile}}.\n")
-    return root
+def project(tmp_path):
+    return miniature.project(tmp_path / "a project")
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    return Path(shutil.copytree(finished[0], tmp_path / "a project", symlinks=True))
 
 
 def reasons(root, **kwargs):
-    return [step.reason for step in make_plan("smoke", root=root, **kwargs)]
+    return [step.reason for step in make_plan("smoke", root=root, **kwargs).steps]
 
 
-def test_reproduce_and_again(project, capsys):
-    reproduce("smoke", root=project)
-    plain = capsys.readouterr().out.splitlines()
-    assert [re.sub(r"\d+ s$", "N s", line) for line in plain] == [
-        "[1/3] 1_count: running", "[1/3] 1_count: done in N s", "[2/3] 2_share: running", "[2/3] 2_share: done in N s", "[3/3] paper: running", "[3/3] paper: done in N s"]
-    built = (project / "paper/build/smoke/paper.md").read_text()
-    assert "48 plates, −0.5, profile smoke." in built
-    assert (project / "paper/build/smoke/paper.pdf").read_bytes().startswith(b"%PDF") and not (project / "paper/paper.pdf").exists()
-    assert sorted(path.name for path in (project / ".speciarl/executed/smoke").iterdir()) == ["1_count.ipynb", "2_share.ipynb"]
-    reproduce("smoke", root=project)
-    assert capsys.readouterr().out.splitlines() == [f"[{n}/3] {name}: kept, nothing changed" for n, name in enumerate(("1_count", "2_share", "paper"), 1)]
+def lines(text):
+    return [re.sub(r"\d+ s$", "N s", line) for line in text.splitlines()]
 
 
-def test_only_what_changed_is_run(project):
-    assert reasons(project) == ["not run yet", "not run yet", "its notebooks run"]
-    reproduce("smoke", root=project)
-    assert reasons(project) == [None] * 3 and reasons(project, force=True) == ["forced", "forced", "its notebooks run"]
-    notebook(project / "nbs/paper/2_share.ipynb", PARAMETERS, WRITE.format(stem="share", values={"value": 0.25}))
-    assert reasons(project) == [None, "changed: notebook", "its notebooks run"]
-    first = (project / ".speciarl/executed/smoke/1_count.ipynb").stat().st_mtime_ns
-    reproduce("smoke", root=project)
-    assert (project / ".speciarl/executed/smoke/1_count.ipynb").stat().st_mtime_ns == first and reasons(project) == [None] * 3
-    (project / "paper/tables/smoke/count.values.json").write_text('{"plates": 49}')
-    assert reasons(project)[:2] == ["edited: paper/tables/smoke/count.values.json", None]
-    (project / "paper/tables/smoke/count.values.json").unlink()
-    assert reasons(project)[:2] == ["missing: paper/tables/smoke/count.values.json", None]
-    reproduce("smoke", root=project)
-    (project / "paper/paper.md").write_text("# Mini\n\nOther words.\n")
-    assert reasons(project) == [None, None, "changed: inputs"]
-    (project / "constraints.txt").write_text("torch==2.13.0\n")
-    assert reasons(project) == ["changed: lock", "changed: lock", "its notebooks run"]
+def plain(capsys):
+    return lines(capsys.readouterr().out)
 
 
-def test_saved_outputs_are_not_source(project):
-    reproduce("smoke", root=project)
-    path = project / "nbs/paper/1_count.ipynb"
-    shutil.copy(project / ".speciarl/executed/smoke/1_count.ipynb", path)
+def test_reproduce_and_again(finished, done, capsys):
+    assert lines(finished[1]) == ["[1/3] 1_count: running", "[1/3] 1_count: done in N s", "[2/3] 2_share: running", "[2/3] 2_share: done in N s", "[3/3] paper: running", "[3/3] paper: done in N s"]
+    assert "48 plates, −0.5, profile smoke." in (done / "paper/build/smoke/paper.md").read_text()
+    assert (done / "paper/build/smoke/paper.pdf").read_bytes().startswith(b"%PDF") and not (done / "paper/paper.pdf").exists()
+    assert sorted(path.name for path in (done / ".speciarl/executed/smoke").iterdir()) == ["1_count.ipynb", "2_share.ipynb"]
+    assert not any((done / ".speciarl/views/smoke").iterdir())
+    reproduce("smoke", root=done)
+    assert plain(capsys) == [f"{name}: kept, nothing changed" for name in ("1_count", "2_share", "paper")]
+
+
+def test_executed_notebooks_are_kept_with_a_note(done):
+    kept = done / "paper/notebooks/smoke"
+    assert sorted(path.name for path in kept.iterdir()) == ["1_count.html", "1_count.made.json", "2_share.html", "2_share.made.json", "paper.made.json"]
+    assert "count.values.json" in (kept / "1_count.html").read_text()
+    note = engine.read_json(kept / "1_count.made.json")
+    assert set(note) == {"commit", "dirty", "python", "versions", "machine", "seconds", "largest process in MB", "time"} and note["commit"] is None
+
+
+def test_only_what_changed_is_run(done):
+    assert reasons(done) == [None] * 3 and reasons(done, force=True) == ["forced", "forced", "its notebooks run"]
+    notebook(done / "nbs/paper/2_share.ipynb", PARAMETERS, WRITE.format(stem="share", values={"value": 0.25}))
+    assert reasons(done) == [None, "changed: source", "its notebooks run"]
+    record = (done / ".speciarl/records/smoke/1_count.json").read_bytes()
+    reproduce("smoke", root=done)
+    assert (done / ".speciarl/records/smoke/1_count.json").read_bytes() == record and reasons(done) == [None] * 3
+    (done / "paper/tables/smoke/count.values.json").write_text('{"plates": 49}')
+    assert reasons(done)[:2] == ["edited: paper/tables/smoke/count.values.json", None]
+    (done / "paper/tables/smoke/count.values.json").unlink()
+    assert reasons(done)[:2] == ["missing: paper/tables/smoke/count.values.json", None]
+
+
+def test_what_a_notebook_depends_on(done):
+    (done / "paper/paper.md").write_text("# Mini\n\nOther words.\n")
+    assert reasons(done) == [None, None, "changed: inputs"]
+    notebook(done / "nbs/paper/2_share.ipynb", PARAMETERS, "from speciarl.scale import Category", WRITE.format(stem="share", values={"value": 1}))
+    assert reasons(done)[:2] == [None, "changed: source"]
+    (done / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count], inputs: [paper/judges]}\n  2_share: {values: [share]}\n")
+    assert reasons(done)[0] == "changed: inputs"
+    (done / "constraints.txt").write_text("torch==2.13.0\n")
+    assert reasons(done) == ["changed: lock", "changed: source", "its notebooks run"]
+
+
+def test_artefacts_count_by_their_keys(done, monkeypatch):
+    (done / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count], needs: [zero-shot]}\n  2_share: {values: [share]}\n")
+    plan = make_plan("smoke", root=done)
+    assert [step.reason for step in plan.steps] == ["changed: artefacts", None, "its notebooks run"]
+    assert set(plan.missing) == {"predictions", "verdicts"} and plan.seconds is None
+    (done / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count], needs: [magic]}\n  2_share: {values: [share]}\n")
+    assert message(make_plan, "smoke", root=done).startswith("unknown method 'magic'; there are: ")
+
+
+def test_saved_outputs_and_times_are_not_source(done):
+    """A notebook with saved outputs, copied files, and a clock that jumped to 1999 and 2040: nothing is keyed by time."""
+    path = done / "nbs/paper/1_count.ipynb"
+    shutil.copy(done / ".speciarl/executed/smoke/1_count.ipynb", path)
     nb = nbformat.read(path, 4)
     nb.cells = [cell for cell in nb.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     nbformat.write(nb, path)
+    for number, path in enumerate(sorted(done.rglob("*.*"))):
+        os.utime(path, ns=((915_148_800 + number % 2 * 1_300_000_000) * 10**9,) * 2)
+    assert reasons(done) == [None, None, None]
+
+
+def test_a_clock_that_jumps_while_it_runs(project, monkeypatch, capsys):
+    now = [2e9]
+    monkeypatch.setattr(time, "time", lambda: now.__setitem__(0, now[0] - 3600) or now[0])
+    reproduce("smoke", "1_count", root=project)
+    assert plain(capsys)[-1] == "[1/1] 1_count: done in N s" and 0 <= engine.read_json(project / ".speciarl/records/smoke/1_count.json")["seconds"] < 600
     assert reasons(project)[0] is None
 
 
 def test_plan_runs_nothing(project, capsys):
-    steps = reproduce("smoke", root=project, plan=True)
-    assert [step.name for step in steps] == ["1_count", "2_share", "paper"] and not (project / ".speciarl").exists()
+    plan = reproduce("smoke", root=project, plan=True)
+    assert [step.name for step in plan.steps] == ["1_count", "2_share", "paper"] and not (project / ".speciarl").exists()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("profile smoke: ") and lines[1] == "1_count            run, not run yet"
 
 
-def test_only_one_notebook(project, capsys):
-    reproduce("smoke", only="2_share", root=project)
-    assert reasons(project) == ["not run yet", None, "its notebooks run"]
-    assert "1_count" not in capsys.readouterr().out
+def test_only_one_notebook(done, capsys):
+    notebook(done / "nbs/paper/1_count.ipynb", PARAMETERS, "1 / 0")
+    reproduce("smoke", only="2_share", force=True, root=done)
+    assert plain(capsys) == ["[1/1] 2_share: running", "[1/1] 2_share: done in N s"] and reasons(done) == ["changed: source", None, "its notebooks run"]
+
+
+def test_results_can_go_elsewhere_and_the_source_is_not_touched(done, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    out = tmp_path / "fremdes Ziel {ü}"
+    reproduce("smoke", root=done, out=out)
+    assert before == {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    for name in ("paper/tables/smoke/count.values.json", "paper/build/smoke/paper.pdf"):
+        assert (out / name).read_bytes() == (done / name).read_bytes()
+    capsys.readouterr()
+    reproduce("smoke", root=done, out=out)
+    assert plain(capsys) == [f"{name}: kept, nothing changed" for name in ("1_count", "2_share", "paper")]
+
+
+def test_a_notebook_that_reads_another_comes_after_it(project):
+    read = 'import json\nfound = json.load(open(f"../../paper/tables/{profile}/count.values.json"))'
+    notebook(project / "nbs/paper/0_sum.ipynb", PARAMETERS, read, WRITE.format(stem="sum", values="found"))
+    with open(project / "paper/manifest.yaml", "a") as file:
+        file.write("  0_sum: {values: [sum], inputs: ['paper/tables/{profile}/count.values.json']}\n")
+    reproduce("smoke", root=project)
+    assert engine.read_json(project / "paper/tables/smoke/sum.values.json") == {"plates": 48}
+    notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="count", values={"plates": 50}))
+    assert reasons(project) == ["changed: source", None, "1_count runs", "its notebooks run"]
 
 
 def test_unknown_profile_and_notebook(project, tmp_path):
-    assert message(reproduce, "huge", root=project) == "unknown profile 'huge'; there are: laptop, paper, smoke"
+    assert message(reproduce, "huge", root=project).startswith("unknown profile 'huge'")
     assert message(reproduce, "smoke", only="9_none", root=project) == "unknown notebook '9_none'; there are: 1_count, 2_share, paper"
     assert message(reproduce, "smoke", root=tmp_path / "elsewhere") == (
         f"{tmp_path}/elsewhere holds no paper notebooks; get them with: git clone https://github.com/speciarl/speciarl && cd speciarl && make reproduce")
+    assert message(reproduce, "smoke", root=project, published=tmp_path / "nowhere") == (
+        f"{tmp_path / 'nowhere'} holds no published predictions (*.parquet); --from-predictions takes the folder that was exported")
 
 
-def test_manifest_and_notebooks_must_agree(project):
-    notebook(project / "nbs/paper/3_more.ipynb", PARAMETERS)
-    assert message(read_manifest, project) == "3_more.ipynb is in nbs/paper but not in paper/manifest.yaml; mend the list"
-    (project / "nbs/paper/3_more.ipynb").unlink()
-    (project / "nbs/paper/1_count.ipynb").unlink()
-    assert message(read_manifest, project) == "1_count.ipynb is in paper/manifest.yaml but not in nbs/paper; mend the list"
-    (project / "paper/manifest.yaml").write_text("- 1_count\n")
-    assert message(read_manifest, project).startswith(f"{project / 'paper/manifest.yaml'} is not a manifest: ")
+@pytest.mark.parametrize(("edit", "fault"), [
+    ("sedes: [0]", "unknown key 'sedes'"), ("best_of: many", "best_of: Input should be a valid integer"), ("seeds: []", "seeds: List should have at least 1 item"), ("minutes: [", "")])
+def test_profiles_with_faults(project, tmp_path, edit, fault):
+    text = (ROOT / "speciarl/assets/profiles/smoke.yaml").read_text()
+    key = edit.split(":")[0]
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.sub(rf"^{key}:.*\n", "", text, flags=re.MULTILINE) + f"{edit}\n")
+    said = message(reproduce, str(path), root=project)
+    assert said.startswith("mine.yaml: ") and fault in said and not (project / ".speciarl").exists()
 
 
-def test_outputs_must_be_those_listed(project):
-    notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="total", values={}))
-    assert message(reproduce, "smoke", root=project) == (
-        "1_count.ipynb did not write paper/tables/smoke/count.values.json, which paper/manifest.yaml lists for it")
-    notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="count", values={}), WRITE.format(stem="extra", values={}))
-    assert message(reproduce, "smoke", root=project) == (
-        "1_count.ipynb wrote paper/tables/smoke/extra.values.json, which paper/manifest.yaml does not list for it")
-    assert reasons(project)[0] == "not run yet"
+def test_outputs_must_be_those_listed(done):
+    kept = (done / "paper/tables/smoke/count.values.json").read_bytes()
+    notebook(done / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="total", values={}))
+    assert message(reproduce, "smoke", root=done) == "1_count.ipynb did not write paper/tables/smoke/count.values.json, which paper/manifest.yaml lists for it"
+    for wrote, cell in (("paper/tables/smoke/extra.values.json", WRITE.format(stem="extra", values={})), ("nbs/paper/notes.txt", "open('notes.txt', 'w').write('x')")):
+        notebook(done / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="count", values={}), cell)
+        assert message(reproduce, "smoke", root=done) == f"1_count.ipynb wrote {wrote}, which paper/manifest.yaml does not list for it"
+    assert reasons(done)[0] == "changed: source" and (done / "paper/tables/smoke/count.values.json").read_bytes() == kept, "all or none"
+    assert not (done / "paper/tables/smoke/extra.values.json").exists() and not (done / "nbs/paper/notes.txt").exists()
 
 
 def test_a_failure_keeps_what_was_finished(project, capsys):
-    notebook(project / "nbs/paper/2_share.ipynb", PARAMETERS, "1 / 0")
-    assert message(reproduce, "smoke", root=project).startswith("2_share.ipynb stopped in cell [3], line 1 (`1 / 0`): ZeroDivisionError")
-    assert "[2/3] 2_share: failed" in capsys.readouterr().out
-    assert reasons(project) == [None, "not run yet", "its notebooks run"]
+    notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, "1 / 0")
+    failed = project / ".speciarl/executed/smoke/1_count.failed.ipynb"
+    assert message(reproduce, "smoke", root=project) == f"1_count.ipynb stopped in cell [3], line 1 (`1 / 0`): ZeroDivisionError: division by zero; look at it with: jupyter lab '{failed}'"
+    assert failed.exists() and {"[1/3] 1_count: failed", "[2/3] 2_share: done in N s"} <= set(plain(capsys))
+    assert reasons(project) == ["not run yet", None, "its notebooks run"] and not (project / "paper/build/smoke/paper.pdf").exists()
 
 
-def test_a_missing_number_stops_the_paper(project):
-    (project / "paper/paper.md").write_text("# Mini\n\n{{count.plate}}\n")
-    assert message(reproduce, "smoke", root=project) == "line 3 of the paper asks for {{count.plate}}, which no notebook has written; near: count.plates"
-    assert not (project / "paper/build/smoke/paper.pdf").exists()
+def test_a_notebook_that_never_ends(project):
+    notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, "import time\ntime.sleep(60)")
+    said = message(reproduce, "smoke", "1_count", root=project, timeout=0.05)
+    assert re.match(r"1_count\.ipynb did not end within 3 s and was stopped in cell \[\d\]; look at it with: jupyter lab '", said)
+
+
+def test_a_full_disk(project, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_move", full)
+        assert message(reproduce, "smoke", "1_count", root=project) == f"cannot keep what 1_count wrote in {project}: No space left on device; what was finished before is kept"
+    assert reasons(project)[0] == "not run yet"
+
+
+def test_stale_outputs_are_removed_and_that_is_said(done, capsys):
+    (done / "nbs/paper/2_share.ipynb").unlink()
+    (done / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count]}\n")
+    (done / "paper/paper.md").write_text("# Mini\n\n{{count.plates}} plates.\n")
+    reproduce("smoke", root=done)
+    assert plain(capsys) == ["removed paper/tables/smoke/share.values.json: no notebook in paper/manifest.yaml makes it", "1_count: kept, nothing changed", "[1/1] paper: running", "[1/1] paper: done in N s"]
+    assert sorted(path.name for path in (done / "paper/notebooks/smoke").iterdir()) == ["1_count.html", "1_count.made.json", "paper.made.json"]
+
+
+def test_a_missing_number_stops_the_paper(done):
+    pdf = (done / "paper/build/smoke/paper.pdf").read_bytes()
+    (done / "paper/paper.md").write_text("# Mini\n\n{{count.plate}}\n")
+    assert message(reproduce, "smoke", root=done) == "line 3 of the paper asks for {{count.plate}}, which no notebook has written; near: count.plates"
+    assert (done / "paper/build/smoke/paper.pdf").read_bytes() == pdf
 
 
 def test_folders_that_cannot_be_written(project, monkeypatch):
     (project / "figures").write_text("a file")
-    assert message(reproduce, "smoke", root=project) == f"cannot write to {project}/figures/smoke: Not a directory; make it writable, or work in a copy of the checkout"
+    assert message(reproduce, "smoke", root=project) == f"cannot write to {project}/figures/smoke: Not a directory; make it writable, or let results go elsewhere with --out DIR"
     (project / "figures").unlink()
 
     def read_only(dir):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(engine.tempfile, "TemporaryFile", read_only)
-    assert message(reproduce, "smoke", root=project) == f"cannot write to {project}/.speciarl: Read-only file system; make it writable, or work in a copy of the checkout"
+    assert message(reproduce, "smoke", root=project) == f"cannot write to {project}/.speciarl: Read-only file system; make it writable, or let results go elsewhere with --out DIR"
 
 
 def test_two_runs_at_once(project):
@@ -258,62 +252,32 @@ def test_two_runs_at_once(project):
         assert message(reproduce, "smoke", root=project) == f"another run of profile smoke is at work in {project}; wait for it, or end it"
 
 
-def test_the_paper_profile_needs_a_gpu(project, monkeypatch):
-    import torch
+def test_a_module_edited_by_hand_stops_everything(project):
+    for name in ("nbs/00b_locks.ipynb", "speciarl/locks.py"):
+        (project / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, project / name)
+    with open(project / "speciarl/locks.py", "a") as file:
+        file.write("# quickly\nmended = True\n")
+    assert message(reproduce, "smoke", root=project) == "speciarl/locks.py is not what nbs/00b_locks.ipynb exports: put your edit into the notebook and run nbdev_export"
+    assert not (project / ".speciarl").exists()
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+def test_the_paper_profile_needs_a_gpu(project, monkeypatch):
+    monkeypatch.setattr(engine, "optional", lambda *names: SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)))
     assert message(reproduce, "paper", root=project) == (
         "the paper profile needs a CUDA GPU and this machine has none; see what it would run with --plan, or use --profile laptop")
-    assert len(reproduce("paper", root=project, plan=True)) == 3
+    assert len(reproduce("paper", root=project, plan=True).steps) == 3
 
 
 def test_the_laptop_paper_is_kept_beside_its_source(project):
     reproduce("laptop", root=project)
     assert (project / "paper/paper.pdf").read_bytes() == (project / "paper/build/laptop/paper.pdf").read_bytes()
-
-
-SLOW = """from pathlib import Path
-import time
-from speciarl.lab import Store
-def compute(folder):
-    time.sleep(0.7)
-    (folder / "x.txt").write_text("{name}")
-    with open("../../computed.txt", "a") as file:
-        file.write("{name}\\n")
-made = Store("../../.speciarl/artefacts").make("slow", {{"name": "{name}"}}, compute)"""
+    assert load_profile("laptop").name == "laptop"
 
 
 def test_killed_and_started_again(tmp_path):
-    """The same bytes as without the kills, and no artefact that was finished is computed again."""
-    def build(root):
-        for number, name in enumerate("ab", 1):
-            notebook(root / f"nbs/paper/{number}_{name}.ipynb", PARAMETERS, SLOW.format(name=name), WRITE.format(stem=name, values={"n": number}))
-        (root / "paper").mkdir()
-        (root / "paper/manifest.yaml").write_text("notebooks:\n  1_a: {values: [a]}\n  2_b: {values: [b]}\n")
-        (root / "paper/paper.md").write_text("# Mini\n\n{{a.n}} and {{b.n}}.\n")
-        return [sys.executable, "-c", f"from speciarl.reproduce import reproduce; reproduce('smoke', root={str(root)!r})"]
-
-    def results(root):
-        return {path.relative_to(root): path.read_bytes() for folder in ("paper/tables", "paper/build") for path in sorted((root / folder).rglob("*.*")) if path.is_file()}
-
-    def finished(root):
-        return {path.parent.name: path.stat().st_mtime_ns for path in (root / ".speciarl/artefacts").glob("slow-*/record.json")}
-
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(build(whole), check=True, cwd=ROOT)
-    command, seen = build(killed), {}
-    for moment in (1.5, 2.5, 3.5, 4.5):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert finished(killed).items() >= seen.items()
-        seen = finished(killed)
-    subprocess.run(command, check=True, cwd=ROOT)
-    assert finished(killed).items() >= seen.items() and len(finished(killed)) == 2
-    assert results(killed) == results(whole) and len(results(whole)) == 5
+    """At five random moments: the same bytes as without the kills, and nothing that was finished is done again."""
+    soak.soak(tmp_path, 5, seed=3, say=lambda line: None)
 
 
 # This repository
@@ -325,7 +289,7 @@ def test_paper_notebooks_are_as_the_engine_wants_them():
     for entry in entries:
         path = ROOT / "nbs/paper" / f"{entry.name}.ipynb"
         check_cells(path)
-        engine.check_parameters(path, {"profile": "laptop", "root": "/elsewhere"})
+        check_parameters(path, {"profile": "laptop", "root": "/elsewhere"})
 
 
 def paper_text() -> str:

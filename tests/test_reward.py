@@ -35,7 +35,7 @@ def test_dynamic(group, paid):
 
 
 def test_the_registry():
-    assert set(RULES) == {"dynamic", "dynamic-single", "reward3", "scala1", "scala2", "scala3"}
+    assert set(RULES) == {"dynamic", "dynamic-single", "accuracy", "reward3", "scala1", "scala2", "scala3"}
 
 
 @pytest.mark.parametrize("rule, paid", [
@@ -248,7 +248,7 @@ def test_advantages_add_up_to_nothing(rewards):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: reward("dynamik", []), "unknown reward rule 'dynamik': use one of dynamic, dynamic-single, reward3, scala1, scala2, scala3"),
+    (lambda: reward("dynamik", []), "unknown reward rule 'dynamik': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, scala3"),
     (lambda: find_rule("dynamic", 0), "anchor_rank is 0: use 1 for the best rollout, 2 for the second best, and so on"),
     (lambda: find_rule("dynamic-single", 2), "the reward rule 'dynamic-single' takes no anchor_rank: use dynamic, or leave anchor_rank at 1"),
     (lambda: noised([W], 5, ""), "noise is 5: give a share from 0 to 1, for example 0.1"),
