@@ -221,8 +221,8 @@ def open_place(profile: str, root: str | Path, out: str | Path | None, published
     "A place, checked. Raises `UserError` for an unknown or faulty profile, and for published predictions that are not there."
     root = Path(root).absolute()
     profile = str(Path(profile).absolute()) if profile.endswith(".yaml") else profile
-    if published is not None and not Path(published).is_dir():
-        raise UserError(f"{published} is no folder; --from-predictions takes the folder that holds the published predictions")
+    if published is not None and not any(Path(published).glob("*.parquet")):
+        raise UserError(f"{published} holds no published predictions (*.parquet); --from-predictions takes the folder that was exported")
     return Place(root, Path(out).absolute() if out else root, profile, load_profile(profile), Path(published).absolute() if published else None)
 
 # %% ../nbs/20_reproduce.ipynb #8094cd7d

@@ -34,9 +34,9 @@ def _written(value: Any, form: str | None) -> str:
 # %% ../nbs/19e_typeset.ipynb #87ff0b54
 def _mark(name: str | None) -> str:
     "What stands beside a caption: the id of the record, if there is one."
-    return f" `#text(size: 6.5pt, fill: luma(45%))[record {name}]`{{=typst}}" if name else ""
+    return f" `#box(text(size: 6.5pt, fill: luma(45%))[record {name}])`{{=typst}}" if name else ""
 
-
+# %% ../nbs/19e_typeset.ipynb #b1e89b0e
 def _labelled(table: str, stem: str) -> str:
     "A Markdown table with its record and the label `tbl-STEM` on its caption, and its notes in small print."
     body, _, rest = table.partition("\n\nTable: ")
@@ -49,7 +49,7 @@ def _labelled(table: str, stem: str) -> str:
 # %% ../nbs/19e_typeset.ipynb #ecf4ec5c
 _PLACEHOLDER = re.compile(r"(?P<caption>\]\()?\{\{\s*(?:(?P<kind>table|figure|see):)?(?P<name>[^{}:\s]+)(?::(?P<form>[^{}\s]+))?\s*\}\}")
 
-
+# %% ../nbs/19e_typeset.ipynb #796f275d
 def fill(text: str, values: Mapping[str, Any], tables: str | Path, figures: str = "", ids: Mapping[str, str] | None = None) -> str:
     """`text` with its placeholders filled from `values`, the Markdown tables in `tables`, the path prefix `figures`, and the record `ids` of figures.
 

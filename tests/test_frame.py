@@ -18,7 +18,7 @@ import speciarl
 ROOT = Path(__file__).parent.parent
 EXTRAS = {"train": ["train"], "vllm": ["vllm"], "paper": ["paper"], "dev": ["dev", "train", "paper"]}
 NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgit==0.1.4"}
-NEEDS_TORCH = {"base", "engines", "plan", "policy", "rollout", "trainer", "training"}  # the only modules that may import it at once
+NEEDS_TORCH = {"base", "closed_world", "engines", "plan", "policy", "rationales", "rollout", "tapo", "trainer", "training", "triplets"}  # the only modules that may import it at once
 
 
 def settings() -> dict[str, str]:

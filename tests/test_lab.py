@@ -213,7 +213,7 @@ def test_packaged_profiles(tmp_path, name):
     assert {"zero-shot", "be specific", "best of N", "SFT", "SFT on own best answers", "RFT", "SpeciaRL"} <= set(lab.names("main"))
     for method in lab.methods:
         if lab.trained(method):
-            assert lab.recipe(method, 1).policy == lab.profile.policy and lab.recipe(method, 1).seed == 1
+            assert lab.recipe(method, 1).policy == (lab.methods[method].policy or lab.profile.policy) and lab.recipe(method, 1).seed == 1
         assert lab.jobs([method]), method
 
 
@@ -227,7 +227,7 @@ def test_the_same_ablations_in_every_profile(tmp_path):
     ("images: 7", "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, needs_cuda"),
     ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),
     ("best_of: many", "best_of: Input should be a valid integer, unable to parse string as an integer"),
-    ("methods: {a: {recipe: sft, step: 3}}", "method a: unknown key 'step'; it may have: recipe, policy, start, changes, siblings, prompt, seeds, best, group"),
+    ("methods: {a: {recipe: sft, step: 3}}", "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, prompt, seeds, best, group"),
     ("methods: {a: {changes: [steps=3]}}", "method a: the file: start and changes need a recipe"),
     ("methods: {a: {recipe: magic}}", "the file: method a: there is no recipe 'magic' in smoke, and no such file"),
     ("methods: {a: {recipe: sft, start: zero-shot}}", "the file: method a: it starts from 'zero-shot', which trains no policy"),

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETS = {"cub200": 8, "flowers102": 3, "food101": 3, "oxford_pets": 3, "stanford_cars": 3, "fgvc_aircraft": 3}  # classes
 SIZES = ["epochs=null", "steps=1", "prompts_per_generation=null", "prompts_per_step=2", "micro_batch=null", "rollouts=4", "max_tokens=12", "overlong=4", "data={cub200: 8}"]
 LORA = ["lora_rank=4", "validation_images=2", "save_every=null"]
-WHOLE = ["classes=all", "shots=null", "data={cub200: 16}"]  # two of each class, so that there are positives
+WHOLE = ["classes=all", "shots=null", "data={cub200: 16}", "validation_images=0"]  # two of each class, so that there are positives
 ENTRIES = read_manifest(ROOT)
 
 
@@ -57,7 +57,8 @@ def overrides(folder: Path, url: str) -> dict:
     size = {group: {"changes": SIZES + more, "seeds": [0]} for group, more in (("main", LORA), ("ablation", LORA), ("fine_r1", WHOLE))}
     return dict(like="paper", policy=str(folder / "model"), data_root=str(folder / "data"), judge={"model": "judge", "url": url}, engine="transformers",
                 methods={"Qwen2.5-VL-3B": {"policy": str(folder / "model")}, "InternVL3-8B": {"policy": str(folder / "internvl")}},
-                fine_r1={name: {"rationales": "rationales.jsonl", **more} for name, more in {"CoT SFT": {}, "CoT SFT 3B": {"policy": str(folder / "model")}}.items()}, seeds=[0], sizes=size,
+                fine_r1={"CoT SFT": {"rationales": "rationales.jsonl"}, "CoT SFT 3B": {"rationales": "rationales.jsonl", "policy": str(folder / "model")},
+                         "SpeciaRL, seen classes": {"changes": []}, "CoT SFT + SpeciaRL": {"changes": []}}, seeds=[0], sizes=size,
                 test_images=2, best_of=4, best_of_images=2, max_tokens=12, batch=16)
 
 

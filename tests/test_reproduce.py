@@ -22,6 +22,7 @@ from speciarl.lab import load_profile
 from speciarl.manifest import read_manifest
 from speciarl.reproduce import make_plan, reproduce
 from speciarl.running import check_cells, check_parameters
+from speciarl.trace import trace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -162,6 +163,20 @@ def test_a_notebook_that_reads_another_comes_after_it(project):
     assert engine.read_json(project / "paper/tables/smoke/sum.values.json") == {"plates": 48}
     notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="count", values={"plates": 50}))
     assert reasons(project) == ["changed: source", None, "1_count runs", "its notebooks run"]
+
+
+def test_records_say_what_an_output_was_made_from(project):
+    cells = ["from speciarl.lab import Desk, Lab\nfrom speciarl.report import Table", 'Desk(Lab(profile, "../.."), "1_count").table(Table(["a"], [["x"]], "Letters."), "letters")']
+    notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, *cells)
+    (project / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {tables: [letters]}\n  2_share: {values: [share]}\n")
+    (project / "paper/paper.md").write_text("# Mini\n\n{{table:letters}}\n")
+    (project / "constraints.txt").write_text("torch==2.13.0\n")
+    reproduce("smoke", root=project)
+    record = engine.read_json(project / "paper/tables/smoke/letters.json")
+    assert {"id", "source", "code", "assets", "lock", "notebook", "profile", "parameters", "inputs"} == set(record)
+    assert f"Letters. `#box(text(size: 6.5pt, fill: luma(45%))[record {record['id']}])`" in (project / "paper/build/smoke/paper.md").read_text()
+    lines = trace(record["id"], project)
+    assert lines[0] == f"table, paper/tables/smoke/letters.csv, record {record['id']}" and lines[2].endswith("(all as in this checkout)") and lines[3].startswith("made ")
 
 
 def test_unknown_profile_and_notebook(project, tmp_path):

@@ -1,5 +1,6 @@
 """One notebook, run: papermill's five habits, and every way in which a cell can fail."""
 
+import re
 import threading
 from pathlib import Path
 
@@ -86,11 +87,14 @@ def test_a_cell_that_leaves_quietly(tmp_path):
 
 
 def test_a_cell_that_never_ends(tmp_path):
-    assert failing(tmp_path, "import time\ntime.sleep(60)", timeout=1) == "a.ipynb did not end within 1 s and was stopped in cell [2]"
+    said = failing(tmp_path, "import time\ntime.sleep(60)", timeout=3)
+    assert re.fullmatch(r"a\.ipynb did not end within 3 s and was stopped in cell \[[12]\]", said)  # a busy machine may need 3 s for the first
 
 
 def test_the_limit_is_for_the_whole_notebook(tmp_path):
-    assert failing(tmp_path, "import time\nfor n in range(3):\n    time.sleep(0.1)\ntime.sleep(60)", timeout=2).startswith("a.ipynb did not end within 2 s")
+    "Every cell alone would be within it."
+    source = notebook(tmp_path / "a.ipynb", PARAMETERS, *["import time\ntime.sleep(1.5)"] * 3)
+    assert message(run_notebook, source, tmp_path / "out.ipynb", timeout=4).startswith("a.ipynb did not end within 4 s and was stopped in cell [")
 
 
 def test_a_cell_that_fills_the_disk(tmp_path):
