@@ -15,7 +15,7 @@ from speciarl.scale import WIRE_NAMES, Category, UserError
 from speciarl.verdicts import Verdict
 
 KEY = "sk-very-secret-0123456789"
-FAST = {"timeout": 0.5, "backoff": 0.005, "retries": 5}
+FAST = {"timeout": 10.0, "backoff": 0.005, "retries": 5}
 
 
 def pairs_of(count: int, tail: str = "") -> list[tuple[str, str]]:
@@ -183,14 +183,14 @@ TRANSIENT = ["timeout", "429", "500", "503", "cut", "drip"]
 @pytest.mark.parametrize("prompt", ["base_single", "base_batched"])
 def test_a_passing_fault_costs_a_retry_and_no_verdict(make, prompt, fault):
     pairs = [("samoyed", "dog"), ("samoyed", f"spitz fault:{fault}*2"), ("samoyed", "cat")]
-    assert [v.category for v in make(prompt, timeout=0.3)(pairs)] == truth(pairs)
+    assert [v.category for v in make(prompt, timeout=1.0 if fault in ("timeout", "drip") else 10.0)(pairs)] == truth(pairs)
 
 
 @pytest.mark.parametrize(
     "fault, source, reason",
     [
-        ("timeout", "llm failed", "no answer in 0.2 s"),
-        ("drip", "llm failed", "no answer in 0.2 s"),
+        ("timeout", "llm failed", "no answer in 1 s"),
+        ("drip", "llm failed", "no answer in 1 s"),
         ("429", "llm failed", "status 429: Rate limit reached"),
         ("500", "llm failed", "status 500: The server had an error"),
         ("503", "llm failed", "status 503: The server had an error"),
@@ -204,7 +204,7 @@ def test_a_passing_fault_costs_a_retry_and_no_verdict(make, prompt, fault):
 )
 def test_a_lasting_fault_costs_one_pair_and_no_other(make, fault, source, reason):
     pairs = [("samoyed", "dog"), ("samoyed", f"spitz fault:{fault}"), ("samoyed", "cat")]
-    first, failed, last = make(retries=1, timeout=0.2)(pairs)
+    first, failed, last = make(retries=1, timeout=1.0 if fault in ("timeout", "drip") else 10.0)(pairs)
     assert [first.category, last.category] == truth([pairs[0], pairs[2]])
     assert failed.category is None and failed.source == source and failed.reason.startswith(reason)
 
@@ -232,7 +232,7 @@ def test_a_third_of_the_calls_failing_10000_pairs(make, judge_server):  # noqa: 
     share = {"timeout": 0.01, "drip": 0.01, "429": 0.07, "500": 0.08, "503": 0.04, "cut": 0.08, "not_json": 0.015, "wrong_name": 0.015, "empty": 0.015}
     judge_server.set(fail=share)
     pairs = pairs_of(4_000) * 2 + pairs_of(2_000)[::-1]
-    judge, handed = make(timeout=1.0, backoff=0.002, retries=12), {}
+    judge, handed = make(timeout=2.0, backoff=0.002, retries=12), {}
     verdicts = judge(pairs, done=lambda at, found: handed.update(zip(at, found, strict=True)))
     stats = judge_server.stats()
     assert sum(stats["kinds"][kind] for kind in share) > 0.3 * stats["calls"]  # a third did fail
@@ -278,7 +278,7 @@ def test_it_works_without_aiohttp(make, monkeypatch):
 
     monkeypatch.setattr("openai.DefaultAioHttpClient", missing)
     pairs = [*pairs_of(20), *[("samoyed", f"spitz fault:{fault}*1") for fault in TRANSIENT]]
-    assert [v.category for v in make()(pairs)] == truth(pairs)
+    assert [v.category for v in make(timeout=1.0)(pairs)] == truth(pairs)
 
 
 # --- retries ----------------------------------------------------------------------------------------------------------
