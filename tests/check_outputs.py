@@ -52,7 +52,7 @@ def papers() -> list[Path]:
 
 
 def headline_problems(profile: str) -> list[str]:
-    "The tables of S, C and HM that 4_benchmark writes have rows, and in these columns nothing but numbers from 0 to 1."
+    "The tables of S, C and HM that 4_benchmark writes have rows, and in these columns nothing but numbers from 0 to 1; S has none where no answer is correct."
     found, tables = [], 0
     for stem in [stem for stem, record in records(profile).items() if record["notebook"] == "4_benchmark" and stem.with_suffix(".csv").exists()]:
         with open(stem.with_suffix(".csv"), encoding="utf-8", newline="") as file:
@@ -61,7 +61,8 @@ def headline_problems(profile: str) -> list[str]:
         if not {"S", "C", "HM"} <= set(reader.fieldnames or ()):
             continue
         tables += bool(rows)
-        found += [f"{stem.name}.csv, row {n}: {name} is {row[name]!r}" for n, row in enumerate(rows, 2) for name in ("S", "C", "HM") if not is_share(row[name])]
+        found += [f"{stem.name}.csv, row {n}: {name} is {row[name]!r}" for n, row in enumerate(rows, 2) for name in ("S", "C", "HM")
+                  if not is_share(row[name]) and not (name == "S" and row["S"] == "" and row["C"] == "0")]
     return found if tables else [*found, f"4_benchmark wrote no table of S, C and HM with rows for profile {profile}"]
 
 
