@@ -151,12 +151,15 @@ def to_latex(table: Table) -> str:
 
 # %% ../nbs/19_report.ipynb #1a5add1c
 def to_csv(table: Table) -> str:
-    "The table as CSV with plain numbers (six significant digits; empty for None and nan); named tuples take one column per field, `S`, `S low`, `S high`."
+    "The table as CSV with plain numbers (six significant digits; empty for None and nan); named tuples take one column per field, `S`, `S low`, `S high`; a word among them stands in the first."
     kinds = [next((row[i] for row in table.rows if isinstance(row[i], tuple)), None) for i in range(len(table.columns))]
     plain = lambda x: "" if x is None or x != x else f"{x:.6g}" if isinstance(x, float) else x
 
     def cells(cell: Cell, kind: tuple | None) -> list:
-        return [plain(cell)] if kind is None else [plain(x) for x in (cell or [None] * len(kind))]
+        if kind is None:
+            return [plain(cell)]
+        parts = cell if isinstance(cell, tuple) else [cell, *[None] * (len(kind) - 1)]  # a word among intervals, such as "not run"
+        return [plain(x) for x in parts]
 
     names = [[name] if kind is None else [name if field == "value" else f"{name} {field}" for field in kind._fields]
              for name, kind in zip(table.columns, kinds)]

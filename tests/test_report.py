@@ -266,3 +266,8 @@ def test_figure_files_name_their_record_and_no_date(tmp_path):
     assert b"/Creator (speciarl)" in pdf and f"record {record['id']}".encode() in pdf and b"Date" not in pdf
     assert Image.open(tmp_path / "f.png").info["Description"] == f"record {record['id']}"
     assert Image.open(tmp_path / "f.png").info["Software"] == "speciarl"
+
+
+def test_a_word_among_intervals_keeps_the_columns_of_the_csv():
+    table = Table(["run", "HM", "p"], [["a", Interval(0.5, 0.4, 0.6), 0.1], ["b", "reference", None], ["c", None, 0.2]])
+    assert to_csv(table).splitlines() == ["run,HM,HM low,HM high,p", "a,0.5,0.4,0.6,0.1", "b,reference,,,", "c,,,,0.2"]
