@@ -786,8 +786,9 @@ def draw_training(run: Path) -> None:
 
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    sampled = [row for row in log if "reward" in row]  # of several steps on one generation, the first logs what was sampled
     if card["recipe"]["method"] in ("grpo", "tapo"):
-        save_figure(training_curves({card["recipe"]["name"]: log}), run / "curves", make_record("speciarl train", "", {"recipe": card["recipe"]["name"]}, {"policy": card["sha256"]}))
+        save_figure(training_curves({card["recipe"]["name"]: sampled}), run / "curves", make_record("speciarl train", "", {"recipe": card["recipe"]["name"]}, {"policy": card["sha256"]}))
 
 # %% ../nbs/21_cli.ipynb #2ede46c0
 def write_model_card(run: Path) -> None:

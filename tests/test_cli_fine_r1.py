@@ -285,3 +285,15 @@ def test_classes_and_shots_keep_the_order():
     samples = [Sample(str(i), Path("x"), label, "birds") for i, label in enumerate(["ovenbird", LABELS[0], "ovenbird", "ovenbird"])]
     assert [sample.id for sample in cli.of_classes(samples, "all", 2, "x")] == ["0", "1", "2"]
     assert {split_of(sample) for sample in cli.of_classes(samples, split_of(samples[0]), None, "x")} == {split_of(samples[0])}
+
+
+def test_curves_of_several_steps_on_one_generation(tmp_path):
+    "Only the first of them has sampled, so the others log no reward; a run of smoke/tapo ended in an error when its curves were drawn."
+    from speciarl.cli import draw_training
+
+    shares = dict.fromkeys(("share_wrong", "share_abstain", "share_generic", "share_less_specific", "share_specific", "share_more_specific"), 0.1)
+    rows = [{"step": 1, "loss": 0.1, "reward": 0.5, **shares}, {"step": 2, "loss": 0.1}, {"step": 3, "loss": 0.1, "reward": 0.6, **shares}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "card.json").write_text(json.dumps({"recipe": {"name": "smoke/tapo", "method": "tapo"}, "sha256": "0"}))
+    draw_training(tmp_path)
+    assert (tmp_path / "curves.png").stat().st_size > 5000
