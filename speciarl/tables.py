@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['group_table', 'sampling_table', 'plot_pass', 'pick', 'selectors', 'selector_table', 'plot_risk', 'risk_table',
-           'Absent', 'domains_of', 'openworld_table', 'paired_table', 'stacked', 'Example', 'example_panel', 'telling']
+           'Absent', 'measured', 'domains_of', 'openworld_table', 'paired_table', 'stacked', 'Example', 'example_panel',
+           'telling']
 
 # %% ../nbs/19d_tables.ipynb #1a838622
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from .bias import LEVEL_COLOURS, settle, style
 from .compare import by_group, cohens_h, compare_all, holm, worst
 from .labels import available_trees, load_tree
 from .metrics import METRICS, best_of_k, best_of_n, intervals, intervals_of_counts, pass_at_k_curve, powers_of_two, score
-from .openworld import NotRun, Row
+from .openworld import Mean, NotRun, Row
 from .report import Interval, Table
 from .scale import Category
 from .selection import Answers, Choice, by_confidence, by_tree, by_words, calibration_error, chosen, consensus, majority, read_answers, risk_coverage, risks, with_interval
@@ -135,6 +136,11 @@ class Absent(NamedTuple):
         return self.value
 
 
+def measured(value: Mean | NotRun) -> Interval | Absent:
+    "The cell of a figure of the open-world protocol."
+    return Absent() if isinstance(value, NotRun) else Interval(*value[:3])
+
+
 def domains_of(datasets: Sequence[str | None]) -> list[str] | None:
     "The domain word of each image, from the label tree of its data set; None if one has no packaged tree."
     trees = {name: load_tree(name).domain for name in dict.fromkeys(datasets) if name in available_trees()}
@@ -143,8 +149,7 @@ def domains_of(datasets: Sequence[str | None]) -> list[str] | None:
 
 def openworld_table(runs: Mapping[str, Sequence[Row]], caption: str = "") -> Table:
     "One row per run and metric of `openworld.open_world`: as released, ours, and what was counted on the way."
-    cell = lambda value: Absent() if isinstance(value, NotRun) else Interval(*value[:3])
-    body = [[name, row.metric, cell(row.released), cell(row.ours), row.note] for name, rows in runs.items() for row in rows]
+    body = [[name, row.metric, measured(row.released), measured(row.ours), row.note] for name, rows in runs.items() for row in rows]
     reasons = {row.metric: value.reason for rows in runs.values() for row in rows for value in (row.released, row.ours) if isinstance(value, NotRun)}
     notes = "Released: as lmms-owc and Fine-R1 define it, over the whole output. Ours: over the answer, with the corrections of the chapter on the open-world protocol. 95 % intervals by bootstrap of images."
     return Table(["run", "metric", "released", "ours", "counted"], body, caption, notes + "".join(f" Not run: {metric} ({reason})." for metric, reason in reasons.items()))

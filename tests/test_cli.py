@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call
 from PIL import Image
-from typer.testing import CliRunner
 
 import speciarl
 from speciarl import cli
@@ -23,10 +23,6 @@ from speciarl.scale import UserError
 ROOT = Path(__file__).parent.parent
 START = "from speciarl.cli import main; main()"
 WITHOUT_TORCH = "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'trl', 'pandas', 'datasets'))); " + START
-
-
-def call(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], prog_name="speciarl")
 
 
 def ok(*arguments) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import policy_server as server
 import pytest
 import torch
+from command_line import call, ok, refused
 from PIL import Image
 from policy_server import policy_server  # noqa: F401 - a fixture
-from typer.testing import CliRunner
 
 from speciarl import cli
 from speciarl.closed_world import classes_of, closed_prompt, questions, split_of
@@ -24,22 +24,6 @@ from speciarl.training import training_samples
 
 SHORT = ["--set", "steps=1", "--set", "prompts_per_step=2", "--set", "micro_batch=2", "--set", "warmup_steps=0", "--set", "shots=1", "--set", "data={birds: 30}"]
 LABELS = (*(name for name in classes_of("birds") if name != "ovenbird"),)[:3] + ("ovenbird",)
-
-
-def call(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], prog_name="speciarl")
-
-
-def ok(*arguments) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(*arguments) -> str:
-    result = call(*arguments)
-    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
-    return result.stderr.removeprefix("error: ").rstrip("\n")
 
 
 def listing() -> list[str]:

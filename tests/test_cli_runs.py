@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import call, ok, refused
 from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from layouts import BUILDERS, build, classes_of, plan
-from typer.testing import CliRunner
 
 from speciarl import cli
 from speciarl.data import Sample
@@ -17,22 +17,6 @@ from speciarl.runs import list_runs, read_card, run_benchmark, run_settings
 from speciarl.tree_judge import TreeJudge
 
 ANSWERS = ("hooded warbler", "bird", "ovenbird", "a quux", None, "warbler")
-
-
-def call(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], prog_name="speciarl")
-
-
-def ok(*arguments) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refused(*arguments) -> str:
-    result = call(*arguments)
-    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
-    return result.stderr.removeprefix("error: ").rstrip("\n")
 
 
 def table(path) -> list[dict[str, str]]:
