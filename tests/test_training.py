@@ -335,7 +335,7 @@ def test_progress_is_said_ten_times_at_most(tmp_path):
 
 
 def test_a_group_of_processes_outlives_the_trainer():
-    "If the trainer's reducer were its last owner, torch would take it down under Python's lock and might wait for ever; one run on two processes in ten did."
+    "If the trainer's reducer were its last owner, torch would take it down under Python's lock and might wait for ever, as runs on two processes now and then did."
     dist = torch.distributed
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     world = dist.group.WORLD
