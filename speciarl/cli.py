@@ -757,6 +757,8 @@ def data_download(
     split: Annotated[str, typer.Option(metavar="NAME", help="Of --repo.")] = "test",
 ) -> None:
     "Fetch a data set from its official place, check it, and unpack it to DIR/NAME."
+    if repo is None and (revision is not None or split != "test"):
+        fail("--revision and --split are of a data set on the hub: name it with --repo")
     check_writable(root)
     if repo is not None:
         from speciarl.hub import read_hub

@@ -104,7 +104,7 @@ def check_needs(view: Path, entry: Entry, profile: str, lab: Lab) -> None:
     for name in entry.outputs(profile):
         drawn = read_json(view / name) if name.endswith(".json") and not name.endswith(VALUES) else None
         for what, artefact in drawn.get("inputs", {}).items() if isinstance(drawn, dict) else ():
-            if re.match(r"(policy|predictions|verdicts)-", str(artefact)) and artefact not in covered:
+            if re.match(r"(policy|predictions|closed|verdicts)-", str(artefact)) and artefact not in covered:
                 raise UserError(f"{entry.name}.ipynb drew {name} from {what}, which its needs in paper/manifest.yaml do not cover; add the method there")
 
 # %% ../nbs/20_reproduce.ipynb #7e571c12

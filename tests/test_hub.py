@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
+from command_line import ok, refused
 from PIL import Image
 from refusal import message
 
@@ -140,3 +141,15 @@ def test_nothing_is_left_when_writing_fails(read, tmp_path, monkeypatch):
     monkeypatch.setattr(speciarl.hub, "_write_images", full)
     assert message(read) == f"cannot write {tmp_path / 'copy'}: No space left on device; make room or choose another folder"
     assert not (tmp_path / "copy").exists() and not [p for p in tmp_path.iterdir() if p.name.startswith(".copy")]
+
+
+def test_from_the_command_line(repo, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "sets"
+    for _ in range(2):  # the second finds it there
+        assert ok("data", "download", "oxford_pets", "--out", out, "--repo", repo) == f"wrote {out}/oxford_pets: 3 images of {repo}, test\n"
+    assert {path.name for path in (out / "oxford_pets").iterdir()} == {"000000.png", "000001.png", "000002.png", "hub.json", "labels.csv"}
+    assert refused("data", "download", "oxford_pets", "--out", out, "--repo", repo, "--split", "train").startswith(f"{out}/oxford_pets: holds split 'test', asked for was 'train'")
+    for option in (("--revision", "c0ffee"), ("--split", "train")):
+        assert refused("data", "download", "oxford_pets", "--out", tmp_path / "new", *option) == "--revision and --split are of a data set on the hub: name it with --repo"
+    assert not (tmp_path / "new").exists()

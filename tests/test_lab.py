@@ -12,7 +12,9 @@ import pytest
 from refusal import message
 
 from speciarl import lab as module
+from speciarl.closed_world import evaluate_closed
 from speciarl.lab import COMPUTE, LOGS, Job, Lab, Store, load_profile, seeds_of, title
+from speciarl.policy import load_policy
 from speciarl.recipes import ASSETS, available
 from speciarl.scale import UserError
 
@@ -220,14 +222,14 @@ def test_packaged_profiles(tmp_path, name):
 def test_the_same_ablations_in_every_profile(tmp_path):
     small, laptop, paper = (Lab(name, tmp_path).names("ablation") for name in ("smoke", "laptop", "paper"))
     assert small == laptop and [name for name in small if "siblings" not in name] == paper
-    assert [seeds_of(load_profile("laptop"), name) for name in ("SpeciaRL", "speciarl", "zero-shot")] == [[0, 1, 2, 3, 4], [0], [0]]
+    assert [seeds_of(load_profile("laptop"), name) for name in ("SpeciaRL", "speciarl", "zero-shot")] == [[0, 1, 2, 3, 4], [0, 1, 2], [0]]
 
 
 @pytest.mark.parametrize(("text", "expected"), [
     ("images: 7", "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, needs_cuda"),
     ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),
     ("best_of: many", "best_of: Input should be a valid integer, unable to parse string as an integer"),
-    ("methods: {a: {recipe: sft, step: 3}}", "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, prompt, seeds, best, group"),
+    ("methods: {a: {recipe: sft, step: 3}}", "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, prompt, seeds, best, closed, group"),
     ("methods: {a: {changes: [steps=3]}}", "method a: the file: start and changes need a recipe"),
     ("methods: {a: {recipe: magic}}", "the file: method a: there is no recipe 'magic' in smoke, and no such file"),
     ("methods: {a: {recipe: sft, start: zero-shot}}", "the file: method a: it starts from 'zero-shot', which trains no policy"),
@@ -272,9 +274,18 @@ def test_what_is_read(answered):
     assert {path.name for path in lab.run("SFT", 0, "cars").iterdir()} == {"card.json", "predictions.parquet", "record.json", "verdicts.csv", "verdicts.jsonl"}
 
 
+def test_the_closed_world_is_asked_as_its_module_asks(answered):
+    root, profile, lab, files = answered
+    found, plates = lab.closed("zero-shot"), lab.samples(lab.choices("zero-shot")[0])
+    direct = evaluate_closed(load_policy(lab.policy("zero-shot")), plates, max_tokens=12)
+    assert (found.texts, found.choices) == (direct.texts, direct.choices) and len(found.questions) == 10
+    assert [one.options for one in found.questions] == [one.options for one in direct.questions] and [one.sample.id for one in found.questions] == [plate.id for plate in plates]
+    assert message(lab.closed, "SFT") == "method SFT is not asked with options; give it closed: N (images) in the profile"
+
+
 def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
     root, profile, lab, files = answered
-    assert [path.name for path in files] == ["SFT_general_n1_5-images_seed-0.parquet", "base_general_n1_5-images_seed-0.parquet", "base_general_n4_3-images_seed-0.parquet", LOGS]
+    assert [path.name for path in files] == ["SFT_general_n1_5-images_seed-0.parquet", "base_closed-world_n1_10-images_seed-0.parquet", "base_general_n1_5-images_seed-0.parquet", "base_general_n4_3-images_seed-0.parquet", LOGS]
     (tmp_path / ".speciarl").mkdir()
     (tmp_path / ".speciarl/published").symlink_to(root / "published")
     reader = Lab(profile, tmp_path, workers=0, compute={**COMPUTE, "policy": refuse})
@@ -284,7 +295,7 @@ def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
     for job in wanted[1:]:
         if job.kind == "verdicts":
             assert (reader.get(job) / "verdicts.csv").read_bytes() == (lab.get(job) / "verdicts.csv").read_bytes()
-    assert reader.log("SFT") == lab.log("SFT") and not list(reader.store.folder.glob("policy-*"))
+    assert reader.closed("zero-shot") == lab.closed("zero-shot") and reader.log("SFT") == lab.log("SFT") and not list(reader.store.folder.glob("policy-*"))
     assert message(reader.policy, "SFT") == f"no policy SFT seed 0 in {tmp_path}/.speciarl/published: answers and training logs are published, policies are not; work without the published predictions"
     missing = reader.job("be specific", 0, "cars")
     assert message(reader.get, missing) == f"no {title(missing._replace(kind='predictions'))} in {tmp_path}/.speciarl/published; publish it there, or work without the published predictions"

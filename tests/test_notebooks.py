@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from speciarl.reproduce import run_notebook
 from speciarl.scale import UserError
@@ -75,10 +76,27 @@ def test_exported_cells_are_small(path):
 
 
 @library
-def test_first_cell_names_the_module_like_the_file(path):
-    first = read(path)["cells"][0]
-    assert source(first).strip() == f"#| default_exp {path.stem.split('_', 1)[1]}"
+def test_the_module_is_named_like_the_file(path):
+    assert source(read(path)["cells"][1]).strip() == f"#| default_exp {path.stem.split('_', 1)[1]}"
     assert sum(bool(re.search(r"^#\| default_exp", text, re.MULTILINE)) for text in code(path)) == 1
+
+
+@pytest.mark.parametrize("folder", ["nbs", "nbs/paper"])
+def test_the_first_cell_makes_a_notebook_ready_on_colab_and_does_nothing_elsewhere(folder, tmp_path, monkeypatch):
+    cell, = {code(path)[0] for path in (LIBRARY if folder == "nbs" else PAPER)}
+    (tmp_path / "content").mkdir()
+    for program, does in (("git", f'mkdir -p "$4/{folder}"'), ("pip", "true")):
+        (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/asked\n{does}\n')
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    shell, here = InteractiveShell(), tmp_path / "content"
+    shell.run_cell(cell.replace("/content", str(here))).raise_error()
+    assert not (tmp_path / "asked").exists() and Path.cwd() == tmp_path
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    shell.run_cell(cell.replace("/content", str(here))).raise_error()
+    assert (tmp_path / "asked").read_text() == f"git clone -q https://github.com/speciarl/speciarl {here}/speciarl\npip install -q {here}/speciarl[paper]\n"
+    assert Path.cwd() == here / "speciarl" / folder
 
 
 @library

@@ -65,17 +65,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-class Served:
-    "`vllm serve` as a judge is served, in a process group of its own, at an address that stays the same when it is started again."
+AS_JUDGE = ("--max-model-len", 4096, "--max-logprobs", 20, "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}')
+AS_POLICY = ("--max-model-len", 256, "--dtype", "float32", "--limit-mm-per-prompt", '{"image": 1, "video": 0}')
 
-    def __init__(self, model: Path, log: Path):
-        self.model, self.log, self.port, self.process = model, log, free_port(), None
+
+class Served:
+    "`vllm serve`, in a process group of its own, at an address that stays the same when it is started again."
+
+    def __init__(self, model: Path, log: Path, name: str = "judge", options: tuple = AS_JUDGE):
+        self.model, self.log, self.name, self.options, self.port, self.process = model, log, name, options, free_port(), None
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
-        command = [Path(sys.executable).with_name("vllm"), "serve", self.model, "--served-model-name", "judge", "--host", "127.0.0.1", "--port", self.port,
-                   "--max-model-len", 4096, "--max-num-seqs", 64, "--generation-config", "vllm", "--max-logprobs", 20,
-                   "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}', "--enforce-eager"]  # the last saves the minute of compiling
+        command = [Path(sys.executable).with_name("vllm"), "serve", self.model, "--served-model-name", self.name, "--host", "127.0.0.1", "--port", self.port,
+                   "--max-num-seqs", 64, "--generation-config", "vllm", "--enforce-eager", *self.options]  # eager saves the minute of compiling
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, env=environment(), start_new_session=True)
 
@@ -110,10 +113,9 @@ class Served:
             os.killpg(group, signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    server = Served(save_random_model(folder / "model"), folder / "vllm.log")
+@contextlib.contextmanager
+def serving(server: Served):
+    "The server, at work."
     server.start()
     try:
         yield server.wait()
@@ -123,3 +125,18 @@ def server(tmp_path_factory):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.process.wait(30)
         server.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    with serving(Served(save_random_model(folder / "model"), folder / "vllm.log")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def policy_server(tmp_path_factory):
+    from speciarl.recipes import ASSETS
+
+    with serving(Served(ASSETS / "fieldguide_base", tmp_path_factory.mktemp("policy") / "vllm.log", "policy", AS_POLICY)) as server:
+        yield server
