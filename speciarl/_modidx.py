@@ -1436,5 +1436,6 @@ d = { 'settings': { 'branch': 'main',
                                  'speciarl.verify.bounded': ('verify.html#bounded', 'speciarl/verify.py'),
                                  'speciarl.verify.committed': ('verify.html#committed', 'speciarl/verify.py'),
                                  'speciarl.verify.outside': ('verify.html#outside', 'speciarl/verify.py'),
+                                 'speciarl.verify.publish': ('verify.html#publish', 'speciarl/verify.py'),
                                  'speciarl.verify.unequal': ('verify.html#unequal', 'speciarl/verify.py'),
                                  'speciarl.verify.verify': ('verify.html#verify', 'speciarl/verify.py')}}}

@@ -1138,23 +1138,31 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="the checkout")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trainings or notebooks side by side.", show_default="the profile's")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="Limit for one notebook.", show_default="60, or twice the profile's time")] = None,
+    publish: Annotated[Path | None, typer.Option(metavar="DIR", help="Then write the answers, verdicts and logs behind the results here, for --from-predictions.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the committed results with those made again.")] = False,
 ) -> None:
     "Run the notebooks of the paper and typeset it."
     root = checkout(Path.cwd())
     with extra("paper"):
         if verify:
-            _verify(profile or "laptop", root, out, workers, alone=not (only or plan or force or from_predictions))
+            _verify(profile or "laptop", root, out, workers, alone=not (only or plan or force or from_predictions or publish))
             return
+        if publish and (plan or from_predictions):
+            fail("--publish writes what was computed: leave out --plan and --from-predictions")
         from speciarl.reproduce import reproduce as run
 
         run(profile or "smoke", only, plan=plan, force=force, root=root, out=out, workers=workers, timeout=timeout, published=from_predictions)
+        if publish:
+            from speciarl.verify import publish as write
+
+            files = write(profile or "smoke", publish, root=root, out=out, workers=workers)
+            typer.echo(f"wrote {publish}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
 
 # %% ../nbs/21_cli.ipynb #eca587bb
 def _verify(profile: str, root: Path, out: Path | None, workers: int | None, alone: bool) -> None:
     "Print what was compared and each difference. Raises `UserError` for options that mean nothing here."
     if not alone:
-        fail("--verify makes everything again from the published predictions: leave out --only, --plan, --force and --from-predictions")
+        fail("--verify makes everything again from the published predictions: leave out --only, --plan, --force, --from-predictions and --publish")
     from speciarl.verify import verify as compare
 
     differences = compare(profile, root=root, out=out, workers=workers)

@@ -122,8 +122,10 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
     if _ending(path) == ".parquet":
         from pyarrow import parquet
 
-        with atomic_write(path, "wb") as file:
-            parquet.write_table(predictions.table.replace_schema_metadata({"speciarl": head}), file, compression="zstd")
+        table = predictions.table.replace_schema_metadata(None)
+        with atomic_write(path, "wb") as file, parquet.ParquetWriter(file, table.schema, compression="zstd", store_schema=False) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({"speciarl": head})  # once: Arrow's own copy of the schema would hold it again
         return
     with atomic_write(path) as file:
         file.write(head + "\n")

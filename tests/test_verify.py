@@ -1,5 +1,7 @@
 """Committed results against those made again, and against retrained ones."""
 
+import json
+import re
 import shutil
 import subprocess
 
@@ -102,4 +104,28 @@ def test_on_the_command_line(project, monkeypatch):
     assert bad.exit_code == 1 and bad.stderr == "error: count.HM: committed as 0.8, and not made here\n"
     refused = call("--plan")
     assert refused.exit_code == 2 and refused.stderr == (
-        "error: --verify makes everything again from the published predictions: leave out --only, --plan, --force and --from-predictions\n")
+        "error: --verify makes everything again from the published predictions: leave out --only, --plan, --force, --from-predictions and --publish\n")
+
+
+def test_what_was_published_stands_for_the_policies(tmp_path, monkeypatch):
+    "From the command line: the base policy is asked once; a reader with an empty store draws the same from the published answers."
+    root = miniature.project(tmp_path / "a project")
+    draw = """from speciarl.lab import Lab
+lab = Lab(profile, "../..", workers=0)
+found = {"right": sum(row["category"] == "specific" for row in lab.rows("zero-shot", 0, "cars")), "chosen": [made.why for made in lab.closed("zero-shot").choices]}
+profile = lab.profile.name"""
+    notebook(root / "nbs/paper/1_count.ipynb", PARAMETERS, draw, WRITE.format(stem="count", values="{'plates': 48, **found}"))
+    (root / "nbs/paper/2_share.ipynb").unlink()
+    (root / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count], needs: [zero-shot]}\n")
+    (root / "paper/paper.md").write_text("# Mini\n\n{{count.right}} of {{count.plates}}\n")
+    (root / "small.yaml").write_text("like: smoke\nablations: []\nfine_r1: {}\ntest_images: 4\nmethods: {zero-shot: {closed: 3}}\n")
+    monkeypatch.chdir(root)
+    call = lambda *words: CliRunner().invoke(app, ["reproduce", "--profile", "small.yaml", *words])
+    assert call("--publish", "mine", "--plan").stderr == "error: --publish writes what was computed: leave out --plan and --from-predictions\n"
+    first = call("--publish", "mine")
+    assert first.exit_code == 0 and re.search(r"\nwrote mine: 3 files, 0\.\d MB\n$", first.stdout), first.output
+    monkeypatch.setattr(module, "reproduce", reproduce)
+    again = call("--from-predictions", "mine", "--out", "elsewhere")
+    assert again.exit_code == 0, again.output
+    assert (root / "elsewhere" / VALUES).read_bytes() == (root / VALUES).read_bytes() and len(json.loads((root / VALUES).read_text())["chosen"]) == 3
+    assert not list((root / "elsewhere/.speciarl/artefacts").glob("policy-*"))
