@@ -21,13 +21,11 @@ def pictured(text: str, folder: Path) -> str:
 
 
 def page(path: Path) -> str:
-    "The page of one notebook, with a link to the table of contents at its top."
+    "The page of one notebook, without the cell that only Colab needs."
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if '"google.colab" in' not in cell.source]
     for cell in notebook.cells:
         cell.source = pictured(linked(cell.source), path.parent) if cell.cell_type == "markdown" else cell.source
-    if path.stem != "index":
-        up = "../" if path.parent.name == "paper" else ""
-        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(f"[speciarl: contents]({up}index.html)"))
     title = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"), re.MULTILINE)
     resources = {"metadata": {"name": title[1] if title else path.stem, "path": str(path.parent)}}
     return HTMLExporter().from_notebook_node(notebook, resources=resources)[0]

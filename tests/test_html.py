@@ -28,3 +28,4 @@ def test_pages_lie_as_the_notebooks_do(tmp_path):
     pages = make(tmp_path / "html", tmp_path)
     assert [path.relative_to(tmp_path / "html").as_posix() for path in pages] == ["07_reward.html", "paper/3_training.html"]
     assert 'href="../index.html"' in pages[1].read_text() and 'href="index.html"' in pages[0].read_text()
+    assert not any("google.colab" in path.read_text() for path in pages), "a page is read, not run"

@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from make_links import links, title_cell, told
 
 from speciarl.reproduce import run_notebook
 from speciarl.scale import UserError
@@ -97,6 +98,14 @@ def test_the_first_cell_makes_a_notebook_ready_on_colab_and_does_nothing_elsewhe
     shell.run_cell(cell.replace("/content", str(here))).raise_error()
     assert (tmp_path / "asked").read_text() == f"git clone -q https://github.com/speciarl/speciarl {here}/speciarl\npip install -q {here}/speciarl[paper]\n"
     assert Path.cwd() == here / "speciarl" / folder
+
+
+@every
+def test_every_chapter_links_to_its_neighbours_and_to_what_it_uses(path):
+    line = told(title_cell(nbformat.read(path, as_version=4)).source)
+    assert line == links(path), "run: python tests/make_links.py"
+    targets = re.findall(r"\]\(([^)]+)\)", line)
+    assert len(targets) > 1 and all((path.parent / target).is_file() for target in targets)
 
 
 @library

@@ -46,13 +46,14 @@ def test_samples_differ_and_come_again(make, samples):
     assert sum(a == b for a, b in zip(many, again)) >= 92, "seeds are honoured; what shares a batch may turn a few"
 
 
-def test_a_picture_too_large_for_the_context_and_one_that_cannot_be_read_are_told_and_the_rest_is_answered(make, samples, here, tmp_path):
+def test_a_picture_that_is_refused_and_one_that_cannot_be_read_are_told_and_the_rest_is_answered(make, samples, here, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    odd = [Sample("large", Image.new("RGB", (1600, 1600)), "bird"), Sample("broken", tmp_path / "broken.png", "bird")]
+    odd = [Sample("large", Image.new("RGB", (1600, 1600), "olive"), "bird"), Sample("strip", Image.new("RGB", (3000, 10), "olive"), "bird"), Sample("broken", tmp_path / "broken.png", "bird")]
     rows = {row["sample_id"]: row for row in predict(make(), [*odd, *samples[:4]], PROMPT, how=GREEDY)}
-    print(rows["large"]["error"])
-    assert rows["large"]["error"].startswith("server: ") and "256" in rows["large"]["error"] and "\n" not in rows["large"]["error"]
+    print(rows["strip"]["error"])
+    assert rows["strip"]["error"].startswith("server: ") and "aspect ratio" in rows["strip"]["error"] and "\n" not in rows["strip"]["error"]
     assert rows["broken"]["error"].endswith("broken.png: the image is corrupt, truncated or of another format; replace or remove it")
+    assert rows["large"]["text"], "the server's processor makes it smaller"
     assert sum(rows[sample.id]["answer"] == said for sample, said in zip(samples[:4], here)) >= 3
 
 
