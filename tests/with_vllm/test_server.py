@@ -51,7 +51,7 @@ def test_a_picture_that_is_refused_and_one_that_cannot_be_read_are_told_and_the_
     odd = [Sample("large", Image.new("RGB", (1600, 1600), "olive"), "bird"), Sample("strip", Image.new("RGB", (3000, 10), "olive"), "bird"), Sample("broken", tmp_path / "broken.png", "bird")]
     rows = {row["sample_id"]: row for row in predict(make(), [*odd, *samples[:4]], PROMPT, how=GREEDY)}
     print(rows["strip"]["error"])
-    assert rows["strip"]["error"].startswith("server: ") and "aspect ratio" in rows["strip"]["error"] and "\n" not in rows["strip"]["error"]
+    assert rows["strip"]["error"].startswith("server: 400: ") and "3000x10" in rows["strip"]["error"] and "\n" not in rows["strip"]["error"]
     assert rows["broken"]["error"].endswith("broken.png: the image is corrupt, truncated or of another format; replace or remove it")
     assert rows["large"]["text"], "the server's processor makes it smaller"
     assert sum(rows[sample.id]["answer"] == said for sample, said in zip(samples[:4], here)) >= 3
