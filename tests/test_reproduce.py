@@ -104,7 +104,7 @@ def test_artefacts_count_by_their_keys(done, monkeypatch):
     (done / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count], needs: [zero-shot]}\n  2_share: {values: [share]}\n")
     plan = make_plan("smoke", root=done)
     assert [step.reason for step in plan.steps] == ["changed: artefacts", None, "its notebooks run"]
-    assert set(plan.missing) == {"predictions", "verdicts"} and plan.seconds is None
+    assert set(plan.missing) == {"predictions", "closed", "verdicts"} and plan.seconds is None
     (done / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count], needs: [magic]}\n  2_share: {values: [share]}\n")
     assert message(make_plan, "smoke", root=done).startswith("unknown method 'magic'; there are: ")
 
