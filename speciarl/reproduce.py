@@ -443,7 +443,8 @@ def reproduce(profile: str = "smoke", only: str | None = None, *, plan: bool = F
 def _follow(place: Place, plan: Plan, workers: int, timeout: float, whole: bool) -> None:
     "Do what a plan says: artefacts, notebooks, paper."
     entries = {entry.name: entry for entry in read_manifest(place.root)}
-    todo = [entries[step.name] for step in plan.steps if step.reason and step.name != "paper"]
+    longest_first = sorted(plan.steps, key=lambda step: -(step.seconds or 0))  # so that none is left to run alone at the end
+    todo = [entries[step.name] for step in longest_first if step.reason and step.name != "paper"]
     with Board([step.name for step in plan.steps if step.reason]) as board:
         if whole:
             sweep(place, list(entries.values()), board)
