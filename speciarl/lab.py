@@ -410,14 +410,15 @@ def _versions() -> dict[str, Any]:
 def _choose(lab: "Lab", job: Job, folder: Path) -> None:
     "Ask a policy closed-world questions about the test images of a data set: predictions.parquet, one greedy answer to each."
     from speciarl.closed_world import answers, closed_prompt, questions
-    from speciarl.engines import Sampling, rows_of
+    from speciarl.engines import Sampling
     from speciarl.predictions import Predictions, to_table, write_predictions
+    from speciarl.rollout import prediction
 
     if lab.published:
         return unpack(lab.published, job, folder, lab.samples(job))
     samples, how, engine = lab.samples(job), Sampling(seed=job.seed, max_tokens=lab.profile.max_tokens), lab.engine(job)
     texts = answers(engine, samples, [closed_prompt(one) for one in questions(samples, siblings=job.siblings)], how.max_tokens)
-    told = [rows_of(sample, job.prompt, "answer", ["" if text is None else text])[0] | {"text": text} for sample, text in zip(samples, texts)]
+    told = [prediction(sample, job.prompt, 0, text or "") | {"text": text} for sample, text in zip(samples, texts)]  # None: no reply
     write_predictions(folder / "predictions.parquet", Predictions({"settings": {"policy": job.policy, "samples": len(samples)}, **_versions()}, to_table(told)))
 
 # %% ../nbs/19b_lab.ipynb #6107752b
@@ -676,7 +677,8 @@ def _policy_inputs(lab: "Lab", job: Job) -> dict:
 # %% ../nbs/19b_lab.ipynb #240ab174
 def _prediction_inputs(lab: "Lab", job: Job) -> dict:
     profile, policy = lab.profile, lab.profile.policy if job.policy == "base" else job.policy
-    return {"policy": None if lab.needs(job) else lab.fact(policy_facts, policy), "prompt": lab.fact(question_facts, job.prompt), "seed": job.seed, "n": job.n, "domain": job.domain, "images": job.images,
+    prompt = CLOSED if job.kind == "closed" else lab.fact(question_facts, job.prompt)  # the words of the first stand in the code
+    return {"policy": None if lab.needs(job) else lab.fact(policy_facts, policy), "prompt": prompt, "seed": job.seed, "n": job.n, "domain": job.domain, "images": job.images,
             "siblings": job.siblings, **data_facts(job.domain, profile.data_root), "engine": profile.engine, "batch": profile.batch, "max_tokens": profile.max_tokens}
 
 # %% ../nbs/19b_lab.ipynb #f7d33492
@@ -686,11 +688,7 @@ def _verdict_inputs(lab: "Lab", job: Job) -> dict:
     return {"judge": {"kind": judge.kind, **model, **({} if judge.kind == "llm" else {"trees": lab.trees.identity})}}
 
 
-def _closed_inputs(lab: "Lab", job: Job) -> dict:
-    return {**_prediction_inputs(lab, job._replace(prompt="general")), "prompt": job.prompt}  # its words stand in the code
-
-
-INPUTS = {"policy": _policy_inputs, "predictions": _prediction_inputs, "closed": _closed_inputs, "verdicts": _verdict_inputs}
+INPUTS = {"policy": _policy_inputs, "predictions": _prediction_inputs, "closed": _prediction_inputs, "verdicts": _verdict_inputs}
 
 # %% ../nbs/19b_lab.ipynb #887a8830
 def modules_of(lab: "Lab", job: Job) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from speciarl.keys import notebook_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
-LIBRARY, PAPER = sorted(NBS.glob("[0-9]*.ipynb")), sorted((NBS / "paper").glob("[0-9]*.ipynb"))
+LIBRARY, PAPER = sorted(NBS.glob("[0-9]*.ipynb")), sorted((NBS / "paper").glob("*.ipynb"))
 CHAPTERS = [*LIBRARY, *PAPER]
 MODULES = {path.stem.split("_", 1)[1]: path for path in LIBRARY}
 START = "[Contents]("

@@ -16,14 +16,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from make_links import links, title_cell, told
+from make_links import LIBRARY, PAPER, ROOT, links, title_cell, told
 
 from speciarl.reproduce import run_notebook
 from speciarl.scale import UserError
 
-ROOT = Path(__file__).parent.parent
-LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
-PAPER = sorted((ROOT / "nbs" / "paper").glob("*.ipynb"))
 NUMBER = {path.stem.split("_", 1)[1]: path.stem.split("_", 1)[0] for path in LIBRARY}
 
 library = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
