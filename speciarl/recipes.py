@@ -185,6 +185,11 @@ class Recipe(Data, Reward, Sampling, Optimisation, Triplets):
         return self.method in ("grpo", "tapo")
 
     @property
+    def judged(self) -> bool:
+        "True if a judge is asked while the policy is trained."
+        return self.samples or self.method == "self" or self.validation_images > 0
+
+    @property
     def generation(self) -> int:
         "Prompts that are sampled at once."
         return self.prompts_per_generation or self.prompts_per_step

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .keys import code_hash, digest, file_digest, lock_hash, notebook_cells, origin, tree_digest
-from .lab import COMPUTING, VALUES, Job, Lab, Profile, load_profile, one_of, read_json, write_json
+from .lab import VALUES, Job, Lab, Profile, load_profile, one_of, read_json, write_json
 from .locks import locked
 from .manifest import Entry, check_generated, graph, read_manifest
 from .running import optional, run_notebook, stop_kernels, to_html
@@ -141,7 +141,7 @@ def _inputs(place: Place, entry: Entry) -> dict[str, str | None]:
 def parts_of(place: Place, entry: Entry, lab: Lab) -> dict[str, Any]:
     "What the outputs of a notebook depend on, by name."
     artefacts = sorted(map(lab.name, lab.wanted(entry.needs))) if entry.needs else []
-    return {**origin(place.root / "nbs" / "paper" / f"{entry.name}.ipynb", place.root, COMPUTING), "inputs": _inputs(place, entry),
+    return {**origin(place.root / "nbs" / "paper" / f"{entry.name}.ipynb", place.root), "inputs": _inputs(place, entry),
             "profile": digest(place.size.model_dump(mode="json")), "artefacts": digest(artefacts)}
 
 # %% ../nbs/20_reproduce.ipynb #3b1a8a1a
@@ -164,7 +164,7 @@ def paper_parts(place: Place, entries: Sequence[Entry]) -> dict[str, Any]:
     "What the PDF depends on, by name."
     files = {name: place.root / name for name in ("paper/paper.md", "paper/references.bib")}
     files |= {name: place.out / name for entry in entries for name in entry.outputs(place.name)}
-    return {"inputs": {name: file_digest(path) for name, path in files.items() if path.exists()}, "code": code_hash(["typeset"]), "lock": lock_hash(place.root)}
+    return {"inputs": {name: file_digest(path) for name, path in files.items() if path.exists()}, "code": code_hash(), "lock": lock_hash(place.root)}
 
 # %% ../nbs/20_reproduce.ipynb #3ccd52a7
 def _step(place: Place, name: str, parts: Mapping, force: bool, after: Iterable[Step] = ()) -> Step:

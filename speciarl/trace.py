@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .keys import digest, origin
-from .lab import COMPUTING, VALUES, Published, read_json
+from .keys import digest, file_digest, origin
+from .lab import VALUES, Published, read_json
 from .manifest import read_manifest
 from .scale import UserError
 
@@ -110,8 +110,17 @@ def _ancestry(name: str, keys: Mapping[str, dict], depth: int, told: set[str]) -
     if name in told:
         return [f"{indent}{name}: see above"]
     told.add(name)
-    line = f"{indent}{name}: {in_words(key.get('inputs', {}))}; code {str(key.get('code'))[:10]}, lock {str(key.get('lock'))[:10]}"
+    line = f"{indent}{name}: {in_words(key.get('inputs', {}))}; versions {in_words(key.get('versions', {})) or 'not declared'}"
     return [line, *(inner for need in key.get("needs", []) for inner in _ancestry(need, keys, depth + 1, told))]
+
+# %% ../nbs/20b_trace.ipynb #a40b7944
+def _success(output: Output, root: Path) -> dict[str, Any] | None:
+    "What an output was made with here, by name; None if it was not made here, or is another file now."
+    for kind in ("records", "records-published"):
+        record = read_json(root / ".speciarl" / kind / output.profile / f"{output.record.get('notebook')}.json")
+        if record and (root / output.path).is_file() and record["outputs"].get(output.path) == file_digest(root / output.path):
+            return record["parts"]
+    return None
 
 # %% ../nbs/20b_trace.ipynb #8e8fe7d0
 def _drawn(output: Output, root: Path) -> list[str]:
@@ -119,11 +128,12 @@ def _drawn(output: Output, root: Path) -> list[str]:
     record = output.record
     path = root / "nbs" / "paper" / f"{record.get('notebook')}.ipynb"
     lines = [f"drawn by nbs/paper/{path.name}, profile {output.profile}" + (f", {in_words(record['parameters'])}" if record.get("parameters") else "")]
-    now = origin(path, root, COMPUTING) if path.is_file() else {}
-    parts = [part for part in ("source", "code", "assets", "lock") if part in record]
-    if parts:
-        changed = [part for part in parts if record[part] != now.get(part)]
-        lines.append(", ".join(f"{part} {str(record[part])[:10]}" for part in parts) + (f" (changed since: {', '.join(changed)})" if changed else " (all as in this checkout)"))
+    then = _success(output, root)
+    if then is not None:
+        now = origin(path, root) if path.is_file() else {}
+        parts = ("source", "code", "assets", "lock")
+        changed = [part for part in parts if then.get(part) != now.get(part)]
+        lines.append(", ".join(f"{part} {str(then.get(part))[:10]}" for part in parts) + (f" (changed since: {', '.join(changed)})" if changed else " (all as in this checkout)"))
     return lines
 
 # %% ../nbs/20b_trace.ipynb #10dd8402

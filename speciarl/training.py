@@ -567,8 +567,7 @@ def train(recipe: Recipe, out: str | Path, *, data_root: str | Path | None = Non
     check_folder(out, recipe)
     batch_sizes(recipe, int(os.environ.get("WORLD_SIZE", 1)))
     samples = training_samples(recipe, data_root)
-    judged = recipe.samples or recipe.method == "self" or recipe.validation_images > 0
-    judge = judge or (make_judge(recipe, judge_url) if judged else None)  # refuse a missing judge before the model is loaded
+    judge = judge or (make_judge(recipe, judge_url) if recipe.judged else None)  # refuse a missing judge before the model is loaded
     if judge:
         check_labels(samples, judge)
     policy = load_policy(recipe.policy, dtype=getattr(torch, recipe.dtype))

@@ -41,7 +41,7 @@ def problems(profile: str) -> list[str]:
     found += [f"no output comes from nbs/paper/{name}.ipynb" for name in sorted(notebooks - drawn)]
     kept = ROOT / "paper" / "notebooks" / profile
     found += [f"{name}.{end} is not in paper/notebooks/{profile}" for name in sorted(notebooks) for end in ("html", "made.json") if not (kept / f"{name}.{end}").is_file()]
-    found += [f"{stem.relative_to(ROOT)}.json does not say its {part}" for stem, record in records(profile).items() for part in ("id", "source", "code", "assets", "lock") if not record.get(part)]
+    found += [f"{stem.relative_to(ROOT)}.json does not say its {part}" for stem, record in records(profile).items() for part in ("id", "notebook", "profile") if not record.get(part)]
     if not any(path.stat().st_size for path in papers()):
         found.append("there is no PDF of the paper in paper/build")
     return found + headline_problems(profile)

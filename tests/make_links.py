@@ -1,10 +1,9 @@
 "The line of links under the title of every notebook: contents, the chapters before and after, and those whose modules it uses. Run as a script to write it into the notebooks."
+import ast
 import re
 from pathlib import Path
 
 import nbformat
-
-from speciarl.keys import notebook_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -18,6 +17,24 @@ def link(path: Path, here: Path) -> str:
     "A link from a chapter to another."
     target = path.relative_to(here.parent).as_posix() if path.is_relative_to(here.parent) else f"../{path.name}"
     return f"[{path.stem.replace('_', ' ')}]({target})"
+
+
+def notebook_imports(path: Path, package: str = "speciarl") -> list[str]:
+    "The modules of the package that a notebook's cells import themselves, in the spellings `from speciarl.scale import x` and `import speciarl.scale`."
+    found = set()
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        plain = re.sub(r"^(\s*)[%!?].*$", r"\1pass", cell.source, flags=re.MULTILINE)  # what only IPython understands
+        for node in ast.walk(ast.parse(plain)):
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module] if node.module != package else [f"{package}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            found.update(name.split(".")[1] for name in names if name.startswith(f"{package}."))
+    return sorted(found)
 
 
 def links(path: Path) -> str:

@@ -17,6 +17,7 @@ import soak
 from miniature import PARAMETERS, WRITE, notebook
 from refusal import message
 
+from speciarl import keys
 from speciarl import reproduce as engine
 from speciarl.lab import load_profile
 from speciarl.manifest import read_manifest
@@ -173,10 +174,27 @@ def test_records_say_what_an_output_was_made_from(project):
     (project / "constraints.txt").write_text("torch==2.13.0\n")
     reproduce("smoke", root=project)
     record = engine.read_json(project / "paper/tables/smoke/letters.json")
-    assert {"id", "source", "code", "assets", "lock", "notebook", "profile", "parameters", "inputs"} == set(record)
+    assert {"id", "notebook", "profile", "parameters", "inputs"} == set(record)
     assert f"Letters. `#box(text(size: 6.5pt, fill: luma(45%))[record {record['id']}])`" in (project / "paper/build/smoke/paper.md").read_text()
     lines = trace(record["id"], project)
     assert lines[0] == f"table, paper/tables/smoke/letters.csv, record {record['id']}" and lines[2].endswith("(all as in this checkout)") and lines[3].startswith("made ")
+
+
+def test_other_words_in_a_notebook_run_it_again_and_change_no_table(project, monkeypatch):
+    cells = ["from speciarl.lab import Desk, Lab\nfrom speciarl.report import Table", 'Desk(Lab(profile, "../.."), "1_count").table(Table(["a"], [["x"]], "Letters."), "letters")']
+    path = notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, *cells)
+    (project / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {tables: [letters]}\n  2_share: {values: [share]}\n")
+    (project / "paper/paper.md").write_text("# Mini\n\n{{table:letters}}\n")
+    reproduce("smoke", root=project)
+    outputs = [*sorted((project / "paper/tables/smoke").iterdir()), project / "paper/build/smoke/paper.pdf"]
+    before = [output.read_bytes() for output in outputs]
+    nb = nbformat.read(path, 4)
+    nb.cells.insert(0, nbformat.v4.new_markdown_cell("What the letters are."))
+    nbformat.write(nb, path)
+    monkeypatch.setattr(keys, "code_hash", lambda: "another docstring somewhere in the package")
+    assert reasons(project) == ["changed: source", "changed: code", "its notebooks run"]
+    reproduce("smoke", root=project)
+    assert [output.read_bytes() for output in outputs] == before and reasons(project) == [None] * 3
 
 
 def test_unknown_profile_and_notebook(project, tmp_path):

@@ -8,11 +8,10 @@ from refusal import message
 from typer.testing import CliRunner
 
 from speciarl.cli import app
-from speciarl.keys import digest, origin
-from speciarl.lab import COMPUTING
+from speciarl.keys import digest, file_digest, origin
 from speciarl.trace import find, trace
 
-POLICY = {"inputs": {"recipe": {"method": "grpo", "seed": 3, "steps": 40}, "policy": "fieldguide-base"}, "needs": [], "code": "c" * 64, "lock": "d" * 64}
+POLICY = {"inputs": {"recipe": {"method": "grpo", "seed": 3, "steps": 40}, "policy": "fieldguide-base"}, "needs": [], "versions": {"grpo": 2, "base": 1}}
 
 
 def artefact(root, kind, key, keep=True):
@@ -29,12 +28,15 @@ def project(tmp_path):
     policy = artefact(root, "policy", POLICY)
     made = []
     for domain in ("cars", "food"):
-        asked = artefact(root, "predictions", {"inputs": {"domain": domain}, "needs": [policy], "code": "e" * 64, "lock": "d" * 64})
-        made.append(artefact(root, "verdicts", {"inputs": {"judge": "trees"}, "needs": [asked], "code": "f" * 64, "lock": "d" * 64}))
+        asked = artefact(root, "predictions", {"inputs": {"domain": domain}, "needs": [policy], "versions": {"sample": 1}})
+        made.append(artefact(root, "verdicts", {"inputs": {"judge": "trees"}, "needs": [asked], "versions": {"verdict": 1}}))
     record = {"id": "1c690114cf", "notebook": "1_count", "profile": "smoke", "parameters": {"draws": 5}, "inputs": dict(zip(("verdicts A cars", "verdicts A food"), made))}
-    record |= origin(root / "nbs/paper/1_count.ipynb", root, COMPUTING)
     for profile in ("smoke", "laptop"):
         (root / "figures" / profile).mkdir(parents=True)
+        (root / "figures" / profile / "plane.pdf").write_bytes(b"%PDF")
+        (root / ".speciarl/records" / profile).mkdir(parents=True)
+        success = {"parts": origin(root / "nbs/paper/1_count.ipynb", root), "outputs": {f"figures/{profile}/plane.pdf": file_digest(root / "figures" / profile / "plane.pdf")}, "seconds": 1.0}
+        (root / ".speciarl/records" / profile / "1_count.json").write_text(json.dumps(success))
         (root / "figures" / profile / "plane.json").write_text(json.dumps({**record, "profile": profile, "id": "1c690114cf" if profile == "smoke" else "2d00000000"}))
     (root / "paper/tables/smoke").mkdir(parents=True)
     (root / "paper/tables/smoke/count.values.json").write_text('{"plates": 48}')
@@ -46,13 +48,21 @@ def test_the_whole_ancestry(project):
     assert lines[0] == "figure, figures/smoke/plane.pdf, record 1c690114cf"
     assert lines[1] == "drawn by nbs/paper/1_count.ipynb, profile smoke, draws=5" and lines[2].endswith("lock None (all as in this checkout)")
     assert [line.split("-")[0].strip().split(" ")[0] for line in lines[3:]] == ["from", "verdicts", "predictions", "policy", "from", "verdicts", "predictions", "policy"]
-    assert lines[6].endswith("recipe.method=grpo, recipe.seed=3, recipe.steps=40, policy=fieldguide-base; code cccccccccc, lock dddddddddd") and lines[10].endswith(": see above")
+    assert lines[6].endswith("recipe.method=grpo, recipe.seed=3, recipe.steps=40, policy=fieldguide-base; versions grpo=2, base=1") and lines[10].endswith(": see above")
 
 
 def test_what_changed_since_is_said(project):
     miniature.notebook(project / "nbs/paper/1_count.ipynb", miniature.PARAMETERS, "1")
     (project / "constraints.txt").write_text("torch==2.13.0\n")
     assert trace("2d00", project)[2].endswith(" (changed since: source, lock)")
+
+
+@pytest.mark.parametrize("elsewhere", ["figures/laptop/plane.pdf", ".speciarl/records/laptop/1_count.json"])
+def test_of_a_result_made_elsewhere_nothing_is_said_of_changes(project, elsewhere):
+    (project / elsewhere).unlink()
+    if elsewhere.endswith(".pdf"):
+        (project / elsewhere).write_bytes(b"%PDF of another machine")
+    assert trace("2d00", project)[2].startswith("from verdicts A cars")
 
 
 def test_when_and_where_it_was_made(project):
