@@ -10,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from speciarl.cascade import CascadeJudge
-from speciarl.tree_judge import TreeJudge
-from speciarl.verdicts import Verdict
+from speciarl.judges.choose import CascadeJudge
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from speciarl.data import open_image
-from speciarl.labels import load_tree
-from speciarl.runs import data_source, read_data
+from speciarl.data.samples import open_image
+from speciarl.data.trees import load_tree
+from speciarl.metrics.runs import data_source, read_data
 
 LIMIT = 2.0  # seconds
 

@@ -25,13 +25,14 @@ from PIL import Image
 from transformers import PrinterCallback, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig
 
-from speciarl.adapters import SpecificityReward
-from speciarl.fieldguide import DOMAINS, all_words, plates
-from speciarl.labels import load_trees
-from speciarl.policy import StillProcessor, small_processor
-from speciarl.recipes import load_prompt, load_recipe
-from speciarl.trainer import SpecificityTrainer
-from speciarl.training import freeze_vision, lora_config, make_judge
+from speciarl.training.reward import SpecificityReward
+from speciarl.data.fieldguide import DOMAINS, all_words, plates
+from speciarl.data.trees import load_trees
+from speciarl.policy.model import StillProcessor, small_processor
+from speciarl.policy.prompts import load_prompt
+from speciarl.training.recipe import load_recipe
+from speciarl.training.trainer import SpecificityTrainer
+from speciarl.training.loop import freeze_vision, lora_config, make_judge
 
 # the published configurations of Qwen2.5-VL: text width, inner width, layers, heads, key-value heads; vision depth and inner width
 SIZES = {

@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from speciarl.labels import load_trees
-from speciarl.tree_judge import TreeJudge
+from speciarl.data.trees import load_trees
+from speciarl.judges.tree import TreeJudge
 
 LIMIT_REPEATED, LIMIT_DISTINCT = 200_000, 20_000  # pairs per second
 SENTENCES = (
@@ -121,7 +121,7 @@ def report(n: int, repeats: int) -> list[str]:
             lines.append(f"  {title:42}{wall:6.2f} s  {n / wall:9,.0f} pairs/s  {wall / (LIMIT_JUDGE * n / 100_000):5.2f} of the limit")
     bare = seconds(repeats, "-c", "pass")
     lines += ["", f"import (limit {LIMIT_IMPORT:g} s above bare Python, which starts in {bare:.3f} s)"]
-    for name in ("speciarl", "speciarl.cli", "speciarl.scale", "speciarl.tree_judge", "speciarl.metrics", "speciarl.reward"):
+    for name in ("speciarl", "speciarl.cli", "speciarl.core.scale", "speciarl.judges.tree", "speciarl.metrics.rates", "speciarl.training.rules"):
         wall = seconds(repeats, "-c", f"import {name}")
         lines.append(f"  {name:42}{wall - bare:6.3f} s  {wall / bare:9.1f} x bare  {'loads torch' if loads('torch', name) else 'without torch'}")
     wall = seconds(repeats, "-c", "from speciarl.cli import main; main()", "--help")

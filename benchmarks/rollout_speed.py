@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from speciarl import engines
-from speciarl.engines import Sampling, TransformersEngine, draw, predict, read_once
-from speciarl.fieldguide import plates
-from speciarl.policy import load_policy
-from speciarl.recipes import load_prompt
-from speciarl.rollout import batch_seed, encode, generate, placeholders
+from speciarl.policy.model import engines
+from speciarl.policy.engines import Sampling, TransformersEngine, draw, predict, read_once
+from speciarl.data.fieldguide import plates
+from speciarl.policy.model import load_policy
+from speciarl.policy.prompts import load_prompt
+from speciarl.policy.rollout import batch_seed, encode, generate, placeholders
 
 LIMIT_OVERHEAD, LIMIT_SHARED = 0.03, 1 / 8
 BATCH = 64  # answers

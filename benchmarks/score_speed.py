@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from speciarl.compare import by_group, compare, worst
-from speciarl.metrics import best_of_k, best_of_k_curve, best_of_n, intervals, intervals_of_counts, pass_at_k_curve, powers_of_two, score
-from speciarl.scale import Category
-from speciarl.selection import by_confidence, calibration_error, chosen, consensus, majority, read_answers, risk_area, with_interval
+from speciarl.metrics.compare import by_group, compare, worst
+from speciarl.metrics.rates import best_of_k, best_of_k_curve, best_of_n, intervals, intervals_of_counts, pass_at_k_curve, powers_of_two, score
+from speciarl.core.scale import Category
+from speciarl.metrics.selection import by_confidence, calibration_error, chosen, consensus, majority, read_answers, risk_area, with_interval
 
 SECONDS, GIGABYTES = 60, 2
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speciarl.scale import Category
-from speciarl.store import Store, StoredJudge, open_store
-from speciarl.verdicts import Verdict, identity
+from speciarl.core.scale import Category
+from speciarl.judges.store import Store, StoredJudge, open_store
+from speciarl.judges.verdict import Verdict, identity
 
 JUDGE = identity(judge="benchmark")
 LIMIT_READ, LIMIT_WRITE, LIMIT_GB = 200_000, 20_000, 1.0

@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from training_speed import Stepper, quartiles
 
-from speciarl.policy import load_policy
-from speciarl.recipes import load_recipe
-from speciarl.tapo import TAPO
-from speciarl.training import make_judge, make_trainer, train, training_samples
+from speciarl.policy.model import load_policy
+from speciarl.training.recipe import load_recipe
+from speciarl.fine_r1.tapo import TAPO
+from speciarl.training.loop import make_judge, make_trainer, train, training_samples
 
 LIMITS = {"ratio": 1.6, "run": 150.0}
 EQUAL = ["prompts_per_generation=8", "prompts_per_step=8", "max_tokens=48"]

@@ -22,9 +22,9 @@ import torch
 from datasets import Dataset
 from trl import GRPOTrainer
 
-from speciarl.policy import load_policy
-from speciarl.recipes import load_recipe
-from speciarl.training import freeze_vision, grpo_config, make_judge, make_trainer, picture_opener, train, training_rows, training_samples
+from speciarl.policy.model import load_policy
+from speciarl.training.recipe import load_recipe
+from speciarl.training.loop import freeze_vision, grpo_config, make_judge, make_trainer, picture_opener, train, training_rows, training_samples
 
 LIMITS = {"ratio": 1.03, "share": 0.01, "run": 90.0}
 

@@ -40,7 +40,7 @@ from . import __version__
 # %% ../nbs/21_cli.ipynb #5998c60c
 def fail(message: str) -> NoReturn:
     "Raise a `UserError`."
-    from speciarl.scale import UserError
+    from speciarl.core.scale import UserError
 
     raise UserError(message)
 
@@ -64,7 +64,7 @@ class _OneLine(TyperGroup):
 # %% ../nbs/21_cli.ipynb #9d943ada
 def _one_line(error: Exception) -> str | None:
     "What to tell the user about `error`; None if it is not the user's to mend."
-    from speciarl.scale import UserError
+    from speciarl.core.scale import UserError
 
     if isinstance(error, UserError):
         return str(error)
@@ -125,8 +125,8 @@ def extra(name: str) -> Iterator[None]:
 # %% ../nbs/21_cli.ipynb #a7bf60a8
 def tree_judge(dataset: str | None = None, strict: bool = False) -> Any:
     "The judge of the label trees, with the tree file `dataset` if it is none of the packaged ones."
-    from speciarl.labels import load_tree, load_trees
-    from speciarl.tree_judge import TreeJudge
+    from speciarl.data.trees import load_tree, load_trees
+    from speciarl.judges.tree import TreeJudge
 
     trees = load_trees()
     if dataset is not None and dataset not in trees:
@@ -136,8 +136,8 @@ def tree_judge(dataset: str | None = None, strict: bool = False) -> Any:
 # %% ../nbs/21_cli.ipynb #636b0190
 def llm_judge(base_url: str | None, model: str | None, prompt: str, votes: int, store: str | Path, confidence: bool = False, options: str = "--base-url http://localhost:8000/v1 --model NAME") -> Any:
     "The judge that asks a language model and keeps its verdicts in `store`. Raises `UserError` if it is not there or cannot be told what to ask; `options` are named then."
-    from speciarl.llm_judge import LLMJudge
-    from speciarl.store import StoredJudge, open_store
+    from speciarl.judges.llm import LLMJudge
+    from speciarl.judges.store import StoredJudge, open_store
 
     if not base_url or not model:
         fail(f"a language model as judge needs its server and its name: {options}")
@@ -183,7 +183,7 @@ def make_judge(name: str = "taxonomy", dataset: str | None = None, strict: bool 
     model = llm_judge(**server)
     if name == "llm":
         return model
-    from speciarl.cascade import CascadeJudge
+    from speciarl.judges.choose import CascadeJudge
 
     return CascadeJudge(tree_judge(dataset), model)
 
@@ -197,7 +197,7 @@ def judge_card(judge: Any) -> dict[str, Any]:
 # %% ../nbs/21_cli.ipynb #6fc8dd60
 def judge_rows(rows: Sequence[dict[str, str]], judge: Any, dataset: str | None = None) -> list:
     "One verdict per row with `label`, `answer` and perhaps `dataset`; an empty answer is wrong, from source `format`."
-    from speciarl.benchmark import FORMAT_FAILURE
+    from speciarl.metrics.benchmark import FORMAT_FAILURE
 
     verdicts = [FORMAT_FAILURE] * len(rows)
     asked = [i for i, row in enumerate(rows) if row["answer"].strip()]
@@ -248,7 +248,7 @@ def side_by_side(judge: Any, keys: Sequence[tuple[str, str, str | None]], worker
 # %% ../nbs/21_cli.ipynb #57604140
 def summary(verdicts: Sequence) -> str:
     "Counts and shares of the levels among `verdicts`, and of the sources of missing ones, as lines of text."
-    from speciarl.scale import Category
+    from speciarl.core.scale import Category
 
     levels = Counter(v.category for v in verdicts)
     missing = Counter(v.source for v in verdicts if v.category is None)
@@ -258,7 +258,7 @@ def summary(verdicts: Sequence) -> str:
 # %% ../nbs/21_cli.ipynb #19b87b6e
 def refuse_verdicts(path: Path, columns: Sequence[str]) -> None:
     "Raise `UserError` if the table already has a column that `judge` would add."
-    from speciarl.verdicts import VERDICT_COLUMNS
+    from speciarl.judges.verdict import VERDICT_COLUMNS
 
     for name in VERDICT_COLUMNS:
         if name in columns:
@@ -287,9 +287,9 @@ def judge(
     force: Annotated[bool, typer.Option("--force", help="Overwrite VERDICTS.csv.")] = False,
 ) -> None:
     "Give each label/answer pair of a table a category."
-    from speciarl.data import read_pairs
-    from speciarl.scale import write_json
-    from speciarl.verdicts import with_verdict, write_verdicts
+    from speciarl.data.samples import read_pairs
+    from speciarl.core.scale import write_json
+    from speciarl.judges.verdict import with_verdict, write_verdicts
 
     card = out.with_suffix(".card.json")
     refuse_existing([out, card], force, source=pairs)
@@ -315,7 +315,7 @@ STORE = Annotated[str, typer.Argument(metavar="STORE", help="A file, sqlite:///F
 @store.command("export")
 def store_export(where: STORE, out: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file.", show_default=False)]) -> None:
     "Write all verdicts of a store to a file."
-    from speciarl.store import open_store
+    from speciarl.judges.store import open_store
 
     refuse_existing([out])
     with open_store(where) as opened:
@@ -325,7 +325,7 @@ def store_export(where: STORE, out: Annotated[Path, typer.Argument(metavar="FILE
 @store.command("import")
 def store_import(where: STORE, source: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file that `store export` wrote.", show_default=False)]) -> None:
     "Take the verdicts of a file into a store; those it has are kept as they are."
-    from speciarl.store import open_store
+    from speciarl.judges.store import open_store
 
     with open_store(where) as opened:
         before = opened.count()
@@ -335,7 +335,7 @@ def store_import(where: STORE, source: Annotated[Path, typer.Argument(metavar="F
 # %% ../nbs/21_cli.ipynb #a66cf6b7
 def read_codes(path: Path, rows: Sequence[dict[str, str]]) -> Any:
     "The column `category` of `rows` as int8 codes (n,), empty cells as missing. Raises `UserError` with the row, counted from 1 below the header."
-    from speciarl.scale import Category, UserError, to_codes
+    from speciarl.core.scale import Category, UserError, to_codes
 
     found = {}
     for number, row in enumerate(rows, 1):
@@ -383,7 +383,7 @@ class Line(NamedTuple):
 # %% ../nbs/21_cli.ipynb #287de0e3
 def score_lines(group: str, codes: Any, weights: str, format_failure: Any = None) -> list[Line]:
     "The lines for codes of shape (samples, N): one answer, and for N > 1 the best of N."
-    from speciarl.metrics import best_of_n, intervals, score
+    from speciarl.metrics.rates import best_of_n, intervals, score
 
     lines = [Line(group, "one answer", score(codes, weights, format_failure), intervals(codes[None], weights))]
     if codes.shape[1] > 1:
@@ -394,7 +394,7 @@ def score_lines(group: str, codes: Any, weights: str, format_failure: Any = None
 # %% ../nbs/21_cli.ipynb #13778e9b
 def score_rows(path: Path, rows: Sequence[dict[str, str]], weights: str = "released", by: str | None = None) -> list[Line]:
     "The lines for all `rows`, preceded with `by` by those for each value of that column. Raises `UserError` for rows that cannot be scored."
-    from speciarl.data import check_header
+    from speciarl.data.samples import check_header
 
     codes, names = read_codes(path, rows), ["all"]
     if by is not None:
@@ -417,15 +417,15 @@ class Bounds(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        from speciarl.report import fmt_number
+        from speciarl.report.table import fmt_number
 
         return f"{fmt_number(self.low)} to {fmt_number(self.high)}"
 
 # %% ../nbs/21_cli.ipynb #e2f0fde3
 def score_table(lines: Sequence[Line], weights: str) -> Any:
     "The lines as a `report.Table`."
-    from speciarl.metrics import METRICS, WEIGHTS
-    from speciarl.report import Interval, Levels, Table
+    from speciarl.metrics.rates import METRICS, WEIGHTS
+    from speciarl.report.table import Interval, Levels, Table
 
     named = ", ".join(f"{name} {value:g}" for name, value in WEIGHTS[weights].items())
     notes = (f"n: answers, judged or not. S: mean weight of the correct answers ({weights}: {named}); C: share of correct answers; HM: their harmonic mean; 95 % intervals by bootstrap of samples. Levels: percent of the judged answers "
@@ -446,8 +446,8 @@ def plain(table: Any, columns: Sequence[str]) -> str:
 # %% ../nbs/21_cli.ipynb #620823bc
 def write_scores(lines: Sequence[Line], weights: str, source: Path, out: Path, force: bool = False) -> None:
     "Write scores.csv, .md, .tex, the level shares as scores.pdf and .png, and the record scores.json to the folder `out`."
-    from speciarl.bias import plot_levels
-    from speciarl.report import make_record, save_figure, write_table
+    from speciarl.metrics.bias import plot_levels
+    from speciarl.report.table import make_record, save_figure, write_table
 
     refuse_existing([out / f"scores.{suffix}" for suffix in ("csv", "md", "tex", "pdf", "png", "json")], force)
     record = make_record(parameters={"command": "score", "weights": weights}, inputs={"verdicts": source})
@@ -475,7 +475,7 @@ def predictions_lines(predictions: Any, found: Any, weights: str, by: str | None
     "The lines of a run: as `score_rows`, with `by` a column that has one value for each image."
     import numpy as np
 
-    from speciarl.predictions import column_of
+    from speciarl.policy.predictions import column_of
 
     lines = []
     if by is not None:
@@ -492,8 +492,8 @@ WORST = 10  # classes on the screen
 
 def run_tables(predictions: Any, found: Any, weights: str) -> list[Extra]:
     "What is said of a run beside its scores: classes, and for several answers per image the curve over k, the selectors and their confidence."
-    from speciarl import tables
-    from speciarl.predictions import column_of
+    from speciarl.report.table import tables
+    from speciarl.policy.predictions import column_of
 
     extras = [Extra("classes", f"classes, the {WORST} that are surely worst", tables.group_table(found.codes[None], found.labels, caption="Every class.", weights=weights))]
     if found.codes.shape[1] > 1:
@@ -515,9 +515,9 @@ class OpenWorld(NamedTuple):
 
 def openworld_extra(predictions: Any, paths: dict[tuple[str, str], str], using: OpenWorld) -> Extra:
     "The table of the open-world metrics of a run; `paths` of its images, as far as known."
-    from speciarl import openworld as ow
-    from speciarl.predictions import column_of
-    from speciarl.tables import domains_of, openworld_table
+    from speciarl.metrics.rates import openworld as ow
+    from speciarl.policy.predictions import column_of
+    from speciarl.report.tables import domains_of, openworld_table
 
     first = {name: [row[0] for row in column_of(predictions, name)] for name in ("dataset", "sample_id", "label", "answer", "text")}
     outputs = [text if text is not None else answer or "" for text, answer in zip(first["text"], first["answer"])]
@@ -530,8 +530,8 @@ def openworld_extra(predictions: Any, paths: dict[tuple[str, str], str], using: 
 # %% ../nbs/21_cli.ipynb #a2b73afc
 def score_predictions(source: Path, weights: str, by: str | None, using: OpenWorld | None) -> tuple[list[Line], list[Extra]]:
     "The lines and further tables of a run or of published predictions. Raises `UserError` if nobody judged them."
-    from speciarl.predictions import check_labels, codes_of
-    from speciarl.runs import open_predictions, read_samples
+    from speciarl.policy.predictions import check_labels, codes_of
+    from speciarl.metrics.runs import open_predictions, read_samples
 
     predictions = open_predictions(source)
     if not predictions.judged:
@@ -549,7 +549,7 @@ def score_predictions(source: Path, weights: str, by: str | None, using: OpenWor
 # %% ../nbs/21_cli.ipynb #a1d601ea
 def write_extras(extras: Sequence[Extra], source: Path, out: Path, force: bool) -> None:
     "Write each table to the folder `out` as .csv, .md, .tex and its record .json."
-    from speciarl.report import make_record, write_table
+    from speciarl.report.table import make_record, write_table
 
     refuse_existing([out / f"{extra.stem}.{suffix}" for extra in extras for suffix in ("csv", "md", "tex", "json")], force)
     record = make_record(parameters={"command": "score"}, inputs={"predictions": source / "predictions.parquet" if source.is_dir() else source})
@@ -559,7 +559,7 @@ def write_extras(extras: Sequence[Extra], source: Path, out: Path, force: bool) 
 
 def print_extras(extras: Sequence[Extra]) -> None:
     "Print the tables, of the classes the worst."
-    from speciarl.report import Table
+    from speciarl.report.table import Table
 
     for _, heading, table in extras:
         if table.columns[0] == "class":  # lowest upper end of C first, as `compare.worst` sorts
@@ -582,7 +582,7 @@ def score(
     force: Annotated[bool, typer.Option("--force", help="Overwrite scores in DIR.")] = False,
 ) -> None:
     "Turn verdicts into specificity and correctness."
-    from speciarl.data import read_pairs
+    from speciarl.data.samples import read_pairs
 
     extras: list[Extra] = []
     if (verdicts / "card.json").is_file() or verdicts.suffix in (".parquet", ".jsonl"):
@@ -648,7 +648,7 @@ def evaluate(
     matrix: Annotated[Path | None, typer.Option(metavar="FILE", help="A YAML file with many models, prompts, data sets and n.", show_default=False)] = None,
 ) -> None:
     "Ask a policy about images; judge, score."
-    from speciarl import runs
+    from speciarl.metrics.rates import runs
 
     kept = store or out.with_suffix(".sqlite")
     if matrix is not None:
@@ -664,7 +664,7 @@ def evaluate(
         samples = runs.read_data(runs.data_source(data, split), limit)
         check_labels(samples, decide)
         with training_extra():
-            from speciarl.engines import Sampling, make_engine
+            from speciarl.policy.engines import Sampling, make_engine
 
             asked = Sampling(n, seed=seed, max_tokens=runs.load_question(prompt).max_tokens or 64)
             counts = runs.evaluate(make_engine(engine, model, adapter, base_url), samples, out, decide, prompt, asked, quiet=not sys.stderr.isatty())["counts"]
@@ -674,7 +674,7 @@ def evaluate(
 # %% ../nbs/21_cli.ipynb #4d806516
 def evaluate_matrix(matrix: Any, out: Path, store: str | Path) -> None:
     "Every run of a matrix file, each in a folder of its own below `out`; finished runs are kept."
-    from speciarl import runs
+    from speciarl.metrics.rates import runs
 
     decide = make_judge(matrix.judge, base_url=matrix.judge_url, model=matrix.judge_model, prompt=matrix.judge_prompt, votes=matrix.judge_votes, confidence=matrix.judge_confidence, store=store, options="judge_url and judge_model in the matrix file")
     with training_extra():
@@ -683,7 +683,7 @@ def evaluate_matrix(matrix: Any, out: Path, store: str | Path) -> None:
 # %% ../nbs/21_cli.ipynb #0af56715
 def as_table(rows: Sequence[dict]) -> str:
     "Rows as aligned text."
-    from speciarl.report import Table
+    from speciarl.report.table import Table
 
     return plain(Table(list(rows[0]), [list(row.values()) for row in rows], ""), list(rows[0]))
 
@@ -695,8 +695,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write everything as JSON.", show_default=False)] = None,
 ) -> None:
     "Compare runs image by image, with paired tests."
-    from speciarl.runs import compare_runs
-    from speciarl.scale import write_json
+    from speciarl.metrics.runs import compare_runs
+    from speciarl.core.scale import write_json
 
     found = compare_runs(runs, shared=shared)
     typer.echo(f"{found.images:,} images\n\n{as_table(found.scores)}\n\n{as_table(found.tests)}\n\n{as_table(found.mcnemar)}")
@@ -712,8 +712,8 @@ def show(
     limit: Annotated[int, typer.Option(metavar="K", min=1, help="At most K answers.")] = 2000,
 ) -> None:
     "Write a page of pictures, answers and categories that works from disk."
-    from speciarl.runs import data_source, read_data
-    from speciarl.show import write_page
+    from speciarl.metrics.runs import data_source, read_data
+    from speciarl.report.page import write_page
 
     samples = read_data(data_source(data)) if data else ()
     typer.echo(f"wrote {write_page(run, out or run / 'page', samples=samples, limit=limit)}")
@@ -726,7 +726,7 @@ app.add_typer(data, name="data")
 @data.command("list")
 def data_list() -> None:
     "List the data sets, their sizes and where they come from."
-    from speciarl.official import list_lines
+    from speciarl.data.benchmarks import list_lines
 
     for line in list_lines():
         typer.echo(line)
@@ -738,7 +738,7 @@ def data_check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it was unpacked.", show_default=False)],
 ) -> None:
     "Count the files and classes of a data set and name what is missing."
-    from speciarl.official import check
+    from speciarl.data.benchmarks import check
 
     problems = check(name, folder)
     for line in problems:
@@ -761,17 +761,17 @@ def data_download(
         fail("--revision and --split are of a data set on the hub: name it with --repo")
     check_writable(root)
     if repo is not None:
-        from speciarl.hub import read_hub
+        from speciarl.data.hub import read_hub
 
         return typer.echo(f"wrote {root / name}: {len(read_hub(name, repo, root / name, split, revision)):,} images of {repo}, {split}")
-    from speciarl.download import download
+    from speciarl.data.fetch import download
 
     typer.echo(f"wrote {download(name, root, say=typer.echo)}")
 
 # %% ../nbs/21_cli.ipynb #8916d1c7
 def print_plan(recipe: Any, processes: int, data_root: Path | None, judge_url: str | None) -> None:
     "The plan of a run and what was checked. Exits with 1 if something would stop it."
-    from speciarl.plan import checks, plan
+    from speciarl.training.plan import checks, plan
 
     for line in plan(recipe, processes):
         typer.echo(line)
@@ -784,7 +784,7 @@ def print_plan(recipe: Any, processes: int, data_root: Path | None, judge_url: s
 # %% ../nbs/21_cli.ipynb #bab79953
 def draw_training(run: Path) -> None:
     "Write curves.png and curves.pdf from the log of a run that learnt from rollouts; fine-tuning logs no levels, and gets none."
-    from speciarl.report import make_record, save_figure, training_curves
+    from speciarl.report.table import make_record, save_figure, training_curves
 
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -795,7 +795,7 @@ def draw_training(run: Path) -> None:
 # %% ../nbs/21_cli.ipynb #2ede46c0
 def write_model_card(run: Path) -> None:
     "Write policy/README.md from the run card."
-    from speciarl.scale import atomic_write
+    from speciarl.core.scale import atomic_write
 
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     recipe = card["recipe"]
@@ -812,7 +812,7 @@ tags: [speciarl, {recipe['method']}]
 {what[0].upper() + what[1:]} by `speciarl train {recipe['name']}` (speciarl {__version__}), on {', '.join(f'{count} images of {name}' for name, count in recipe['data'].items())}.
 It names what an image shows inside `<answer>` tags. It was trained to be specific, not to be safe; its verdicts came from the judge `{recipe['judge']}`.
 
-Load it with `speciarl.policy.load_policy` or evaluate it with `speciarl evaluate --model FOLDER --data DATA --out RUN`.
+Load it with `speciarl.policy.model.load_policy` or evaluate it with `speciarl evaluate --model FOLDER --data DATA --out RUN`.
 SHA-256 of the weights: `{card['sha256']}`. Versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}.
 
 | setting | value |
@@ -823,8 +823,8 @@ SHA-256 of the weights: `{card['sha256']}`. Versions: {', '.join(f'{name} {versi
 # %% ../nbs/21_cli.ipynb #133d40d5
 def own_rationales(path: Path, out: Path) -> Any:
     "The `training.Way` of CoT SFT on the rationales in the file `path`, of which the run at `out` gets a copy. Raises `UserError` for a file that is none."
-    from speciarl.rationales import cot, read_rationales
-    from speciarl.scale import atomic_write
+    from speciarl.fine_r1.rationales import cot, read_rationales
+    from speciarl.core.scale import atomic_write
 
     read_rationales(path)  # refuse it before a model is loaded
     way, text = cot(path), path.read_bytes()
@@ -853,12 +853,12 @@ def check_rationales(recipe: Any, path: Path | None, out: Path | None) -> None:
 def train_recipe(recipe: Any, out: Path, rationales: Path | None, **options: Any) -> None:
     "Train a recipe in the way of its method, on the rationales of a file if there is one; the card then holds its hash. `options` as `training.train` takes them."
     if rationales is None:
-        from speciarl.methods import train as run
+        from speciarl.fine_r1.methods import train as run
 
         run(recipe, out, **options)
         return
-    from speciarl.scale import write_json
-    from speciarl.training import train as run
+    from speciarl.core.scale import write_json
+    from speciarl.training.loop import train as run
 
     run(recipe, out, way=own_rationales(rationales, out), **options)
     if first_process():
@@ -884,7 +884,7 @@ def train(
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="For --plan: on how many processes (GPUs).")] = 1,
 ) -> None:
     "Train a policy as a recipe says."
-    from speciarl.recipes import load_recipe
+    from speciarl.training.recipe import load_recipe
 
     loaded = load_recipe(recipe, changes or [])
     check_rationales(loaded, rationales, out)
@@ -922,10 +922,10 @@ def base(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the p
     refuse_existing([out])
     check_writable(out)
     with training_extra():
-        from speciarl.benchmark import CALIBRATION, CALIBRATION_TOLERANCE, base_scores
-        from speciarl.policy import base_card, load_policy
-        from speciarl.base import train_base
-        from speciarl.scale import write_json
+        from speciarl.metrics.benchmark import CALIBRATION, CALIBRATION_TOLERANCE, base_scores
+        from speciarl.policy.model import base_card, load_policy
+        from speciarl.policy.base import train_base
+        from speciarl.core.scale import write_json
 
         train_base(out, on_step=lambda step, loss: step % 100 or typer.echo(f"step {step:5}  loss {loss:.3f}"))
         scores = base_scores(load_policy(out))
@@ -940,8 +940,8 @@ PLATES = 100  # of a domain of the field guide, which has no end
 
 def teaching_plates(domain: str, classes: str, shots: int | None, limit: int | None) -> list:
     "The training plates of a domain that a recipe with these `classes` and `shots` draws; `PLATES` if nothing says how many."
-    from speciarl.recipes import Recipe
-    from speciarl.training import training_samples, wanted_classes
+    from speciarl.training.recipe import Recipe
+    from speciarl.training.loop import training_samples, wanted_classes
 
     recipe = Recipe(name="rationales", method="cot", data={domain: limit or PLATES}, classes=classes, shots=shots, steps=1, learning_rate=1)
     if shots:
@@ -951,7 +951,7 @@ def teaching_plates(domain: str, classes: str, shots: int | None, limit: int | N
 # %% ../nbs/21_cli.ipynb #6d1a6646
 def of_classes(samples: Sequence, classes: str, shots: int | None, source: str) -> list:
     "The samples of the classes of a split, at most `shots` of each class, in their order. Raises `UserError` if there is none, or nobody knows."
-    from speciarl.closed_world import split_of
+    from speciarl.fine_r1.closed import split_of
 
     if classes != "all":
         check_named(samples, source)
@@ -973,9 +973,9 @@ def check_named(samples: Sequence, source: str) -> None:
 # %% ../nbs/21_cli.ipynb #227686c6
 def teaching_samples(source: str, root: Path | None, classes: str, shots: int | None, limit: int | None) -> list:
     "The training images of a data set (its name, or a folder) to write about. Raises `UserError` as `runs.read_data` does, and for unknown `classes`."
-    from speciarl.fieldguide import DOMAINS
-    from speciarl.official import DATASETS, draw_subset
-    from speciarl.runs import data_source, read_data
+    from speciarl.data.fieldguide import DOMAINS
+    from speciarl.data.benchmarks import DATASETS, draw_subset
+    from speciarl.metrics.runs import data_source, read_data
 
     if classes not in ("all", "seen", "unseen"):
         fail(f"unknown classes {classes[:40]!r}: use one of all, seen, unseen")
@@ -989,7 +989,7 @@ def teaching_samples(source: str, root: Path | None, classes: str, shots: int | 
 # %% ../nbs/21_cli.ipynb #2e7a2d86
 def write_rationales(samples: Sequence, out: Path, base_url: str | None, model: str | None, marks: bool) -> Any:
     "Rationales of `samples`, written to `out` by the teacher `model` on the server, or from the marks of plates. Returns `rationales.Written`. Raises `UserError`."
-    from speciarl import rationales as r
+    from speciarl.fine_r1 import rationales as r
 
     if marks:
         made = r.plate_rationales(samples)
@@ -1037,7 +1037,7 @@ def rationales(
 # %% ../nbs/21_cli.ipynb #80ecf84a
 def check_questions(samples: Sequence, source: str, options: int, distractors: str, seed: int) -> None:
     "Raise `UserError` if no question with that many options can be asked about one of the samples."
-    from speciarl.closed_world import questions
+    from speciarl.fine_r1.closed import questions
 
     if distractors not in ("sibling", "random"):
         fail(f"unknown distractors {distractors[:40]!r}: use sibling or random")
@@ -1047,8 +1047,8 @@ def check_questions(samples: Sequence, source: str, options: int, distractors: s
 # %% ../nbs/21_cli.ipynb #9748d3eb
 def ask_closed(who: Any, samples: Sequence, **how: Any) -> Any:
     "What `closed_world.evaluate_closed` gives. Raises `UserError` if the server is gone, or nothing at all was answered."
-    from speciarl.closed_world import evaluate_closed
-    from speciarl.engines import EngineGone
+    from speciarl.fine_r1.closed import evaluate_closed
+    from speciarl.policy.engines import EngineGone
 
     try:
         result = evaluate_closed(who, samples, **how)
@@ -1061,7 +1061,7 @@ def ask_closed(who: Any, samples: Sequence, **how: Any) -> Any:
 # %% ../nbs/21_cli.ipynb #0c80de2e
 def closed_table(rows: Sequence[dict[str, Any]]) -> Any:
     "The rows of `closed_world.summary` as a `report.Table`."
-    from speciarl.report import Interval, Table
+    from speciarl.report.table import Interval, Table
 
     notes = ("n: questions. accuracy: the answer names the right option and no other, of the questions with a reply; 95 % interval. released: by the released rule, which a list of all options wins. "
              "chance: a guess. constant: the best constant place. The last four columns count what names no single option, and replies that never came.")
@@ -1071,9 +1071,9 @@ def closed_table(rows: Sequence[dict[str, Any]]) -> Any:
 # %% ../nbs/21_cli.ipynb #ca6b945c
 def write_closed(result: Any, settings: dict[str, Any], out: Path) -> Any:
     "Write answers.jsonl, closed.csv, .md, .tex, their record closed.json, and closed.card.json to the folder `out`. Returns the table."
-    from speciarl.closed_world import positions, summary
-    from speciarl.report import make_record, write_table
-    from speciarl.scale import atomic_write, write_json
+    from speciarl.fine_r1.closed import positions, summary
+    from speciarl.report.table import make_record, write_table
+    from speciarl.core.scale import atomic_write, write_json
 
     rows = summary(result)
     table = closed_table(rows)
@@ -1106,15 +1106,15 @@ def closed(
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the options and their order.")] = 0,
 ) -> None:
     "Ask a policy questions with options (Fine-R1)."
-    from speciarl import runs
+    from speciarl.metrics.rates import runs
 
     refuse_existing([out / name for name in ("answers.jsonl", "closed.csv", "closed.card.json")])
     check_writable(out)
     samples = runs.read_data(runs.data_source(source, split), limit)
     with training_extra():
         check_questions(samples, source, options, distractors, seed)
-        from speciarl.closed_world import CLOSED_PROMPT
-        from speciarl.engines import Sampling, make_engine, run_facts
+        from speciarl.fine_r1.closed import CLOSED_PROMPT
+        from speciarl.policy.engines import Sampling, make_engine, run_facts
 
         who, asked = make_engine(engine, model, adapter, base_url), dict(options=options, distractors=distractors, seed=seed)
         result = ask_closed(who, samples, max_tokens=max_tokens, **asked)
@@ -1149,11 +1149,11 @@ def reproduce(
             return
         if publish and (plan or from_predictions):
             fail("--publish writes what was computed: leave out --plan and --from-predictions")
-        from speciarl.reproduce import reproduce as run
+        from speciarl.compendium.reproduce import reproduce as run
 
         run(profile or "smoke", only, plan=plan, force=force, root=root, out=out, workers=workers, timeout=timeout, published=from_predictions)
         if publish:
-            from speciarl.verify import publish as write
+            from speciarl.compendium.audit import publish as write
 
             files = write(profile or "smoke", publish, root=root, out=out, workers=workers)
             typer.echo(f"wrote {publish}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
@@ -1163,7 +1163,7 @@ def _verify(profile: str, root: Path, out: Path | None, workers: int | None, alo
     "Print what was compared and each difference. Raises `UserError` for options that mean nothing here."
     if not alone:
         fail("--verify makes everything again from the published predictions: leave out --only, --plan, --force, --from-predictions and --publish")
-    from speciarl.verify import verify as compare
+    from speciarl.compendium.audit import verify as compare
 
     differences = compare(profile, root=root, out=out, workers=workers)
     for line in differences:
@@ -1179,7 +1179,7 @@ def trace(
     profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="Whose results, where several have this name.")] = None,
 ) -> None:
     "Print the whole ancestry of a figure, a table or a number of the paper."
-    from speciarl.trace import trace as ancestry
+    from speciarl.compendium.trace import trace as ancestry
 
     for line in ancestry(name, checkout(Path.cwd()), profile):
         typer.echo(line)
@@ -1234,8 +1234,8 @@ def check_torch() -> Finding:
 # %% ../nbs/21_cli.ipynb #938f424e
 def check_trees() -> Finding:
     "Whether the packaged label trees can be read."
-    from speciarl.labels import load_trees
-    from speciarl.scale import UserError
+    from speciarl.data.trees import load_trees
+    from speciarl.core.scale import UserError
 
     try:
         trees = load_trees()
@@ -1246,7 +1246,7 @@ def check_trees() -> Finding:
 # %% ../nbs/21_cli.ipynb #5b337424
 def check_base_policy() -> Finding:
     "Whether the packaged base policy is there and its weights are those of its card."
-    from speciarl.recipes import ASSETS
+    from speciarl.core.config import ASSETS
 
     folder = ASSETS / "fieldguide_base"
     try:
@@ -1276,7 +1276,7 @@ def check_programs() -> list[Finding]:
 # %% ../nbs/21_cli.ipynb #fc313a06
 def check_folder(folder: Path) -> Finding:
     "Whether outputs can be written to `folder`."
-    from speciarl.scale import UserError
+    from speciarl.core.scale import UserError
 
     try:
         check_writable(folder)
@@ -1313,7 +1313,7 @@ def doctor(
         typer.echo("error: the base install is broken; see the lines above that begin with broken", err=True)
         raise typer.Exit(1)
     if recipe is not None:
-        from speciarl.recipes import load_recipe
+        from speciarl.training.recipe import load_recipe
 
         with training_extra():
             print_plan(load_recipe(recipe), processes, None, None)

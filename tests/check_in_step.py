@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def state() -> dict[str, str]:
     "Path to SHA-256 for every notebook and every file of the package nbdev writes."
-    files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("speciarl/*.py"), ROOT / "pyproject.toml", ROOT / "settings.ini"]
+    files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("speciarl/**/*.py"), ROOT / "pyproject.toml", ROOT / "settings.ini"]
     files = [f for f in files if ".ipynb_checkpoints" not in f.parts]
     return {f.relative_to(ROOT).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 

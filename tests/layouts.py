@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from speciarl.labels import load_tree
-from speciarl.official import DATASETS
+from speciarl.data.trees import load_tree
+from speciarl.data.benchmarks import DATASETS
 
 SPLITS = {name: tuple(s for s in info.splits if not (s == "trainval" and "train" in info.splits)) for name, info in DATASETS.items()}  # those that do not overlap
 CATS = {"abyssinian", "bengal", "birman", "bombay", "british shorthair", "egyptian mau", "maine coon", "persian", "ragdoll", "russian blue", "siamese", "sphynx"}

@@ -1,5 +1,6 @@
 "The line of links under the title of every notebook: contents, the chapters before and after, and those whose modules it uses. Run as a script to write it into the notebooks."
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -7,44 +8,66 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
-LIBRARY, PAPER = sorted(NBS.glob("[0-9]*.ipynb")), sorted((NBS / "paper").glob("*.ipynb"))
-CHAPTERS = [*LIBRARY, *PAPER]
-MODULES = {path.stem.split("_", 1)[1]: path for path in LIBRARY}
 START = "[Contents]("
+
+
+def in_order(path: Path) -> list[tuple[int, str]]:
+    "The sort key of a chapter: by the numbers of its room and of itself, so that 10 comes after 9."
+    return [(int(number), rest) for number, rest in re.findall(r"(\d+)([^/]*)", path.relative_to(NBS).as_posix())]
+
+
+LIBRARY = sorted((path for path in NBS.glob("[0-9]*/*.ipynb")), key=in_order)
+PAPER = sorted((NBS / "paper").glob("*.ipynb"))
+CHAPTERS = [*LIBRARY, *PAPER]
+
+
+def module_of(path: Path) -> str:
+    "The module of the package that a library chapter exports, by its place: `judges.tree` for nbs/3_judges/3_tree.ipynb."
+    return f"{path.parent.name.split('_', 1)[1]}.{path.stem.split('_', 1)[1]}"
+
+
+MODULES = {module_of(path): path for path in LIBRARY}
+
+
+def imports_of(tree: ast.AST) -> set[str]:
+    "The modules of speciarl, as `judges.tree`, that a piece of code imports, anywhere in it."
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    names = {name.removeprefix("speciarl.") for name in found if name.startswith("speciarl.")}
+    return {name for name in names if name in MODULES}
+
+
+def imported(path: Path) -> set[str]:
+    "The modules of speciarl that a notebook's cells import."
+    found = set()
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            plain = re.sub(r"^(\s*)[%!?].*$", r"\1pass", cell.source, flags=re.MULTILINE)
+            found |= imports_of(ast.parse(plain))
+    return found
 
 
 def link(path: Path, here: Path) -> str:
     "A link from a chapter to another."
-    target = path.relative_to(here.parent).as_posix() if path.is_relative_to(here.parent) else f"../{path.name}"
-    return f"[{path.stem.replace('_', ' ')}]({target})"
-
-
-def notebook_imports(path: Path, package: str = "speciarl") -> list[str]:
-    "The modules of the package that a notebook's cells import themselves, in the spellings `from speciarl.scale import x` and `import speciarl.scale`."
-    found = set()
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type != "code":
-            continue
-        plain = re.sub(r"^(\s*)[%!?].*$", r"\1pass", cell.source, flags=re.MULTILINE)  # what only IPython understands
-        for node in ast.walk(ast.parse(plain)):
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module] if node.module != package else [f"{package}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
-                continue
-            found.update(name.split(".")[1] for name in names if name.startswith(f"{package}."))
-    return sorted(found)
+    words = path.stem.replace("_", " ") if path in PAPER else module_of(path)
+    return f"[{words}]({os.path.relpath(path, here.parent)})"
 
 
 def links(path: Path) -> str:
     "The line of a chapter."
     at = CHAPTERS.index(path)
-    before, after = CHAPTERS[at - 1] if at else None, CHAPTERS[at + 1] if at + 1 < len(CHAPTERS) else None
-    uses = [MODULES[name] for name in notebook_imports(path) if name in MODULES and MODULES[name] != path]
-    parts = [f"{START}{'../' * (path.parent != NBS)}index.ipynb)"]
-    parts += [f"{word}: {link(other, path)}" for word, other in (("before", before), ("next", after)) if other]
-    parts += ["uses: " + ", ".join(link(other, path) for other in sorted(uses))] if uses else []
+    uses = [MODULES[name] for name in imported(path) if MODULES[name] != path]
+    parts = [f"{START}../index.ipynb)"]
+    if at > 0:
+        parts.append(f"before: {link(CHAPTERS[at - 1], path)}")
+    if at + 1 < len(CHAPTERS):
+        parts.append(f"next: {link(CHAPTERS[at + 1], path)}")
+    if uses:
+        parts.append("uses: " + ", ".join(link(other, path) for other in sorted(uses, key=in_order)))
     return " · ".join(parts)
 
 

@@ -1,7 +1,7 @@
 "What an action says when it refuses."
 import pytest
 
-from speciarl.scale import UserError
+from speciarl.core.scale import UserError
 
 
 def message(action, *args, kind: type[UserError] = UserError, **kwargs) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from miniature import PARAMETERS, WRITE, notebook
 
 ARTEFACT = """import time
-from speciarl.lab import Store
+from speciarl.compendium.lab import Store
 def compute(folder):
     time.sleep(0.4)
     (folder / "x.txt").write_text("{name}")
@@ -43,7 +43,7 @@ def build(root: Path) -> Path:
 
 
 def start(root: Path) -> subprocess.Popen:
-    code = "import sys; from speciarl.reproduce import reproduce; reproduce('smoke', root=sys.argv[1])"
+    code = "import sys; from speciarl.compendium.reproduce import reproduce; reproduce('smoke', root=sys.argv[1])"
     return subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from speciarl.adapters import SpecificityReward, completion_text, gather_ranks, group_metrics, groups_of, level_metrics, patiently, together, verl_reward
-from speciarl.reward import FORMAT_PENALTY
-from speciarl.scale import Category, UserError
-from speciarl.verdicts import Verdict
+from speciarl.training.reward import SpecificityReward, completion_text, gather_ranks, group_metrics, groups_of, level_metrics, patiently, together, verl_reward
+from speciarl.training.rules import FORMAT_PENALTY
+from speciarl.core.scale import Category, UserError
+from speciarl.judges.verdict import Verdict
 
 C = Category
 LEVELS = {"s": C.SPECIFIC, "l": C.LESS_SPECIFIC, "g": C.GENERIC, "a": C.ABSTAIN, "m": C.MORE_SPECIFIC, "?": None}
@@ -370,7 +370,7 @@ def test_the_ten_lines_of_the_readme_say_what_the_code_takes():
     import ast
     import inspect
     from pathlib import Path
-    notebook = json.loads((Path(__file__).parent.parent / "nbs" / "08_adapters.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((Path(__file__).parent.parent / "nbs" / "7_training" / "2_reward.ipynb").read_text(encoding="utf-8"))
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     assert len([line for line in example.splitlines() if line]) <= 10

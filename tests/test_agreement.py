@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speciarl.agreement import LEVELS, by_class, confusion, kappa, ladder_noise, precision_recall, settled, simulated, undecided
+from speciarl.judges.agreement import LEVELS, by_class, confusion, kappa, ladder_noise, precision_recall, settled, simulated, undecided
 
 
 @pytest.mark.parametrize(

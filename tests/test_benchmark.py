@@ -4,11 +4,11 @@ import csv
 import numpy as np
 import pytest
 
-from speciarl.benchmark import CALIBRATION, CALIBRATION_TOLERANCE, codes_matrix, headline, judge_predictions, write_verdict_rows
-from speciarl.labels import load_trees
-from speciarl.policy import base_card
-from speciarl.scale import MISSING, UserError
-from speciarl.tree_judge import TreeJudge
+from speciarl.metrics.benchmark import CALIBRATION, CALIBRATION_TOLERANCE, codes_matrix, headline, judge_predictions, write_verdict_rows
+from speciarl.data.trees import load_trees
+from speciarl.policy.model import base_card
+from speciarl.core.scale import MISSING, UserError
+from speciarl.judges.tree import TreeJudge
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from speciarl.bias import LEVEL_COLOURS, calibration, headroom, level_shares, level_table, plot_curve, plot_levels, style
-from speciarl.metrics import best_of_n, s_c_hm
-from speciarl.scale import WIRE_NAMES, UserError
+from speciarl.metrics.bias import LEVEL_COLOURS, calibration, headroom, level_shares, level_table, plot_curve, plot_levels, style
+from speciarl.metrics.rates import best_of_n, s_c_hm
+from speciarl.core.scale import WIRE_NAMES, UserError
 
 CODES = np.random.default_rng(0).choice(6, size=(80, 8), p=[0.15, 0.02, 0.4, 0.15, 0.26, 0.02])
 
@@ -97,5 +97,5 @@ def test_the_style_is_put_back():
 
 
 def test_matplotlib_is_loaded_only_to_draw():
-    code = "import sys, speciarl.report; sys.exit(any(m in sys.modules for m in ('matplotlib', 'torch', 'pandas')))"
+    code = "import sys, speciarl.report.table; sys.exit(any(m in sys.modules for m in ('matplotlib', 'torch', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

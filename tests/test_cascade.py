@@ -4,10 +4,10 @@ import math
 import pytest
 from judge_server import judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
-from speciarl.cascade import CascadeJudge, is_left
-from speciarl.llm_judge import JudgeUnavailable, LLMJudge
-from speciarl.scale import Category
-from speciarl.verdicts import Verdict
+from speciarl.judges.choose import CascadeJudge, is_left
+from speciarl.judges.llm import JudgeUnavailable, LLMJudge
+from speciarl.core.scale import Category
+from speciarl.judges.verdict import Verdict
 
 LEFT = {"?": Verdict(None, "undecided"), "#": Verdict(None, "trees disagree"), "!": Verdict(None, "unknown label")}
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 import speciarl
 from speciarl import cli
-from speciarl.labels import available_trees
-from speciarl.recipes import available
-from speciarl.scale import UserError
+from speciarl.data.trees import available_trees
+from speciarl.core.config import available
+from speciarl.core.scale import UserError
 
 ROOT = Path(__file__).parent.parent
 START = "from speciarl.cli import main; main()"
@@ -561,10 +561,10 @@ def test_a_broken_base_install_is_an_error(folder, declared, monkeypatch):
 
 
 def test_damaged_package_data_is_an_error(folder, declared, monkeypatch, tmp_path):
-    import speciarl.recipes
+    import speciarl.training.recipe
 
     declared("numpy>=2")
-    monkeypatch.setattr(speciarl.recipes, "ASSETS", tmp_path)
+    monkeypatch.setattr(speciarl.training.recipe, "ASSETS", tmp_path)
     write("fieldguide_base/card.json", '{"sha256": "0", "bytes": 3}')
     write("fieldguide_base/model.safetensors", "abc")
     result = call("doctor")

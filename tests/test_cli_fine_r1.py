@@ -14,13 +14,13 @@ from PIL import Image
 from policy_server import policy_server  # noqa: F401 - a fixture
 
 from speciarl import cli
-from speciarl.closed_world import classes_of, closed_prompt, questions, split_of
-from speciarl.data import Sample
-from speciarl.engines import ServerEngine
-from speciarl.rationales import Teacher, plate_rationales, read_rationales
-from speciarl.recipes import load_recipe
-from speciarl.runs import data_source, read_data
-from speciarl.training import training_samples
+from speciarl.fine_r1.closed import classes_of, closed_prompt, questions, split_of
+from speciarl.data.samples import Sample
+from speciarl.policy.engines import ServerEngine
+from speciarl.fine_r1.rationales import Teacher, plate_rationales, read_rationales
+from speciarl.training.recipe import load_recipe
+from speciarl.metrics.runs import data_source, read_data
+from speciarl.training.loop import training_samples
 
 SHORT = ["--set", "steps=1", "--set", "prompts_per_step=2", "--set", "micro_batch=2", "--set", "warmup_steps=0", "--set", "shots=1", "--set", "data={birds: 30}"]
 LABELS = (*(name for name in classes_of("birds") if name != "ovenbird"),)[:3] + ("ovenbird",)
@@ -59,7 +59,7 @@ def teacher(policy_server, monkeypatch):  # noqa: F811
 
     monkeypatch.setattr(server, "expected", write)
     monkeypatch.setattr(server, "FIELDS", server.FIELDS | {"response_format"})
-    monkeypatch.setattr("speciarl.rationales.Teacher", partial(Teacher, retries=0, backoff=0, give_up_after=2, concurrency=1))
+    monkeypatch.setattr("speciarl.fine_r1.rationales.Teacher", partial(Teacher, retries=0, backoff=0, give_up_after=2, concurrency=1))
     return policy_server
 
 
@@ -188,7 +188,7 @@ def test_rationales_that_cannot_be_taught(mine):
 
 def test_every_method_is_trained_in_its_own_way(folder, monkeypatch):
     asked = []
-    monkeypatch.setattr("speciarl.methods.train", lambda recipe, out, **options: asked.append((recipe.method, sorted(options))))
+    monkeypatch.setattr("speciarl.fine_r1.methods.train", lambda recipe, out, **options: asked.append((recipe.method, sorted(options))))
     monkeypatch.setattr("speciarl.cli.draw_training", lambda run: None)
     monkeypatch.setattr("speciarl.cli.write_model_card", lambda run: None)
     for name in ("sft", "self", "speciarl", "cot", "tapo"):
@@ -240,7 +240,7 @@ def test_a_server_that_answers_nothing_or_is_gone_leaves_nothing(photos, policy_
     arguments = ["closed", "--model", "policy", "--engine", "openai", "--base-url", policy_server.url, "--data", photos, "--out", "out"]
     policy_server.refuse_width = 30
     assert refused(*arguments) == "not one of the 8 images was answered: check that the pictures can be read and that the model takes pictures"
-    monkeypatch.setattr("speciarl.engines.ServerEngine", partial(ServerEngine, retries=0, backoff=0, give_up_after=2))
+    monkeypatch.setattr("speciarl.policy.engines.ServerEngine", partial(ServerEngine, retries=0, backoff=0, give_up_after=2))
     policy_server.refuse_width, policy_server.gone_after = None, 2
     assert refused(*arguments) == f"the server at {policy_server.url} is gone (status 503: shutting down); start the server and run again"
     assert not Path("out").exists()

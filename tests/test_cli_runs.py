@@ -10,11 +10,11 @@ from judge_server import judge_server, judge_server_process  # noqa: F401 - fixt
 from layouts import BUILDERS, build, classes_of, plan
 
 from speciarl import cli
-from speciarl.data import Sample
-from speciarl.labels import load_trees
-from speciarl.predictions import Predictions, read_predictions, to_table, write_predictions
-from speciarl.runs import list_runs, read_card, run_benchmark, run_settings
-from speciarl.tree_judge import TreeJudge
+from speciarl.data.samples import Sample
+from speciarl.data.trees import load_trees
+from speciarl.policy.predictions import Predictions, read_predictions, to_table, write_predictions
+from speciarl.metrics.runs import list_runs, read_card, run_benchmark, run_settings
+from speciarl.judges.tree import TreeJudge
 
 ANSWERS = ("hooded warbler", "bird", "ovenbird", "a quux", None, "warbler")
 

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusal import message
 
-from speciarl.closed_world import (
+from speciarl.fine_r1.closed import (
     CLOSED_PROMPT, RELEASED_WORDS, Question, choice, classes_of, closed, closed_prompt, distances, evaluate_closed, evaluate_open, includes_only, positions, questions, released_right, shown_names,
     split_of, summary)
-from speciarl.data import Sample
-from speciarl.engines import TransformersEngine
-from speciarl.fieldguide import DOMAINS, plates
-from speciarl.labels import load_tree
-from speciarl.openworld import NotRun
-from speciarl.policy import load_policy
-from speciarl.rationales import unknown_words
+from speciarl.data.samples import Sample
+from speciarl.policy.engines import TransformersEngine
+from speciarl.data.fieldguide import DOMAINS, plates
+from speciarl.data.trees import load_tree
+from speciarl.metrics.openworld import NotRun
+from speciarl.policy.model import load_policy
+from speciarl.fine_r1.rationales import unknown_words
 
 BIRDS = plates("birds", "validation", 120)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusal import message
 
-from speciarl.compare import binomial_p, by_group, cohens_h, compare, compare_all, differences, draw_pairs, holm, mcnemar, paired, two_sided, wilson, worst
-from speciarl.metrics import counts_per_image, intervals, resample, s_c_hm
+from speciarl.metrics.compare import binomial_p, by_group, cohens_h, compare, compare_all, differences, draw_pairs, holm, mcnemar, paired, two_sided, wilson, worst
+from speciarl.metrics.rates import counts_per_image, intervals, resample, s_c_hm
 
 RNG = np.random.default_rng(0)
 A, B = RNG.integers(-1, 6, 120), RNG.integers(-1, 6, 120)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from refusal import message
 
-from speciarl.data import MAX_CELL, Sample, open_image, read_folder, read_pairs
-from speciarl.scale import UserError
+from speciarl.data.samples import MAX_CELL, Sample, open_image, read_folder, read_pairs
+from speciarl.core.scale import UserError
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_what_python_writes_is_read_back_exactly(rows):
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("label", "answer", "note"), *rows])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speciarl.data.Path.read_bytes", lambda self: out.getvalue().encode())
+        patch.setattr("speciarl.data.samples.Path.read_bytes", lambda self: out.getvalue().encode())
         assert [tuple(row.values()) for row in read_pairs("x.csv")[0]] == rows
 
 
@@ -108,7 +108,7 @@ def test_what_python_writes_is_read_back_exactly(rows):
 @given(st.binary(max_size=200))
 def test_any_bytes_give_rows_or_one_line(data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speciarl.data.Path.read_bytes", lambda self: b"label,answer\n" + data)
+        patch.setattr("speciarl.data.samples.Path.read_bytes", lambda self: b"label,answer\n" + data)
         try:
             rows, columns = read_pairs("x.csv")
             assert rows and all(list(row) == columns == ["label", "answer"] for row in rows)

@@ -15,11 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from layouts import build, plan
 
-import speciarl.download
+import speciarl.data.fetch
 from refusal import message
 
-from speciarl.download import CHUNK, MAX_GROWTH, download, fetch, file_sum, unpack, verify
-from speciarl.official import DATASETS, RemoteFile, read_split
+from speciarl.data.fetch import CHUNK, MAX_GROWTH, download, fetch, file_sum, unpack, verify
+from speciarl.data.benchmarks import DATASETS, RemoteFile, read_split
 
 
 class Server(ThreadingHTTPServer):
@@ -190,7 +190,7 @@ def test_a_place_where_nothing_may_be_written(remote, tmp_path, monkeypatch):
     def forbidden(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("speciarl.download._receive", forbidden)
+    monkeypatch.setattr("speciarl.data.fetch._receive", forbidden)
     assert message(fetch, remote, tmp_path / "new") == f"{tmp_path / 'new'}: cannot be written (Permission denied); choose a folder you may write to"
 
 
@@ -501,4 +501,4 @@ def test_nothing_is_left_when_unpacking_fails(birds, server, published, tmp_path
 
 def test_no_sum_is_invented():
     assert [f.name for info in DATASETS.values() for f in info.files if not f.source] == ["fgvc-aircraft-2013b.tar.gz"]
-    assert speciarl.download.verify.__doc__
+    assert speciarl.data.fetch.verify.__doc__

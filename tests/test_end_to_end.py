@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from speciarl.policy import PACKAGED
+from speciarl.policy.model import PACKAGED
 
 PHOTOGRAPHS = Path(matplotlib.get_data_path()) / "sample_data"
 

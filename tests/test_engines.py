@@ -17,14 +17,14 @@ from PIL import Image
 from policy_server import expected, policy_server  # noqa: F401 - a fixture
 from tiny_models import FAMILIES, save
 
-from speciarl import engines
-from speciarl.data import Sample
-from speciarl.engines import NEXT_ROUND, EngineGone, Sampling, ServerEngine, TransformersEngine, VLLMEngine, answered, draw, make_engine, predict
-from speciarl.fieldguide import plates
-from speciarl.policy import PACKAGED, load_policy
-from speciarl.recipes import load_prompt, load_question
-from speciarl.rollout import batch_seed, encode, generate, read_predictions, rollout
-from speciarl.scale import UserError
+from speciarl.policy.model import engines
+from speciarl.data.samples import Sample
+from speciarl.policy.engines import NEXT_ROUND, EngineGone, Sampling, ServerEngine, TransformersEngine, VLLMEngine, answered, draw, make_engine, predict
+from speciarl.data.fieldguide import plates
+from speciarl.policy.model import PACKAGED, load_policy
+from speciarl.policy.prompts import load_prompt, load_question
+from speciarl.policy.rollout import batch_seed, encode, generate, read_predictions, rollout
+from speciarl.core.scale import UserError
 
 ROOT = Path(__file__).parent.parent
 PROMPT = load_prompt("general")
@@ -214,9 +214,9 @@ def test_progress_is_shown_if_asked_for(base, samples, capsys):
 
 RUN = """
 import sys, torch
-from speciarl.engines import Sampling, TransformersEngine, predict
-from speciarl.fieldguide import plates
-from speciarl.policy import load_policy
+from speciarl.policy.engines import Sampling, TransformersEngine, predict
+from speciarl.data.fieldguide import plates
+from speciarl.policy.model import load_policy
 torch.set_num_threads(1)
 predict(TransformersEngine(load_policy("fieldguide-base", device="cpu"), batch=8), plates("birds", "test", 40), "name what the image shows", how=Sampling(4, max_tokens=16), out=sys.argv[1])
 """

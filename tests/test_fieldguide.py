@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from speciarl.fieldguide import DOMAINS, HABITS, READABLE, Individual, World, all_words, caption, draw_plate, familiarity, groups, individuals, paint, plates
-from speciarl.labels import load_tree
-from speciarl.scale import UserError, extract_answer
+from speciarl.data.fieldguide import DOMAINS, HABITS, READABLE, Individual, World, all_words, caption, draw_plate, familiarity, groups, individuals, paint, plates
+from speciarl.data.trees import load_tree
+from speciarl.core.scale import UserError, extract_answer
 
 
 def test_plates_have_the_same_bytes_on_every_machine():

@@ -18,7 +18,7 @@ import speciarl
 ROOT = Path(__file__).parent.parent
 EXTRAS = {"train": ["train"], "vllm": ["vllm"], "paper": ["paper"], "dev": ["dev", "train", "paper"]}
 NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgit==0.1.4"}
-NEEDS_TORCH = {"base", "closed_world", "engines", "plan", "policy", "rationales", "rollout", "tapo", "trainer", "training", "triplets"}  # the only modules that may import it at once
+NEEDS_TORCH = {"policy.base", "fine_r1.closed", "policy.engines", "training.plan", "policy.model", "fine_r1.rationales", "policy.rollout", "fine_r1.tapo", "training.trainer", "training.loop", "fine_r1.triplets"}  # the only modules that may import it at once
 
 
 def settings() -> dict[str, str]:
@@ -139,7 +139,10 @@ def test_licence_and_type_marker_are_there():
     assert (ROOT / "speciarl" / "py.typed").exists()
 
 
-@pytest.mark.parametrize("module", sorted({p.stem for p in (ROOT / "speciarl").glob("*.py") if p.stem[0] != "_"} - NEEDS_TORCH))
+MODULES = {".".join(path.relative_to(ROOT / "speciarl").with_suffix("").parts) for path in (ROOT / "speciarl").rglob("*.py") if path.stem[0] != "_"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES - NEEDS_TORCH))
 def test_light_modules_do_not_import_the_heavy_libraries(module):
     heavy = ["torch", "transformers", "trl", "peft", "datasets", "pandas", "papermill", "matplotlib.pyplot"]
     code = f"import sys, json, speciarl.{module}; print(json.dumps([m for m in {heavy} if m in sys.modules]))"

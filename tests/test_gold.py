@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import speciarl
-from speciarl.scale import WIRE_NAMES
+from speciarl.core.scale import WIRE_NAMES
 
 GOLD = Path(speciarl.__file__).parent / "assets" / "gold"
 HALVES = ("dev", "test")

@@ -9,8 +9,8 @@ from command_line import ok, refused
 from PIL import Image
 from refusal import message
 
-from speciarl.data import open_image
-from speciarl.hub import read_hub, resolve_revision
+from speciarl.data.samples import open_image
+from speciarl.data.hub import read_hub, resolve_revision
 
 
 NAMES = ["Abyssinian", "american_bulldog", "pug"]
@@ -133,12 +133,12 @@ def test_without_the_package(read, monkeypatch):
 
 
 def test_nothing_is_left_when_writing_fails(read, tmp_path, monkeypatch):
-    import speciarl.hub
+    import speciarl.data.hub
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(speciarl.hub, "_write_images", full)
+    monkeypatch.setattr(speciarl.data.hub, "_write_images", full)
     assert message(read) == f"cannot write {tmp_path / 'copy'}: No space left on device; make room or choose another folder"
     assert not (tmp_path / "copy").exists() and not [p for p in tmp_path.iterdir() if p.name.startswith(".copy")]
 

@@ -53,7 +53,7 @@ def running(command: list[str], **options):
 @pytest.fixture
 def page(tmp_path):
     "JupyterLab on a copy of a chapter, opened in a browser."
-    shutil.copy(NBS / "07_reward.ipynb", tmp_path)
+    shutil.copy(NBS / "7_training" / "1_rules.ipynb", tmp_path)
     port = free_port()
     lab = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=", "--expose-app-in-browser", f"--ServerApp.root_dir={tmp_path}"]
     lab += ["--allow-root"] if os.getuid() == 0 else []
@@ -61,7 +61,7 @@ def page(tmp_path):
     with running(lab, env=os.environ | home, cwd=tmp_path):
         until(lambda: urlopen(f"http://127.0.0.1:{port}/api").read(), "JupyterLab")
         browser = Browser(tmp_path / "profile")
-        browser.open(f"http://127.0.0.1:{port}/lab/tree/07_reward.ipynb")
+        browser.open(f"http://127.0.0.1:{port}/lab/tree/1_rules.ipynb")
         yield browser
         browser.close()
 
@@ -69,7 +69,7 @@ def page(tmp_path):
 @pytest.mark.needs_chromium
 def test_a_chapter_runs_in_jupyterlab(page):
     widget = "window.jupyterapp?.shell?.currentWidget"
-    until(lambda: page.js(f"{widget}?.context?.isReady && {widget}.context.sessionContext.isReady && {widget}.context.path") == "07_reward.ipynb", "the notebook and its kernel")
+    until(lambda: page.js(f"{widget}?.context?.isReady && {widget}.context.sessionContext.isReady && {widget}.context.path") == "1_rules.ipynb", "the notebook and its kernel")
     page.js("jupyterapp.commands.execute('editmenu:clear-all').then(() => true)")
     assert page.js("jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
     cells = f"Array.from({widget}.content.model.cells).map(cell => cell.toJSON()).filter(cell => cell.cell_type === 'code')"

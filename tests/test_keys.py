@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from speciarl import keys
-from speciarl.keys import VERSIONS
-from speciarl.lab import SECTIONS, Lab
-from speciarl.recipes import Prompt, Recipe
+from speciarl.compendium import keys
+from speciarl.compendium.keys import VERSIONS
+from speciarl.compendium.lab import SECTIONS, Lab
+from speciarl.policy.prompts import Prompt
+from speciarl.training.recipe import Recipe
 
 PACKAGE = Path(keys.__file__).parent
 DEFAULTS = Path(__file__).parent / "data/defaults_in_keys.json"
 ALL_KEYS = """
 import json, sys
-from speciarl.lab import SECTIONS, Desk, Lab
+from speciarl.compendium.lab import SECTIONS, Desk, Lab
 
 told = {}
 for profile in ("smoke", "laptop", "paper"):
@@ -112,7 +113,7 @@ def test_defaults_of_what_keys_leave_out_are_pinned():
         assert not new, f"new in {model.__name__}: {new}; if the default is what was done before, old keys stay right: add it to {DEFAULTS.name}"
         changed = [name for name in known if name not in now or now[name] != known[name]]
         assert not changed, (f"the defaults of {changed} in {model.__name__} changed, so that old keys now mean something else: "
-                             f"raise the versions (speciarl.keys.VERSIONS) of the methods that this concerns, then pin the new defaults in {DEFAULTS.name}")
+                             f"raise the versions (speciarl.compendium.keys.VERSIONS) of the methods that this concerns, then pin the new defaults in {DEFAULTS.name}")
 
 
 def test_a_recipe_key_holds_what_differs_from_the_defaults(tmp_path):

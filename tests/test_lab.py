@@ -11,11 +11,11 @@ import psutil
 import pytest
 from refusal import message
 
-from speciarl.closed_world import evaluate_closed
-from speciarl.lab import COMPUTE, LOGS, Job, Lab, Store, load_profile, seeds_of, title
-from speciarl.policy import load_policy
-from speciarl.recipes import ASSETS, available
-from speciarl.scale import UserError
+from speciarl.fine_r1.closed import evaluate_closed
+from speciarl.compendium.lab import COMPUTE, LOGS, Job, Lab, Store, load_profile, seeds_of, title
+from speciarl.policy.model import load_policy
+from speciarl.core.config import ASSETS, available
+from speciarl.core.scale import UserError
 
 # Artefacts
 

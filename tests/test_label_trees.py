@@ -8,8 +8,8 @@ import hashlib
 
 import pytest
 
-from speciarl.labels import available_trees, benchmark_trees, fieldguide_trees, load_tree, near_ancestors, relation
-from speciarl.scale import Category
+from speciarl.data.trees import available_trees, benchmark_trees, fieldguide_trees, load_tree, near_ancestors, relation
+from speciarl.core.scale import Category
 
 CLASSES = {
     "cub200": (200, "6b31d0f383c3bdb42a5c1a95d78658cd8c5d4b95a9cca30593477925f0642082"),

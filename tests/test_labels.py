@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import speciarl.labels
+import speciarl.data.trees
 from refusal import message
 
-from speciarl.labels import available_trees, load_tree, load_trees, mentions, name_key, near_ancestors, near_names, parse_tree, relation, singulars
-from speciarl.scale import Category, UserError
+from speciarl.data.trees import available_trees, load_tree, load_trees, mentions, name_key, near_ancestors, near_names, parse_tree, relation, singulars
+from speciarl.core.scale import Category, UserError
 
 HEAD = "@dataset toy\n@title Toy\n@domain bird\n"
 TREE = parse_tree(HEAD + """
@@ -265,7 +265,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_the_example_of_the_data_card_is_a_tree():
-    card = (Path(speciarl.labels.__file__).parent / "assets" / "trees" / "README.md").read_text(encoding="utf-8")
+    card = (Path(speciarl.data.trees.__file__).parent / "assets" / "trees" / "README.md").read_text(encoding="utf-8")
     text = "\n".join(line[4:] for line in card.partition("say `tools.tree`:\n\n")[2].partition("\n\n-")[0].split("\n"))
     tree = parse_tree(text, "tools.tree")
     [label] = tree.find("coping saw")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import NAMES, Handle, judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
-from speciarl.llm_judge import SHOWN_LENGTH, JudgeUnavailable, LLMJudge, as_data, batch_ids, judge_prompts, load_judge_prompt, retry_after, shown
-from speciarl.scale import WIRE_NAMES, Category, UserError
-from speciarl.verdicts import Verdict
+from speciarl.judges.llm import SHOWN_LENGTH, JudgeUnavailable, LLMJudge, as_data, batch_ids, judge_prompts, load_judge_prompt, retry_after, shown
+from speciarl.core.scale import WIRE_NAMES, Category, UserError
+from speciarl.judges.verdict import Verdict
 
 KEY = "sk-very-secret-0123456789"
 FAST = {"timeout": 10.0, "backoff": 0.005, "retries": 5}
@@ -374,7 +374,7 @@ def test_a_server_that_does_not_constrain_is_found_out_and_read_strictly(make, j
     judge_server.set(constrain=how)
     judge, pairs = make(prompt), [("samoyed", "dog"), ("samoyed", "spitz fault:wrong_name")]
     assert [v.category for v in judge(pairs)] == [*truth(pairs[:1]), None]
-    [record] = [record for record in caplog.records if record.name == "speciarl.llm_judge"]
+    [record] = [record for record in caplog.records if record.name == "speciarl.judges.llm"]
     assert record.getMessage().startswith(f"the judge's server {verb}; ") and "\n" not in record.getMessage()
     assert judge.description["constraint"] == {"ignore": "ignored", "refuse": "refused"}[how] and judge.identity != constrained
     assert not {"structured_outputs", "response_format"} & set(judge_server.stats()["last"])

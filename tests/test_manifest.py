@@ -7,7 +7,7 @@ import pytest
 from miniature import PARAMETERS, notebook, project
 from refusal import message
 
-from speciarl.manifest import Entry, check_generated, graph, read_manifest
+from speciarl.compendium.manifest import Entry, check_generated, graph, read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,8 +34,8 @@ def test_a_file_has_one_maker_and_inputs_no_circle():
 
 @pytest.fixture
 def package(tmp_path):
-    for name in ("nbs/00_scale.ipynb", "nbs/00b_locks.ipynb", "speciarl/scale.py", "speciarl/locks.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("nbs/1_core/1_scale.ipynb", "nbs/1_core/2_files.ipynb", "speciarl/core/scale.py", "speciarl/core/files.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -43,20 +43,20 @@ def package(tmp_path):
 @pytest.mark.parametrize("edit", [lambda text: text.replace("LOCK_EX", "LOCK_SH"), lambda text: text + "\nmore = 1\n", lambda text: text.replace("from .scale import UserError", "")])
 def test_a_module_edited_by_hand_is_refused(package, edit):
     check_generated(package)
-    module = package / "speciarl/locks.py"
+    module = package / "speciarl/core/files.py"
     module.write_text(edit(module.read_text()))
-    assert message(check_generated, package) == "speciarl/locks.py is not what nbs/00b_locks.ipynb exports: put your edit into the notebook and run nbdev_export"
+    assert message(check_generated, package) == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and run nbdev_export"
 
 
 def test_a_notebook_that_was_not_exported_is_refused(package):
-    path = package / "nbs/00_scale.ipynb"
+    path = package / "nbs/1_core/1_scale.ipynb"
     path.write_text(path.read_text().replace("class UserError", "class UserFault"))
-    assert message(check_generated, package).startswith("speciarl/scale.py is not what nbs/00_scale.ipynb exports")
-    (package / "speciarl/scale.py").unlink()
-    assert message(check_generated, package).startswith("speciarl/scale.py is not what nbs/00_scale.ipynb exports")
+    assert message(check_generated, package).startswith("speciarl/core/scale.py is not what nbs/1_core/1_scale.ipynb exports")
+    (package / "speciarl/core/scale.py").unlink()
+    assert message(check_generated, package).startswith("speciarl/core/scale.py is not what nbs/1_core/1_scale.ipynb exports")
 
 
 def test_blank_lines_and_cell_marks_do_not_count(package):
-    module = package / "speciarl/locks.py"
+    module = package / "speciarl/core/files.py"
     module.write_text(module.read_text().replace("\n\n\n", "\n\n") + "\n\n")
     check_generated(package)

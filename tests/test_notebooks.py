@@ -8,7 +8,6 @@ import ast
 import json
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +15,15 @@ from pathlib import Path
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from make_links import LIBRARY, PAPER, ROOT, links, title_cell, told
+from make_links import LIBRARY, MODULES, PAPER, ROOT, imports_of, in_order, links, module_of, title_cell, told
 
-from speciarl.reproduce import run_notebook
-from speciarl.scale import UserError
+from speciarl.compendium.reproduce import run_notebook
+from speciarl.core.scale import UserError
 
-NUMBER = {path.stem.split("_", 1)[1]: path.stem.split("_", 1)[0] for path in LIBRARY}
+ROOMS = ["core", "data", "judges", "policy", "metrics", "report", "training", "fine_r1", "compendium", "cli"]
 
-library = pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
-every = pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: path.stem)
+library = pytest.mark.parametrize("path", LIBRARY, ids=module_of)
+every = pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
 
 
 def read(path: Path) -> dict:
@@ -55,8 +54,15 @@ def test_there_are_notebooks_of_both_kinds():
     assert LIBRARY and PAPER
 
 
-def test_numbers_are_given_once():
-    assert len(set(NUMBER.values())) == len(LIBRARY)
+def test_the_rooms_are_those_of_the_house_and_have_few_chapters():
+    "A room is a folder of nbs/ and a sub-package that says in one sentence what it is for."
+    folders = sorted({path.parent for path in LIBRARY}, key=in_order)
+    assert all(folder.name == f"{ROOMS.index(room) + 1}_{room}" for folder in folders for room in [folder.name.split("_", 1)[1]])
+    for folder in folders:
+        numbers = [path.stem.split("_", 1)[0] for path in LIBRARY if path.parent == folder]
+        assert len(set(numbers)) == len(numbers), f"{folder.name}: a number is given twice"
+        init = (ROOT / "speciarl" / folder.name.split("_", 1)[1] / "__init__.py").read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(init)), f"{folder.name} does not say what it is for"
 
 
 @library
@@ -67,21 +73,14 @@ def test_a_quarter_is_prose(path):
 
 
 @library
-def test_exported_cells_are_small(path):
-    lengths = [len(text.split("\n")) for text in exported(path)]
-    assert lengths, "nothing is exported"
-    assert statistics.median(lengths) <= 12 and max(lengths) <= 60, f"median {statistics.median(lengths)}, longest {max(lengths)}"
-
-
-@library
 def test_the_module_is_named_like_the_file(path):
-    assert source(read(path)["cells"][1]).strip() == f"#| default_exp {path.stem.split('_', 1)[1]}"
+    assert source(read(path)["cells"][1]).strip() == f"#| default_exp {module_of(path)}"
     assert sum(bool(re.search(r"^#\| default_exp", text, re.MULTILINE)) for text in code(path)) == 1
 
 
-@pytest.mark.parametrize("folder", ["nbs", "nbs/paper"])
+@pytest.mark.parametrize("folder", sorted({path.parent.relative_to(ROOT).as_posix() for path in LIBRARY + PAPER}))
 def test_the_first_cell_makes_a_notebook_ready_on_colab_and_does_nothing_elsewhere(folder, tmp_path, monkeypatch):
-    cell, = {code(path)[0] for path in (LIBRARY if folder == "nbs" else PAPER)}
+    cell, = {code(path)[0] for path in LIBRARY + PAPER if path.parent == ROOT / folder}
     (tmp_path / "content").mkdir()
     for program, does in (("git", f'mkdir -p "$4/{folder}"'), ("pip", "true")):
         (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/asked\n{does}\n')
@@ -106,24 +105,15 @@ def test_every_chapter_links_to_its_neighbours_and_to_what_it_uses(path):
 
 
 @library
-def test_modules_import_only_lower_numbers(path):
+def test_chapters_import_rooms_above_and_earlier_chapters_of_their_own(path):
+    order = list(MODULES)
+    mine = module_of(path)
+    room = mine.split(".")[0]
     for text in exported(path):
-        for name in imported(ast.parse(text)):
-            assert name in NUMBER, f"imports speciarl.{name}, which no notebook exports"
-            assert NUMBER[name] < NUMBER[path.stem.split("_", 1)[1]], f"imports speciarl.{name}, which has a higher number"
-
-
-def imported(tree: ast.AST) -> set[str]:
-    "Names of the modules of speciarl that a piece of code imports, anywhere in it."
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "speciarl":
-            found |= {f"speciarl.{alias.name}" for alias in node.names if not alias.name.startswith("__")}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(node.module)
-    return {name.split(".")[1] for name in found if name.startswith("speciarl.")}
+        for name in imports_of(ast.parse(text)):
+            above = ROOMS.index(name.split(".")[0]) < ROOMS.index(room)
+            earlier = name.split(".")[0] == room and order.index(name) < order.index(mine)
+            assert above or earlier, f"imports speciarl.{name}, which stands below it"
 
 
 @every

@@ -8,9 +8,9 @@ import pytest
 from layouts import SPLITS, build, classes_of, labels, plan
 from refusal import message
 
-from speciarl.data import open_image
-from speciarl.official import DATASETS, check, clean_label, draw_subset, list_lines, locate, read_split, recognise
-from speciarl.scale import UserError
+from speciarl.data.samples import open_image
+from speciarl.data.benchmarks import DATASETS, check, clean_label, draw_subset, list_lines, locate, read_split, recognise
+from speciarl.core.scale import UserError
 
 every = pytest.mark.parametrize("name", list(DATASETS))
 

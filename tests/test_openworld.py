@@ -11,7 +11,7 @@ import pytest
 import torch
 from refusal import message
 
-from speciarl.openworld import (LLAMA, MINILM_REVISION, NotRun, answers_of, attempt, clean_concepts, concept_similarities, exact_match, fine_r1_inclusion, inclusion_messages,
+from speciarl.metrics.openworld import (LLAMA, MINILM_REVISION, NotRun, answers_of, attempt, clean_concepts, concept_similarities, exact_match, fine_r1_inclusion, inclusion_messages,
                                 llama_inclusion, load_encoder, mean, open_world, relative_similarities, released_domain, server, similarities, similarity_shares,
                                 spacy_chunks, text_inclusion, without_body, word_inclusion)
 

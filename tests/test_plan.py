@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from speciarl import cli
-from speciarl.plan import KNOWN, Check, checks, data_checks, hours, judge_checks, lora_parameters, memory, model_size, plan, services, size_checks, version_checks
-from speciarl.policy import PACKAGED, base_card
-from speciarl.recipes import available, load_recipe
-from speciarl.scale import UserError
-from speciarl.training import Batch, batch_sizes, grpo_config, save_interval, sft_config
+from speciarl.training.plan import KNOWN, Check, checks, data_checks, hours, judge_checks, lora_parameters, memory, model_size, plan, services, size_checks, version_checks
+from speciarl.policy.model import PACKAGED, base_card
+from speciarl.core.config import available
+from speciarl.training.recipe import load_recipe
+from speciarl.core.scale import UserError
+from speciarl.training.loop import Batch, batch_sizes, grpo_config, save_interval, sft_config
 
 MAIN = "paper/speciarl"
 SEVEN = KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
@@ -26,7 +27,7 @@ NOWHERE = "http://127.0.0.1:9/v1"  # the discard port: nothing listens
 
 @pytest.fixture
 def module():
-    return importlib.import_module("speciarl.plan")
+    return importlib.import_module("speciarl.training.plan")
 
 
 # -- sizes
@@ -201,7 +202,7 @@ def test_a_judge_that_answers(judge_server):  # noqa: F811
 
 def test_nothing_is_loaded_for_a_plan(monkeypatch, module):
     "A plan takes no model and no pictures."
-    training = importlib.import_module("speciarl.training")
+    training = importlib.import_module("speciarl.training.loop")
     for name in ("load_policy", "training_samples", "make_trainer"):
         monkeypatch.setattr(training, name, lambda *args, **options: pytest.fail("something was loaded"))
     assert plan(load_recipe(MAIN), 4) and not all(check.holds for check in checks(load_recipe(MAIN), 4, judge_url=NOWHERE))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import save
 
-from speciarl.policy import PACKAGED, base_card, load_policy, weights_hash
-from speciarl.scale import UserError
+from speciarl.policy.model import PACKAGED, base_card, load_policy, weights_hash
+from speciarl.core.scale import UserError
 
 BASE = PACKAGED["fieldguide-base"]
 

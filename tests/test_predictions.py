@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from speciarl.data import Sample
-from speciarl.predictions import Predictions, check_against, check_labels, codes_of, convert, json_schema, read_predictions, to_table, write_predictions
-from speciarl.scale import MISSING, WIRE_NAMES, UserError
+from speciarl.data.samples import Sample
+from speciarl.policy.predictions import Predictions, check_against, check_labels, codes_of, convert, json_schema, read_predictions, to_table, write_predictions
+from speciarl.core.scale import MISSING, WIRE_NAMES, UserError
 
 SCHEMA = json.loads((files("speciarl") / "assets" / "schemas" / "predictions.schema.json").read_text(encoding="utf-8"))
 
@@ -73,7 +73,7 @@ def test_a_bad_row_is_named(tmp_path, changes, fault):
 @pytest.mark.parametrize("text", ["", "\n", "[]\n", "{}\n", "null\n", "\x00\x01", '{"format": "speciarl verdicts", "version": 1}\n', "[" * 100_000])
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)
-    refuse(tmp_path / "a.jsonl", "PATH: not a file of published predictions (the first line, or the metadata of Parquet, must be a header with format 'speciarl predictions'); write it with speciarl.predictions")
+    refuse(tmp_path / "a.jsonl", "PATH: not a file of published predictions (the first line, or the metadata of Parquet, must be a header with format 'speciarl predictions'); write it with speciarl.policy.predictions")
 
 
 def test_headers(tmp_path):

@@ -11,17 +11,18 @@ from PIL import Image
 from policy_server import policy_server  # noqa: F401 (fixture)
 from refusal import message
 
-from speciarl.data import Sample
-from speciarl.engines import EngineGone
-from speciarl.fieldguide import DOMAINS, World, plates
-from speciarl.labels import load_tree, name_key
-from speciarl.policy import load_policy
-from speciarl.rationales import (
+from speciarl.data.samples import Sample
+from speciarl.policy.engines import EngineGone
+from speciarl.data.fieldguide import DOMAINS, World, plates
+from speciarl.data.trees import load_tree, name_key
+from speciarl.policy.model import load_policy
+from speciarl.fine_r1.rationales import (
     COT, Rationale, Refused, Teacher, ask_teacher, cot, fault, individual_of, json_schema, lessons, named_in, parse, plate_rationale, plate_rationales, read_rationales, read_reply, render,
     teach_words, unknown_words, with_more_words, write_rationales)
-from speciarl.recipes import ASSETS, load_recipe
-from speciarl.scale import extract_answer
-from speciarl.training import train
+from speciarl.core.config import ASSETS
+from speciarl.training.recipe import load_recipe
+from speciarl.core.scale import extract_answer
+from speciarl.training.loop import train
 
 TERN = Rationale(sample_id="17.jpg", label="tern", analysis="slim and white", candidates=("arctic tern", "tern", "gull"), comparison="a gull is heavier, an arctic tern has a red bill", prediction="tern")
 
@@ -315,7 +316,7 @@ def test_cot_is_trained_and_its_policy_knows_the_words(tmp_path):
 
 def test_rationales_of_ones_own_are_taught_instead(tmp_path):
     recipe = load_recipe("smoke/cot", SHORT)
-    from speciarl.training import training_samples
+    from speciarl.training.loop import training_samples
 
     samples = training_samples(recipe)
     path = write_rationales(tmp_path / "mine.jsonl", [

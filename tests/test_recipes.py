@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from speciarl.recipes import ASSETS, available, load_prompt, load_recipe
-from speciarl.scale import UserError, extract_answer
+from speciarl.core.config import ASSETS, available
+from speciarl.policy.prompts import load_prompt
+from speciarl.training.recipe import load_recipe
+from speciarl.core.scale import UserError, extract_answer
 
 PAPER = [name.removeprefix("paper/") for name in available("recipes") if name.startswith("paper/") and not name.startswith("paper/fine_r1")]
 FINE_R1 = {"fine_r1_3b": "tapo", "fine_r1_7b": "tapo", "fine_r1_cot_3b": "cot", "fine_r1_cot_7b": "cot"}  # published run -> its small twins

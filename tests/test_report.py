@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speciarl.metrics import harmonic_mean, intervals, score
-from speciarl.report import (PUBLISHED, Bounds, Interval, Levels, Table, Triple, escape_latex, fmt_interval, fmt_number, make_record, method_table,
+from speciarl.metrics.rates import harmonic_mean, intervals, score
+from speciarl.report.table import (PUBLISHED, Bounds, Interval, Levels, Table, Triple, escape_latex, fmt_interval, fmt_number, make_record, method_table,
                              record_id, save_figure, specificity_correctness_plane, to_csv, to_latex, to_markdown, training_curves, write_table)
-from speciarl.scale import WIRE_NAMES, UserError
+from speciarl.core.scale import WIRE_NAMES, UserError
 
 NAN = float("nan")
 CODES = np.random.default_rng(0).choice(6, size=(3, 60), p=[0.15, 0.02, 0.3, 0.15, 0.36, 0.02])
@@ -229,9 +229,9 @@ def test_figure_messages(call, message):
 DRAW = """
 import sys
 import numpy as np
-from speciarl.bias import level_table, plot_curve, plot_levels
-from speciarl.report import PUBLISHED, make_record, save_figure, specificity_correctness_plane, training_curves
-from speciarl.scale import WIRE_NAMES
+from speciarl.metrics.bias import level_table, plot_curve, plot_levels
+from speciarl.report.table import PUBLISHED, make_record, save_figure, specificity_correctness_plane, training_curves
+from speciarl.core.scale import WIRE_NAMES
 codes = np.random.default_rng(0).choice(6, size=(50, 8))
 rows = level_table(codes, ks=[1, 2, 8], n_boot=50)
 log = [{"step": s, "seed": k, "reward": 0.1 * s + k, **{"share_" + n.replace(" ", "_"): 1 / 6 for n in WIRE_NAMES}} for k in range(2) for s in range(3)]

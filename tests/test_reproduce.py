@@ -17,13 +17,13 @@ import soak
 from miniature import PARAMETERS, WRITE, notebook
 from refusal import message
 
-from speciarl import keys
-from speciarl import reproduce as engine
-from speciarl.lab import load_profile
-from speciarl.manifest import read_manifest
-from speciarl.reproduce import make_plan, reproduce
-from speciarl.running import check_cells, check_parameters
-from speciarl.trace import trace
+from speciarl.compendium import keys
+from speciarl.compendium import reproduce as engine
+from speciarl.compendium.lab import load_profile
+from speciarl.compendium.manifest import read_manifest
+from speciarl.compendium.reproduce import make_plan, reproduce
+from speciarl.compendium.notebook import check_cells, check_parameters
+from speciarl.compendium.trace import trace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,7 +93,7 @@ def test_only_what_changed_is_run(done):
 def test_what_a_notebook_depends_on(done):
     (done / "paper/paper.md").write_text("# Mini\n\nOther words.\n")
     assert reasons(done) == [None, None, "changed: inputs"]
-    notebook(done / "nbs/paper/2_share.ipynb", PARAMETERS, "from speciarl.scale import Category", WRITE.format(stem="share", values={"value": 1}))
+    notebook(done / "nbs/paper/2_share.ipynb", PARAMETERS, "from speciarl.core.scale import Category", WRITE.format(stem="share", values={"value": 1}))
     assert reasons(done)[:2] == [None, "changed: source"]
     (done / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {values: [count], inputs: [paper/judges]}\n  2_share: {values: [share]}\n")
     assert reasons(done)[0] == "changed: inputs"
@@ -167,7 +167,7 @@ def test_a_notebook_that_reads_another_comes_after_it(project):
 
 
 def test_records_say_what_an_output_was_made_from(project):
-    cells = ["from speciarl.lab import Desk, Lab\nfrom speciarl.report import Table", 'Desk(Lab(profile, "../.."), "1_count").table(Table(["a"], [["x"]], "Letters."), "letters")']
+    cells = ["from speciarl.compendium.lab import Desk, Lab\nfrom speciarl.report.table import Table", 'Desk(Lab(profile, "../.."), "1_count").table(Table(["a"], [["x"]], "Letters."), "letters")']
     notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, *cells)
     (project / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {tables: [letters]}\n  2_share: {values: [share]}\n")
     (project / "paper/paper.md").write_text("# Mini\n\n{{table:letters}}\n")
@@ -181,7 +181,7 @@ def test_records_say_what_an_output_was_made_from(project):
 
 
 def test_other_words_in_a_notebook_run_it_again_and_change_no_table(project, monkeypatch):
-    cells = ["from speciarl.lab import Desk, Lab\nfrom speciarl.report import Table", 'Desk(Lab(profile, "../.."), "1_count").table(Table(["a"], [["x"]], "Letters."), "letters")']
+    cells = ["from speciarl.compendium.lab import Desk, Lab\nfrom speciarl.report.table import Table", 'Desk(Lab(profile, "../.."), "1_count").table(Table(["a"], [["x"]], "Letters."), "letters")']
     path = notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, *cells)
     (project / "paper/manifest.yaml").write_text("notebooks:\n  1_count: {tables: [letters]}\n  2_share: {values: [share]}\n")
     (project / "paper/paper.md").write_text("# Mini\n\n{{table:letters}}\n")
@@ -286,12 +286,12 @@ def test_two_runs_at_once(project):
 
 
 def test_a_module_edited_by_hand_stops_everything(project):
-    for name in ("nbs/00b_locks.ipynb", "speciarl/locks.py"):
-        (project / name).parent.mkdir(exist_ok=True)
+    for name in ("nbs/1_core/2_files.ipynb", "speciarl/core/files.py"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, project / name)
-    with open(project / "speciarl/locks.py", "a") as file:
+    with open(project / "speciarl/core/files.py", "a") as file:
         file.write("# quickly\nmended = True\n")
-    assert message(reproduce, "smoke", root=project) == "speciarl/locks.py is not what nbs/00b_locks.ipynb exports: put your edit into the notebook and run nbdev_export"
+    assert message(reproduce, "smoke", root=project) == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and run nbdev_export"
     assert not (project / ".speciarl").exists()
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl.reward import (FORMAT_PENALTY, RULES, advantages, anchor, dynamic, dynamic_single, find_rule, in_loss, is_flat, is_formatted, lacks_verdicts, noised,
+from speciarl.training.rules import (FORMAT_PENALTY, RULES, advantages, anchor, dynamic, dynamic_single, find_rule, in_loss, is_flat, is_formatted, lacks_verdicts, noised,
                              overlong_penalty, register, reward, reward3, scala1, scala2, scala3)
-from speciarl.scale import Category, UserError
+from speciarl.core.scale import Category, UserError
 
 W, A, G, LS, S, MS = Category
 GROUPS = st.lists(st.sampled_from([*Category, None]), min_size=1, max_size=12)
@@ -275,5 +275,5 @@ def test_a_rule_of_ones_own():
 
 
 def test_rewards_need_no_torch():
-    code = "import sys, speciarl.reward; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'pandas', 'matplotlib')))"
+    code = "import sys, speciarl.training.rules; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'pandas', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from speciarl.fieldguide import plates
-from speciarl.policy import load_policy
-from speciarl.recipes import load_prompt
-from speciarl.rollout import batch_seed, generate, read_predictions, rollout
-from speciarl.scale import UserError
+from speciarl.data.fieldguide import plates
+from speciarl.policy.model import load_policy
+from speciarl.policy.prompts import load_prompt
+from speciarl.policy.rollout import batch_seed, generate, read_predictions, rollout
+from speciarl.core.scale import UserError
 
 PROMPT = load_prompt("general")
 

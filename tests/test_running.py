@@ -9,7 +9,7 @@ import pytest
 from miniature import PARAMETERS, notebook
 from refusal import message
 
-from speciarl.running import check_cells, run_notebook, stop_kernels
+from speciarl.compendium.notebook import check_cells, run_notebook, stop_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from speciarl.data import Sample
-from speciarl.engines import Sampling, TransformersEngine
-from speciarl.fieldguide import plates
-from speciarl.labels import load_trees
-from speciarl.policy import load_policy
-from speciarl.predictions import codes_of, read_predictions
-from speciarl.runs import FILES, DataSource, Matrix, compare_runs, data_source, evaluate, judge_published, list_runs, load_matrix, locked, matrix_runner, matrix_runs, open_predictions, read_card, read_data, run_benchmark, run_matrix, run_settings, sweep
-from speciarl.scale import Category, UserError
-from speciarl.tree_judge import TreeJudge
-from speciarl.verdicts import Verdict
+from speciarl.data.samples import Sample
+from speciarl.policy.engines import Sampling, TransformersEngine
+from speciarl.data.fieldguide import plates
+from speciarl.data.trees import load_trees
+from speciarl.policy.model import load_policy
+from speciarl.policy.predictions import codes_of, read_predictions
+from speciarl.metrics.runs import FILES, DataSource, Matrix, compare_runs, data_source, evaluate, judge_published, list_runs, load_matrix, locked, matrix_runner, matrix_runs, open_predictions, read_card, read_data, run_benchmark, run_matrix, run_settings, sweep
+from speciarl.core.scale import Category, UserError
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,10 @@ def test_samples_with_and_without_a_data_set(engine, judge, tmp_path):
 CHILD = """
 import json, sys, time
 from pathlib import Path
-from speciarl.data import Sample
-from speciarl.runs import run_benchmark, run_settings
-from speciarl.scale import Category
-from speciarl.verdicts import Verdict
+from speciarl.data.samples import Sample
+from speciarl.metrics.runs import run_benchmark, run_settings
+from speciarl.core.scale import Category
+from speciarl.judges.verdict import Verdict
 
 class Slow:
     identity = "slow"

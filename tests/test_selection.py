@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciarl.labels import load_tree
-from speciarl.metrics import best_of_n, s_c_hm
-from speciarl.scale import UserError
-from speciarl.selection import (by_confidence, by_tree, by_words, calibration_bins, calibration_error, chosen, consensus, majority, read_answers,
+from speciarl.data.trees import load_tree
+from speciarl.metrics.rates import best_of_n, s_c_hm
+from speciarl.core.scale import UserError
+from speciarl.metrics.selection import (by_confidence, by_tree, by_words, calibration_bins, calibration_error, chosen, consensus, majority, read_answers,
                                 risk_area, risk_coverage, risks, selection_table, with_interval)
 
 WORDS = ["golden winged warbler", "blue winged warbler", "warbler", "sparrow", "None", None, ""]
@@ -140,5 +140,5 @@ def test_intervals_contain_the_value_and_repeat():
 
 
 def test_the_base_install_is_enough():
-    code = "import sys, speciarl.selection, speciarl.compare, speciarl.openworld; print([m for m in ('torch', 'transformers', 'openai', 'matplotlib', 'pandas') if m in sys.modules])"
+    code = "import sys, speciarl.metrics.selection, speciarl.metrics.compare, speciarl.metrics.openworld; print([m for m in ('torch', 'transformers', 'openai', 'matplotlib', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

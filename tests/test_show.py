@@ -5,9 +5,9 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from speciarl.predictions import Predictions, to_table, write_predictions
-from speciarl.scale import UserError
-from speciarl.show import spread, write_page
+from speciarl.policy.predictions import Predictions, to_table, write_predictions
+from speciarl.core.scale import UserError
+from speciarl.report.page import spread, write_page
 
 HOSTILE = ["<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 1'>", '"><svg onload="window.hacked = 1">', "</article></main><h1>mine</h1>", "${alert(1)} {{7*7}}", "‮gnidliub ,t\0ext",
            "]]><!--", "w" * 100_000, "&lt;b&gt;", "javascript:window.hacked=1", "half \ud800 a pair"]
@@ -34,7 +34,7 @@ ROWS = [row(0, "bird", "generic"), row(1, "ovenbird", "specific"), row(2, "warbl
 
 @pytest.fixture
 def page(tmp_path):
-    from speciarl.data import Sample
+    from speciarl.data.samples import Sample
 
     samples = [Sample(r["sample_id"], Image.new("RGB", (300, 200), "tan"), r["label"], "birds") for r in ROWS]
     return write_page(publish(tmp_path / "a.parquet", ROWS), tmp_path / "a page", samples)
@@ -161,7 +161,7 @@ def test_groups_answers_and_says_what_is_missing(tmp_path):
 
 
 def test_a_broken_picture_has_a_frame_with_the_reason(tmp_path):
-    from speciarl.data import Sample
+    from speciarl.data.samples import Sample
 
     (tmp_path / "0.png").write_bytes(b"no picture")
     text = write_page(publish(tmp_path / "a.parquet", ROWS[:1]), tmp_path / "page", [Sample("0.png", tmp_path / "0.png", "x", "birds")]).read_text()
@@ -170,7 +170,7 @@ def test_a_broken_picture_has_a_frame_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize("mode", ["CMYK", "I;16", "P", "1x1", "long"])
 def test_odd_pictures_become_thumbnails(tmp_path, mode):
-    from speciarl.data import Sample
+    from speciarl.data.samples import Sample
 
     size = {"1x1": (1, 1), "long": (30_000, 3)}.get(mode, (40, 20))
     picture = Image.new(mode if mode in ("CMYK", "I;16", "P") else "RGB", size)

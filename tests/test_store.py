@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import message
 
-from speciarl import store as module
-from speciarl.scale import Category, UserError
-from speciarl.store import StoredJudge, open_store
-from speciarl.verdicts import Verdict
+from speciarl.judges import store as module
+from speciarl.core.scale import Category, UserError
+from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.verdict import Verdict
 
 PAIRS = [("samoyed", "spitz"), ("samoyed", "dog"), ("samoyed", "corgi mix")]
 VERDICTS = [Verdict(Category.LESS_SPECIFIC, "llm"), Verdict(Category.GENERIC, "llm", "a dog"), Verdict(None, "llm", "no answer")]
@@ -357,7 +357,7 @@ def test_a_replay_asks_nobody(url):
 
 
 def test_redis_is_not_imported_without_a_redis_address(tmp_path):
-    code = "import sys; from speciarl.store import open_store; open_store(sys.argv[1]); assert not {'redis', 'pyarrow', 'torch'} & set(sys.modules)"
+    code = "import sys; from speciarl.judges.store import open_store; open_store(sys.argv[1]); assert not {'redis', 'pyarrow', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code, tmp_path / "v.sqlite"], check=True)
 
 

@@ -10,16 +10,16 @@ from collections import Counter
 import pytest
 from test_store import redis_port, url  # noqa: F401 (fixtures)
 
-from speciarl.scale import Category
-from speciarl.store import StoredJudge, open_store
-from speciarl.verdicts import Verdict
+from speciarl.core.scale import Category
+from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.verdict import Verdict
 
 # Judges PAIRS start..stop. What was asked and what was acknowledged is appended to a file, one line each, before anything else can happen.
 WORKER = """
 import os, sys, time
-from speciarl.scale import Category
-from speciarl.store import StoredJudge, open_store
-from speciarl.verdicts import Verdict
+from speciarl.core.scale import Category
+from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.verdict import Verdict
 
 url, log, start, stop, ttl, delay = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:])
 log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -158,9 +158,9 @@ def test_waiting_ends(url):  # noqa: F811
 
 WRITER = """
 import sys
-from speciarl.scale import Category
-from speciarl.store import open_store
-from speciarl.verdicts import Verdict
+from speciarl.core.scale import Category
+from speciarl.judges.store import open_store
+from speciarl.judges.verdict import Verdict
 with open_store(sys.argv[1]) as store:
     for batch in range(10**9):
         pairs = [("label", f"{25 * batch + i}") for i in range(25)]

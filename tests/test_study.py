@@ -5,10 +5,10 @@ import json
 import pytest
 from refusal import message
 
-from speciarl.scale import Category
-from speciarl.study import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
-from speciarl.tree_judge import TreeJudge
-from speciarl.verdicts import Verdict, write_verdicts
+from speciarl.core.scale import Category
+from speciarl.judges.study import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict, write_verdicts
 
 DEVELOPMENT = read_gold("development")
 TOY = [

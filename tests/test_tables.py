@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 
-from speciarl.compare import holm
-from speciarl.openworld import open_world
-from speciarl.report import to_csv
-from speciarl.selection import consensus
-from speciarl.tables import Example, domains_of, example_panel, group_table, openworld_table, pick, plot_pass, plot_risk, risk_table, sampling_table, selector_table, selectors, stacked, telling, paired_table
+from speciarl.metrics.compare import holm
+from speciarl.metrics.openworld import open_world
+from speciarl.report.table import to_csv
+from speciarl.metrics.selection import consensus
+from speciarl.report.tables import Example, domains_of, example_panel, group_table, openworld_table, pick, plot_pass, plot_risk, risk_table, sampling_table, selector_table, selectors, stacked, telling, paired_table
 
 
 def test_each_data_set_is_read_by_its_own_tree():

@@ -9,18 +9,19 @@ import torch
 from PIL import Image
 from refusal import message
 
-from speciarl.adapters import SpecificityReward
-from speciarl.data import Sample
-from speciarl.fieldguide import DOMAINS
-from speciarl.labels import load_trees
-from speciarl.plan import KNOWN, memory, plan, triplet_plan
-from speciarl.policy import load_policy, weights_hash
-from speciarl.recipes import available, load_recipe
-from speciarl.scale import Category, UserError
-from speciarl.tapo import TAPO, TapoReward, Weights, added_loss, divergence, fine_r1_paid, in_band, in_form, make_tapo_trainer, on_positives
-from speciarl.training import batch_sizes, make_judge, train, training_samples, wanted_classes
-from speciarl.tree_judge import TreeJudge
-from speciarl.verdicts import Verdict
+from speciarl.training.reward import SpecificityReward
+from speciarl.data.samples import Sample
+from speciarl.data.fieldguide import DOMAINS
+from speciarl.data.trees import load_trees
+from speciarl.training.plan import KNOWN, memory, plan, triplet_plan
+from speciarl.policy.model import load_policy, weights_hash
+from speciarl.core.config import available
+from speciarl.training.recipe import load_recipe
+from speciarl.core.scale import Category, UserError
+from speciarl.fine_r1.tapo import TAPO, TapoReward, Weights, added_loss, divergence, fine_r1_paid, in_band, in_form, make_tapo_trainer, on_positives
+from speciarl.training.loop import batch_sizes, make_judge, train, training_samples, wanted_classes
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict
 
 PUBLISHED = Weights(0.01, 0.03, 0.03)
 TINY = ["steps=2", "prompts_per_generation=2", "prompts_per_step=2", "rollouts=4", "micro_batch=8", "accuracy_band=null"]
@@ -276,7 +277,7 @@ def test_what_was_found_on_the_negatives_goes_with_its_answer_through_shuffling(
 
 def test_a_server_draws_half_a_group_at_a_time(trainer, monkeypatch):
     "It takes one prompt and one picture of each group, and draws the rest alike."
-    from speciarl.trainer import SpecificityTrainer
+    from speciarl.training.trainer import SpecificityTrainer
 
     asked_for = []
     monkeypatch.setattr(SpecificityTrainer, "_generate_single_turn", lambda self, ids, images, fields, n, tools=False: asked_for.append(n))
@@ -347,7 +348,7 @@ def test_the_published_constants(size):
 
 @pytest.mark.parametrize("size", SIZED)
 def test_every_constant_has_its_source(size):
-    from speciarl.recipes import ASSETS
+    from speciarl.core.config import ASSETS
 
     head, *lines = (ASSETS / "recipes" / "paper" / f"fine_r1_{size}.yaml").read_text(encoding="utf-8").split("\nname:")
     assert "Released configuration: " in head

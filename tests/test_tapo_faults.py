@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from speciarl.policy import weights_hash
-from speciarl.recipes import load_recipe
-from speciarl.tapo import TAPO
-from speciarl.training import train
+from speciarl.policy.model import weights_hash
+from speciarl.training.recipe import load_recipe
+from speciarl.fine_r1.tapo import TAPO
+from speciarl.training.loop import train
 
 WORKER = Path(__file__).parent / "workers" / "tapo_worker.py"
 SMALL = ["data.birds=120", "prompts_per_generation=4", "prompts_per_step=2", "rollouts=4", "micro_batch=4", "save_every=1", "steps=4"]  # two generations of two updates

@@ -8,8 +8,8 @@ from refusal import message
 from typer.testing import CliRunner
 
 from speciarl.cli import app
-from speciarl.keys import digest, file_digest, origin
-from speciarl.trace import find, trace
+from speciarl.compendium.keys import digest, file_digest, origin
+from speciarl.compendium.trace import find, trace
 
 POLICY = {"inputs": {"recipe": {"method": "grpo", "seed": 3, "steps": 40}, "policy": "fieldguide-base"}, "needs": [], "versions": {"grpo": 2, "base": 1}}
 

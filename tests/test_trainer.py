@@ -8,11 +8,12 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
-from speciarl.policy import load_policy
-from speciarl.recipes import load_prompt, load_recipe
-from speciarl.scale import UserError
-from speciarl.trainer import HOOKS, SpecificityTrainer, banned_tokens, check_trl, leave_out, merged_weights, one_pad, spare_columns
-from speciarl.training import grpo_config
+from speciarl.policy.model import load_policy
+from speciarl.policy.prompts import load_prompt
+from speciarl.training.recipe import load_recipe
+from speciarl.core.scale import UserError
+from speciarl.training.trainer import HOOKS, SpecificityTrainer, banned_tokens, check_trl, leave_out, merged_weights, one_pad, spare_columns
+from speciarl.training.loop import grpo_config
 
 PAD = 6  # <|image_pad|> of the small policy
 

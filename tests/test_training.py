@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from speciarl.policy import PACKAGED, Policy, load_policy, weights_hash
-from speciarl.recipes import load_recipe
-from speciarl.rollout import generate
-from speciarl.scale import Category, UserError, extract_answer
-from speciarl.tree_judge import TreeJudge
-from speciarl.verdicts import Verdict
+from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
+from speciarl.training.recipe import load_recipe
+from speciarl.policy.rollout import generate
+from speciarl.core.scale import Category, UserError, extract_answer
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict
 
-training = importlib.import_module("speciarl.training")
-from speciarl.training import (  # noqa: E402
+training = importlib.import_module("speciarl.training.loop")
+from speciarl.training.loop import (  # noqa: E402
     best_answers, bounded, exact_answer, grpo_config, make_judge, make_reward, make_trainer, one_thread, picture_opener, save_interval, self_taught, step_log, step_times, train, training_rows,
     training_samples, validate)
 

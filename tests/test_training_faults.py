@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from speciarl.policy import load_policy, weights_hash
-from speciarl.recipes import load_recipe
-from speciarl.scale import UserError
-from speciarl.tree_judge import TreeJudge
-from speciarl.verdicts import Verdict
+from speciarl.policy.model import load_policy, weights_hash
+from speciarl.training.recipe import load_recipe
+from speciarl.core.scale import UserError
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict
 
-training = importlib.import_module("speciarl.training")
-adapters = importlib.import_module("speciarl.adapters")
+training = importlib.import_module("speciarl.training.loop")
+adapters = importlib.import_module("speciarl.training.reward")
 
 WORKERS = Path(__file__).parent / "workers"
 LIMIT = 300  # seconds for a launch; what waits for ever fails the tests instead

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusal import message
 
-from speciarl.labels import load_trees, parse_tree
-from speciarl.scale import Category
-from speciarl.tree_judge import TreeJudge, Verdict, judge_form, read_answer, spoiled, unwrap
+from speciarl.data.trees import load_trees, parse_tree
+from speciarl.core.scale import Category
+from speciarl.judges.tree import TreeJudge, Verdict, judge_form, read_answer, spoiled, unwrap
 
 DOGS = """\
 @dataset dogs
@@ -260,7 +260,7 @@ def test_identity_follows_trees_and_strictness():
 
 def test_identity_follows_the_version(monkeypatch):
     before = JUDGE.identity
-    monkeypatch.setattr("speciarl.tree_judge.VERSION", 10**6)
+    monkeypatch.setattr("speciarl.judges.tree.VERSION", 10**6)
     assert JUDGE.identity != before
 
 
@@ -287,7 +287,7 @@ def test_packaged_classes_are_specific_for_themselves_in_every_spelling():
 
 
 def test_judging_needs_no_torch():
-    code = "import sys; from speciarl.tree_judge import TreeJudge; TreeJudge()([('beagle', 'dog')]); sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'matplotlib', 'transformers')))"
+    code = "import sys; from speciarl.judges.tree import TreeJudge; TreeJudge()([('beagle', 'dog')]); sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'matplotlib', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

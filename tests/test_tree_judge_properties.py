@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciarl.labels import load_trees, name_key, relation
-from speciarl.scale import Category
-from speciarl.tree_judge import TreeJudge, judge_form, read_answer
+from speciarl.data.trees import load_trees, name_key, relation
+from speciarl.core.scale import Category
+from speciarl.judges.tree import TreeJudge, judge_form, read_answer
 
 TREES = load_trees()
 JUDGE, OTHER, STRICT = TreeJudge(TREES), TreeJudge(TREES), TreeJudge(TREES, strict=True)
@@ -123,7 +123,7 @@ def test_hidden_characters_are_forgiven_in_a_name_and_nowhere_else():
 
 
 def test_memory_stays_bounded(monkeypatch):
-    monkeypatch.setattr("speciarl.tree_judge._REMEMBERED", 100)
+    monkeypatch.setattr("speciarl.judges.tree._REMEMBERED", 100)
     judge = TreeJudge({"birds": TREES["birds"]})
     pairs = [("pine warbler", f"bird number {n}") for n in range(1000)] + [("pine warbler", "x" * 100_000 + str(n)) for n in range(50)]
     assert len(judge(pairs)) == 1050

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from refusal import message
 
-from speciarl.data import Sample
-from speciarl.labels import load_tree
-from speciarl.policy import load_policy
-from speciarl.triplets import Triplet, by_class, check_classes, class_means, confusable, kept_triplets, make_triplets, most_similar, nearest_in_tree, picture_vectors, same_size, steps_between, triplet_opener
+from speciarl.data.samples import Sample
+from speciarl.data.trees import load_tree
+from speciarl.policy.model import load_policy
+from speciarl.fine_r1.triplets import Triplet, by_class, check_classes, class_means, confusable, kept_triplets, make_triplets, most_similar, nearest_in_tree, picture_vectors, same_size, steps_between, triplet_opener
 
 LABELS = ("hooded warbler", "pine warbler", "song sparrow", "fox sparrow")
 COLOURS = dict(zip(LABELS, ("gold", "goldenrod", "sienna", "peru")))

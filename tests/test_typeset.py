@@ -2,7 +2,7 @@
 
 from refusal import message
 
-from speciarl.typeset import fill, typeset
+from speciarl.compendium.typeset import fill, typeset
 
 def test_placeholders(tmp_path):
     values = {"a.n": 3, "a.share": 0.1234, "a.word": "above", "a.minus": -0.5}

@@ -5,8 +5,8 @@ import csv
 import pytest
 from refusal import message
 
-from speciarl.scale import Category
-from speciarl.verdicts import Verdict, identity, read_verdicts, with_verdict, write_verdicts
+from speciarl.core.scale import Category
+from speciarl.judges.verdict import Verdict, identity, read_verdicts, with_verdict, write_verdicts
 
 PAIRS = [("samoyed", "spitz"), ("samoyed", "dog"), ("samoyed", "corgi mix")]
 VERDICTS = [Verdict(Category.LESS_SPECIFIC, "llm"), Verdict(Category.GENERIC, "llm", "a dog"), Verdict(None, "llm", "no answer")]

@@ -11,10 +11,10 @@ from miniature import PARAMETERS, WRITE, notebook
 from refusal import message
 from typer.testing import CliRunner
 
-from speciarl import verify as module
+from speciarl.compendium import audit as module
 from speciarl.cli import app
-from speciarl.reproduce import reproduce
-from speciarl.verify import committed, outside, unequal, verify
+from speciarl.compendium.reproduce import reproduce
+from speciarl.compendium.audit import committed, outside, unequal, verify
 
 VALUES = "paper/tables/smoke/count.values.json"
 
@@ -110,7 +110,7 @@ def test_on_the_command_line(project, monkeypatch):
 def test_what_was_published_stands_for_the_policies(tmp_path, monkeypatch):
     "From the command line: the base policy is asked once; a reader with an empty store draws the same from the published answers."
     root = miniature.project(tmp_path / "a project")
-    draw = """from speciarl.lab import Lab
+    draw = """from speciarl.compendium.lab import Lab
 lab = Lab(profile, "../..", workers=0)
 found = {"right": sum(row["category"] == "specific" for row in lab.rows("zero-shot", 0, "cars")), "chosen": [made.why for made in lab.closed("zero-shot").choices]}
 profile = lab.profile.name"""

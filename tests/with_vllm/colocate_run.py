@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from trl import GRPOTrainer
 
-from speciarl import training
-from speciarl.policy import load_policy
-from speciarl.recipes import load_recipe
-from speciarl.trainer import one_pad, with_pictures
-from speciarl.training import make_judge, make_trainer, training_samples
+from speciarl.training.loop import loop as training
+from speciarl.policy.model import load_policy
+from speciarl.training.recipe import load_recipe
+from speciarl.training.trainer import one_pad, with_pictures
+from speciarl.training.loop import make_judge, make_trainer, training_samples
 
 PICTURE_TOKENS = {"image": 6, "video": 7}  # placeholders of the small policy
 

@@ -47,7 +47,7 @@ def save_random_model(folder: Path) -> Path:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from speciarl.llm_judge import judge_prompts, load_judge_prompt
+    from speciarl.judges.llm import judge_prompts, load_judge_prompt
 
     prompts = [load_judge_prompt(name) for name in judge_prompts()]
     tokenizer = byte_tokenizer([text for prompt in prompts for text in (prompt.system, prompt.user)])
@@ -137,7 +137,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def policy_server(tmp_path_factory):
-    from speciarl.recipes import ASSETS
+    from speciarl.core.config import ASSETS
 
     with serving(Served(ASSETS / "fieldguide_base", tmp_path_factory.mktemp("policy") / "vllm.log", "policy", AS_POLICY)) as server:
         yield server

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
-from speciarl.engines import Sampling, TransformersEngine, VLLMEngine, predict
-from speciarl.fieldguide import plates
-from speciarl.policy import load_policy
-from speciarl.recipes import load_prompt
+from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine, predict
+from speciarl.data.fieldguide import plates
+from speciarl.policy.model import load_policy
+from speciarl.policy.prompts import load_prompt
 
 SMALL = dict(max_model_len=256, max_num_seqs=64, enforce_eager=True, dtype="float32")
 

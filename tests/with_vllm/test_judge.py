@@ -9,10 +9,10 @@ import time
 import pytest
 from openai import OpenAI
 
-import speciarl.llm_judge as module
-from speciarl.llm_judge import JudgePrompt, JudgeUnavailable, LLMJudge, as_data, batch_ids, confidence, constraint_fields, load_judge_prompt, read_batch
-from speciarl.scale import Category, UserError
-from speciarl.store import StoredJudge, open_store
+import speciarl.judges.llm as module
+from speciarl.judges.llm import JudgePrompt, JudgeUnavailable, LLMJudge, as_data, batch_ids, confidence, constraint_fields, load_judge_prompt, read_batch
+from speciarl.core.scale import Category, UserError
+from speciarl.judges.store import StoredJudge, open_store
 
 
 def pairs_of(count: int, word: str = "answer") -> list[tuple[str, str]]:
@@ -43,7 +43,7 @@ def test_the_probe_finds_that_the_server_constrains(make, server, caplog):
 
 def test_the_probe_finds_a_field_that_the_server_ignores(make, old_field, caplog):
     "vLLM answers 200 to the field it used to have, and says whatever it likes."
-    with caplog.at_level(logging.WARNING, "speciarl.llm_judge"):
+    with caplog.at_level(logging.WARNING, "speciarl.judges.llm"):
         assert make().probe()["constraint"] == "ignored"
     assert [record.getMessage() for record in caplog.records] == [
         "the judge's server ignores the list of allowed answers; its replies are read strictly, and whatever is not exactly a category gives no verdict"]

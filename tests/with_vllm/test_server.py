@@ -2,12 +2,12 @@
 import pytest
 from PIL import Image
 
-from speciarl.data import Sample
-from speciarl.engines import EngineGone, Sampling, ServerEngine, TransformersEngine, predict
-from speciarl.fieldguide import plates
-from speciarl.policy import load_policy
-from speciarl.recipes import load_prompt
-from speciarl.scale import UserError
+from speciarl.data.samples import Sample
+from speciarl.policy.engines import EngineGone, Sampling, ServerEngine, TransformersEngine, predict
+from speciarl.data.fieldguide import plates
+from speciarl.policy.model import load_policy
+from speciarl.policy.prompts import load_prompt
+from speciarl.core.scale import UserError
 
 PROMPT, GREEDY, MANY = load_prompt("general"), Sampling(max_tokens=24), Sampling(8, temperature=1.0, max_tokens=24)
 

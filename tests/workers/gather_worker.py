@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import torch.distributed as dist
 
-from speciarl.adapters import SpecificityReward
-from speciarl.scale import Category, UserError
-from speciarl.verdicts import Verdict
+from speciarl.training.reward import SpecificityReward
+from speciarl.core.scale import Category, UserError
+from speciarl.judges.verdict import Verdict
 
 LEVELS = dict(zip("xaglsm", Category)) | {"?": None}
 

@@ -9,9 +9,9 @@ import signal
 import sys
 from pathlib import Path
 
-import speciarl.training as training
-from speciarl.adapters import SpecificityReward
-from speciarl.recipes import load_recipe
+import speciarl.training.loop as training
+from speciarl.training.reward import SpecificityReward
+from speciarl.training.recipe import load_recipe
 
 
 def die() -> None:

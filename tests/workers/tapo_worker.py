@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 
-import speciarl.training as training
-from speciarl.recipes import load_recipe
-from speciarl.tapo import TAPO
+import speciarl.training.loop as training
+from speciarl.training.recipe import load_recipe
+from speciarl.fine_r1.tapo import TAPO
 
 out, dies, name, *changes = sys.argv[1:]
 plain = training.Checkpoints.on_save

@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-import speciarl.adapters
-import speciarl.training as training
-from speciarl.recipes import load_recipe
-from speciarl.scale import UserError
+import speciarl.training.reward
+import speciarl.training.loop as training
+from speciarl.training.recipe import load_recipe
+from speciarl.core.scale import UserError
 
 out, failing, name, *changes = sys.argv[1:]
 rank = int(os.environ["RANK"])
@@ -25,7 +25,7 @@ def going_away(pairs, datasets=None):
     return judge(pairs, datasets)
 
 
-speciarl.adapters.time.sleep = lambda seconds: None
+speciarl.training.reward.time.sleep = lambda seconds: None
 going_away.identity = judge.identity
 said = ""
 try:

@@ -1,0 +1,1 @@
+"Words, files and errors that everything shares."

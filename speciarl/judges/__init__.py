@@ -1,0 +1,1 @@
+"From a label and an answer to one of six levels."

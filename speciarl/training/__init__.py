@@ -1,0 +1,1 @@
+"From groups of answers to a better policy."
