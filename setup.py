@@ -1,4 +1,5 @@
 "Installs speciarl. Everything that describes it is in settings.ini, which nbdev reads too."
+
 from configparser import ConfigParser
 from pathlib import Path
 

@@ -5,6 +5,7 @@
 Reads the predictions that `speciarl reproduce` left in .speciarl/artefacts and asks the label trees about every distinct pair; what they leave undecided
 is what a cascade would send to its second judge. The second judge here only counts: no verdict is used.
 """
+
 import argparse
 import json
 import sys
@@ -35,7 +36,13 @@ def main() -> None:
     asked = [row for row in rows if row["answer"]]
     cascade = CascadeJudge(TreeJudge(), Counter())
     cascade([(row["label"], row["answer"]) for row in asked], [row["dataset"] for row in asked])
-    text = "\n".join([f"$ python benchmarks/cascade_calls.py  ({len(files)} prediction files, {len(rows):,} answers, {len(rows) - len(asked):,} without an answer tag)", cascade.summary(), ""])
+    text = "\n".join(
+        [
+            f"$ python benchmarks/cascade_calls.py  ({len(files)} prediction files, {len(rows):,} answers, {len(rows) - len(asked):,} without an answer tag)",
+            cascade.summary(),
+            "",
+        ]
+    )
     print(text, end="")
     if out:
         out.write_text(text, encoding="utf-8")

@@ -43,10 +43,14 @@ def food101(folder: Path, one: Path, n: int) -> str:
         for i in numbers:
             os.link(one, folder / "images" / name / f"{i}.jpg")
     (folder / "meta").mkdir()
-    (folder / "meta" / "test.json").write_text(json.dumps({name: [f"{name}/{i}" for i in numbers] for name, numbers in names.items()}))
+    (folder / "meta" / "test.json").write_text(
+        json.dumps({name: [f"{name}/{i}" for i in numbers] for name, numbers in names.items()})
+    )
     (folder / "meta" / "classes.txt").write_text("".join(f"{name}\n" for name in names))
     for split in ("train", "test"):
-        (folder / "meta" / f"{split}.txt").write_text("".join(f"{name}/{i}\n" for name, numbers in names.items() for i in numbers) if split == "test" else "")
+        (folder / "meta" / f"{split}.txt").write_text(
+            "".join(f"{name}/{i}\n" for name, numbers in names.items() for i in numbers) if split == "test" else ""
+        )
     return f"food101={folder}"
 
 
@@ -66,10 +70,14 @@ def first_sample(make: Callable[[Path, Path, int], str], n: int) -> tuple[int, f
 
 
 def report(n: int) -> list[str]:
-    lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; load average {os.getloadavg()[0]:.1f}"]
+    lines = [
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; load average {os.getloadavg()[0]:.1f}"
+    ]
     for title, make in (("a folder with labels.csv", plain), ("Food101 in its official layout", food101)):
         count, seconds, busy = first_sample(make, n)
-        lines.append(f"  {title:34}{count:8,} samples, the first after {seconds:5.2f} s ({busy:.2f} s of processor time); limit {LIMIT:g} s")
+        lines.append(
+            f"  {title:34}{count:8,} samples, the first after {seconds:5.2f} s ({busy:.2f} s of processor time); limit {LIMIT:g} s"
+        )
     return lines
 
 

@@ -24,11 +24,19 @@ from speciarl.judges.tree import TreeJudge
 
 LIMIT_REPEATED, LIMIT_DISTINCT = 200_000, 20_000  # pairs per second
 SENTENCES = (
-    "{}", "a photo of a {}.", "The image shows a {} sitting on a branch in the garden.", "a small white {} standing in the grass near the water", "{} with a long tail and a yellow head",
-    "The {} in the picture is flying over the ocean on a sunny day.", "{} number {}", "This appears to be a {}, photographed from the side.",
+    "{}",
+    "a photo of a {}.",
+    "The image shows a {} sitting on a branch in the garden.",
+    "a small white {} standing in the grass near the water",
+    "{} with a long tail and a yellow head",
+    "The {} in the picture is flying over the ocean on a sunny day.",
+    "{} number {}",
+    "This appears to be a {}, photographed from the side.",
 )
 LIMIT_JUDGE, LIMIT_IMPORT = 5.0, 0.3  # seconds
-WORDS = "small white large brown spotted juvenile perched old flying striped wooden mixed unknown blurred near far".split()
+WORDS = (
+    "small white large brown spotted juvenile perched old flying striped wooden mixed unknown blurred near far".split()
+)
 
 
 def pairs(n: int, distinct: float, seed: int = 0) -> list[tuple[str, str, str]]:
@@ -70,7 +78,10 @@ def rates(n: int, repeats: int) -> list[str]:
     found, trees = {"distinct pairs, names": [], "distinct pairs, sentences": [], "repeated pairs": []}, load_trees()
     TreeJudge(trees)(*(part[: n // 10] for part in sentences(n)))  # the tables of the trees are built on first use
     for _ in range(repeats):
-        for title, (rows, datasets) in (("distinct pairs, names", names(n)), ("distinct pairs, sentences", sentences(n))):
+        for title, (rows, datasets) in (
+            ("distinct pairs, names", names(n)),
+            ("distinct pairs, sentences", sentences(n)),
+        ):
             judge = TreeJudge(trees)
             start = time.process_time()
             judge(rows, datasets)
@@ -78,8 +89,14 @@ def rates(n: int, repeats: int) -> list[str]:
         start = time.process_time()
         judge(rows * 10, datasets * 10)
         found["repeated pairs"].append(10 * n / (time.process_time() - start))
-    kinds = [(title, rates, LIMIT_REPEATED if title == "repeated pairs" else LIMIT_DISTINCT) for title, rates in found.items()]
-    return [f"  {title:42}best {max(found):11,.0f} /s  median {statistics.median(found):11,.0f} /s  at least {limit:,} wanted" for title, found, limit in kinds]
+    kinds = [
+        (title, rates, LIMIT_REPEATED if title == "repeated pairs" else LIMIT_DISTINCT)
+        for title, rates in found.items()
+    ]
+    return [
+        f"  {title:42}best {max(found):11,.0f} /s  median {statistics.median(found):11,.0f} /s  at least {limit:,} wanted"
+        for title, found, limit in kinds
+    ]
 
 
 def seconds(repeats: int, *arguments: str) -> float:
@@ -99,7 +116,16 @@ def judge_seconds(folder: Path, n: int, distinct: float, with_dataset: bool, rep
         writer = csv.writer(file)
         writer.writerow(["sample_id", *["dataset"] * with_dataset, "label", "answer", "rollout"])
         writer.writerows([i, *row[not with_dataset :], 0] for i, row in enumerate(pairs(n, distinct)))
-    return seconds(repeats, "-c", "from speciarl.cli import main; main()", "judge", str(table), "--out", str(folder / "verdicts.csv"), "--force")
+    return seconds(
+        repeats,
+        "-c",
+        "from speciarl.cli import main; main()",
+        "judge",
+        str(table),
+        "--out",
+        str(folder / "verdicts.csv"),
+        "--force",
+    )
 
 
 def loads(module: str, name: str) -> bool:
@@ -109,7 +135,14 @@ def loads(module: str, name: str) -> bool:
 
 
 def report(n: int, repeats: int) -> list[str]:
-    lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; medians of {repeats}", "", "tree judge in this process, one core", *rates(60_000, repeats), "", f"speciarl judge, {n:,} pairs (limit {LIMIT_JUDGE:g} s for 100,000)"]
+    lines = [
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; medians of {repeats}",
+        "",
+        "tree judge in this process, one core",
+        *rates(60_000, repeats),
+        "",
+        f"speciarl judge, {n:,} pairs (limit {LIMIT_JUDGE:g} s for 100,000)",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         for title, distinct, with_dataset in (
             ("names of the trees, data set given", 0.0, True),
@@ -118,12 +151,23 @@ def report(n: int, repeats: int) -> list[str]:
             ("every answer found only once", 1.0, True),
         ):
             wall = judge_seconds(Path(folder), n, distinct, with_dataset, repeats)
-            lines.append(f"  {title:42}{wall:6.2f} s  {n / wall:9,.0f} pairs/s  {wall / (LIMIT_JUDGE * n / 100_000):5.2f} of the limit")
+            lines.append(
+                f"  {title:42}{wall:6.2f} s  {n / wall:9,.0f} pairs/s  {wall / (LIMIT_JUDGE * n / 100_000):5.2f} of the limit"
+            )
     bare = seconds(repeats, "-c", "pass")
     lines += ["", f"import (limit {LIMIT_IMPORT:g} s above bare Python, which starts in {bare:.3f} s)"]
-    for name in ("speciarl", "speciarl.cli", "speciarl.core.scale", "speciarl.judges.tree", "speciarl.metrics.rates", "speciarl.training.rules"):
+    for name in (
+        "speciarl",
+        "speciarl.cli",
+        "speciarl.core.scale",
+        "speciarl.judges.tree",
+        "speciarl.metrics.rates",
+        "speciarl.training.rules",
+    ):
         wall = seconds(repeats, "-c", f"import {name}")
-        lines.append(f"  {name:42}{wall - bare:6.3f} s  {wall / bare:9.1f} x bare  {'loads torch' if loads('torch', name) else 'without torch'}")
+        lines.append(
+            f"  {name:42}{wall - bare:6.3f} s  {wall / bare:9.1f} x bare  {'loads torch' if loads('torch', name) else 'without torch'}"
+        )
     wall = seconds(repeats, "-c", "from speciarl.cli import main; main()", "--help")
     return [*lines, f"  {'speciarl --help':42}{wall - bare:6.3f} s  {wall / bare:9.1f} x bare"]
 
@@ -134,7 +178,15 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    text = "\n".join([f"$ python benchmarks/judge_speed.py --pairs {options.pairs} --repeats {options.repeats}", *report(options.pairs, options.repeats)]) + "\n"
+    text = (
+        "\n".join(
+            [
+                f"$ python benchmarks/judge_speed.py --pairs {options.pairs} --repeats {options.repeats}",
+                *report(options.pairs, options.repeats),
+            ]
+        )
+        + "\n"
+    )
     print(text, end="")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

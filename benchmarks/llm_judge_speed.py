@@ -78,7 +78,9 @@ def measure(url: str, count: int, distinct: int) -> dict[str, float]:
 
 
 def report(url: str, count: int, distinct: int, repeats: int) -> list[str]:
-    lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load average {os.getloadavg()[0]:.1f} before; medians of {repeats}"]
+    lines = [
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load average {os.getloadavg()[0]:.1f} before; medians of {repeats}"
+    ]
     lines += [f"{count:,} pairs, {distinct:,} distinct, {REQUEST:,} a request, 64 calls at once", ""]
     runs = [measure(url, count, distinct) for _ in range(repeats)]
     for name in runs[0]:
@@ -86,7 +88,9 @@ def report(url: str, count: int, distinct: int, repeats: int) -> list[str]:
         if name == "ms":
             lines.append(f"{'  processor time of the judge for a call':44}{figure:9.2f} ms")
         else:
-            ratio = f"{figure / REFERENCE[name]:7.1f} x the reference ({REFERENCE[name]:,})" if name in REFERENCE else ""
+            ratio = (
+                f"{figure / REFERENCE[name]:7.1f} x the reference ({REFERENCE[name]:,})" if name in REFERENCE else ""
+            )
             lines.append(f"{name + ' store' * name.endswith(('cold', 'warm')):44}{figure:9,.0f} /s{ratio}")
     return lines
 
@@ -101,7 +105,15 @@ if __name__ == "__main__":
     server = Handle()
     server.set(instant=True)
     try:
-        text = "\n".join(["$ python benchmarks/llm_judge_speed.py", *report(server.url, options.pairs, options.distinct, options.repeats)]) + "\n"
+        text = (
+            "\n".join(
+                [
+                    "$ python benchmarks/llm_judge_speed.py",
+                    *report(server.url, options.pairs, options.distinct, options.repeats),
+                ]
+            )
+            + "\n"
+        )
     finally:
         server.stop()
     print(text, end="")

@@ -4,6 +4,7 @@
 
 Works in a fresh clone of the checkout's last commit in a temporary folder, so nothing computed before is used and nothing here is touched.
 """
+
 import resource
 import subprocess
 import sys
@@ -30,7 +31,9 @@ def main(profile: str = "smoke") -> None:
         command = [str(Path(sys.executable).parent / "speciarl"), "reproduce", "--profile", profile]
         first, second = timed(command, clone), timed(command, clone)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"profile {profile}: from nothing {first:.0f} s, nothing changed {second:.1f} s (ratio {first / second:.0f}), largest process {peak:.2f} GB")
+    print(
+        f"profile {profile}: from nothing {first:.0f} s, nothing changed {second:.1f} s (ratio {first / second:.0f}), largest process {peak:.2f} GB"
+    )
 
 
 if __name__ == "__main__":

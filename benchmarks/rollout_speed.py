@@ -6,6 +6,7 @@ Times are processor time of this process, one torch thread, best of the repeats,
 decodes the answers and does nothing else: no files, no checks. On a busy machine the two differ by noise of some per cent either way, so what the
 engine does outside the draw is also measured by itself. Nothing is written unless --out names a file for the printed text.
 """
+
 import argparse
 import os
 import platform
@@ -36,8 +37,18 @@ def bare(policy, batches, prompt, how) -> list[str]:
         length = inputs["input_ids"].shape[1]
         inputs = read_once(policy, inputs, how.n) if how.n > 1 else inputs
         torch.manual_seed(batch_seed(how.seed, batch))
-        warm = dict(do_sample=False) if how.greedy else dict(do_sample=True, temperature=how.temperature, top_p=how.top_p, top_k=0)
-        output = policy.model.generate(**inputs, **warm, repetition_penalty=1.0, max_new_tokens=how.max_tokens, suppress_tokens=placeholders(policy))
+        warm = (
+            dict(do_sample=False)
+            if how.greedy
+            else dict(do_sample=True, temperature=how.temperature, top_p=how.top_p, top_k=0)
+        )
+        output = policy.model.generate(
+            **inputs,
+            **warm,
+            repetition_penalty=1.0,
+            max_new_tokens=how.max_tokens,
+            suppress_tokens=placeholders(policy),
+        )
         texts += policy.processor.tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
     return texts
 
@@ -61,11 +72,16 @@ def overhead(policy, samples, prompt, how, repeats: int) -> str:
         files = iter(Path(folder) / f"{i}.jsonl" for i in range(repeats + 1))
         rows = predict(TransformersEngine(policy, batch=BATCH), samples, prompt, how=how, out=next(files))
         assert [row["text"] for row in rows] == bare(policy, batches, prompt, how)
-        loop, engine = best(repeats, lambda: bare(policy, batches, prompt, how),
-                            lambda: predict(TransformersEngine(policy, batch=BATCH), samples, prompt, how=how, out=next(files)))
+        loop, engine = best(
+            repeats,
+            lambda: bare(policy, batches, prompt, how),
+            lambda: predict(TransformersEngine(policy, batch=BATCH), samples, prompt, how=how, out=next(files)),
+        )
         outside = outside_the_draw(policy, samples, prompt, how, Path(folder) / "outside.jsonl")
-    return (f"{how.n:3} answers for each of {len(samples)} images, batches of {BATCH}: loop {loop:6.2f} s, engine {engine:6.2f} s ({engine / loop - 1:+.1%}); "
-            f"outside the draw {outside:.1%} (limit {LIMIT_OVERHEAD:.0%})")
+    return (
+        f"{how.n:3} answers for each of {len(samples)} images, batches of {BATCH}: loop {loop:6.2f} s, engine {engine:6.2f} s ({engine / loop - 1:+.1%}); "
+        f"outside the draw {outside:.1%} (limit {LIMIT_OVERHEAD:.0%})"
+    )
 
 
 def outside_the_draw(policy, samples, prompt, how, out: Path) -> float:
@@ -89,11 +105,17 @@ def sharing(policy, samples, prompt, repeats: int) -> list[str]:
     "64 answers about one image, three ways."
     one, how = samples[:1], Sampling(64, max_tokens=32)
     single = [Sampling(1, how.temperature, seed=i, max_tokens=32) for i in range(64)]
-    alone, copied, shared = best(repeats, lambda: [draw(policy, one, prompt, each) for each in single],
-                                 lambda: generate(policy, one, prompt, n=64, greedy=False), lambda: draw(policy, one, prompt, how))
-    return [f"64 single calls about one image {alone:.2f} s",
-            f"one batch, the image copied 64 times {copied:.2f} s: 1/{alone / copied:.0f}",
-            f"one batch, the image read once     {shared:.2f} s: 1/{alone / shared:.0f} (limit 1/{1 / LIMIT_SHARED:.0f})"]
+    alone, copied, shared = best(
+        repeats,
+        lambda: [draw(policy, one, prompt, each) for each in single],
+        lambda: generate(policy, one, prompt, n=64, greedy=False),
+        lambda: draw(policy, one, prompt, how),
+    )
+    return [
+        f"64 single calls about one image {alone:.2f} s",
+        f"one batch, the image copied 64 times {copied:.2f} s: 1/{alone / copied:.0f}",
+        f"one batch, the image read once     {shared:.2f} s: 1/{alone / shared:.0f} (limit 1/{1 / LIMIT_SHARED:.0f})",
+    ]
 
 
 def main() -> None:
@@ -103,9 +125,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    policy, samples, prompt = load_policy("fieldguide-base", device="cpu"), plates("birds", "test", args.images), load_prompt("general")
-    lines = [f"$ python {' '.join(sys.argv)}", f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start"]
-    lines += [overhead(policy, samples, prompt, Sampling(max_tokens=32), args.repeats), overhead(policy, samples[: args.images // 16], prompt, Sampling(64, max_tokens=32), args.repeats)]
+    policy, samples, prompt = (
+        load_policy("fieldguide-base", device="cpu"),
+        plates("birds", "test", args.images),
+        load_prompt("general"),
+    )
+    lines = [
+        f"$ python {' '.join(sys.argv)}",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start",
+    ]
+    lines += [
+        overhead(policy, samples, prompt, Sampling(max_tokens=32), args.repeats),
+        overhead(policy, samples[: args.images // 16], prompt, Sampling(64, max_tokens=32), args.repeats),
+    ]
     lines += sharing(policy, samples, prompt, args.repeats)
     text = "\n".join([*lines, f"load {os.getloadavg()[0]:.1f} at the end"])
     print(text)

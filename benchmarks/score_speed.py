@@ -6,6 +6,7 @@ The verdicts are drawn: every image has its own shares of the six levels, and on
 own (the slow case of the bootstrap). Answers are texts, a few names per class. Each line is the wall time of one step in this process; the last one is the sum, and the
 peak memory of the process, which includes the verdicts and the answers themselves. The limits are those of the project: 60 s and 2 GB on two cores for two million verdicts.
 """
+
 import argparse
 import os
 import platform
@@ -17,9 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from speciarl.metrics.compare import by_group, compare, worst
-from speciarl.metrics.rates import best_of_k, best_of_k_curve, best_of_n, intervals, intervals_of_counts, pass_at_k_curve, powers_of_two, score
+from speciarl.metrics.rates import (
+    best_of_k,
+    best_of_k_curve,
+    best_of_n,
+    intervals,
+    intervals_of_counts,
+    pass_at_k_curve,
+    powers_of_two,
+    score,
+)
 from speciarl.core.scale import Category
-from speciarl.metrics.selection import by_confidence, calibration_error, chosen, consensus, majority, read_answers, risk_area, with_interval
+from speciarl.metrics.selection import (
+    by_confidence,
+    calibration_error,
+    chosen,
+    consensus,
+    majority,
+    read_answers,
+    risk_area,
+    with_interval,
+)
 
 SECONDS, GIGABYTES = 60, 2
 
@@ -37,7 +56,17 @@ def verdicts(images: int, answers: int, seed: int) -> np.ndarray:
 
 def texts(codes: np.ndarray, labels: np.ndarray) -> list[list[str]]:
     "An answer for each verdict: a name of some class whose words fit the level."
-    names = {label: [f"other thing {label}", "None", "bird", f"family {label % 40} bird", f"kind {label} of family {label % 40} bird", f"form of kind {label} of family {label % 40} bird"] for label in set(labels.tolist())}
+    names = {
+        label: [
+            f"other thing {label}",
+            "None",
+            "bird",
+            f"family {label % 40} bird",
+            f"kind {label} of family {label % 40} bird",
+            f"form of kind {label} of family {label % 40} bird",
+        ]
+        for label in set(labels.tolist())
+    }
     return [[names[label][code] for code in row] for label, row in zip(labels.tolist(), codes.tolist())]
 
 
@@ -66,20 +95,34 @@ def main() -> None:
     step("intervals of the best of N", lambda: intervals(best_of_n(codes)))
     step(f"best of k, every k to {given.answers}", lambda: best_of_k_curve(codes, range(1, given.answers + 1)))
     step(f"pass@k, every k to {given.answers}", lambda: pass_at_k_curve(codes))
-    step("intervals of the best of 1, 2, 4, ...", lambda: [intervals_of_counts(best_of_k(codes[None], k)) for k in powers_of_two(given.answers)])
-    step(f"{given.classes} classes with intervals, the worst ten", lambda: worst(by_group(codes[None], labels.astype(str))))
+    step(
+        "intervals of the best of 1, 2, 4, ...",
+        lambda: [intervals_of_counts(best_of_k(codes[None], k)) for k in powers_of_two(given.answers)],
+    )
+    step(
+        f"{given.classes} classes with intervals, the worst ten",
+        lambda: worst(by_group(codes[None], labels.astype(str))),
+    )
     step("paired comparison with another run (2,000 resamples)", lambda: compare(codes[None], other[None]))
     read = step("answers read", lambda: read_answers(answers))
     vote = step("majority vote", lambda: majority(read))
     step("most specific consensus", lambda: intervals(chosen(codes, consensus(read))))
     groups = by_confidence(vote.confidence, chosen(codes, vote))
-    step("risk-coverage and calibration with intervals", lambda: [with_interval(statistic, groups) for statistic in (risk_area, calibration_error)])
+    step(
+        "risk-coverage and calibration with intervals",
+        lambda: [with_interval(statistic, groups) for statistic in (risk_area, calibration_error)],
+    )
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end, Python {platform.python_version()}, numpy {np.__version__}"
     verdict = "within" if total <= SECONDS and peak <= GIGABYTES else "OVER"
-    lines += [f"{total:7.2f} s  in all, peak memory {peak:.2f} GB: {verdict} the limits of {SECONDS} s and {GIGABYTES} GB"]
-    head = [f"$ python {' '.join(sys.argv)}", f"{codes.size:,} verdicts ({given.images:,} images x {given.answers} answers), {machine}"]
+    lines += [
+        f"{total:7.2f} s  in all, peak memory {peak:.2f} GB: {verdict} the limits of {SECONDS} s and {GIGABYTES} GB"
+    ]
+    head = [
+        f"$ python {' '.join(sys.argv)}",
+        f"{codes.size:,} verdicts ({given.images:,} images x {given.answers} answers), {machine}",
+    ]
     print(lines[-1])
     if given.out:
         given.out.write_text("\n".join([*head, *lines, ""]), encoding="utf-8")

@@ -5,6 +5,7 @@
 "Warm" is what a run of training does: the same pairs again, from the same process. "From the store" is the first look-up after a start.
 Times are of this process (wall clock); writes are of batches of 1,000, as a judge hands them over.
 """
+
 import argparse
 import os
 import platform
@@ -71,7 +72,9 @@ def speeds(url: str, n: int, warm: int) -> Iterator[str]:
         some = pairs[:warm]
         assert store.get_many(JUDGE, some) == verdicts[:warm]
         value = rate(lambda: store.get_many(JUDGE, some), warm, 5)
-        yield line(f"look up {warm:,} warm", value, LIMIT_READ) + f", {value / REFERENCE_WARM:.0f} x the released service"
+        yield (
+            line(f"look up {warm:,} warm", value, LIMIT_READ) + f", {value / REFERENCE_WARM:.0f} x the released service"
+        )
         judge = StoredJudge(Silent(), store)
         yield line(f"judge {warm:,} warm, through StoredJudge", rate(lambda: judge(some), warm, 5))
         yield line("claim and release", rate(lambda: claim(store, 20_000), 20_000))
@@ -106,7 +109,10 @@ def redis_server(folder: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+        stdout=subprocess.DEVNULL,
+    )
     try:
         time.sleep(0.5)
         yield f"redis://127.0.0.1:{port}/0"

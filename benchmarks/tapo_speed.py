@@ -46,7 +46,7 @@ def in_turn(folder: Path, pairs: int, warm: int) -> list[dict[str, tuple[float, 
     "Wall and processor seconds of each trainer's steps, after `warm` that do not count."
     steppers, found = {name: stepper(name, folder / name) for name in STEPS}, []
     for i in range(warm + pairs):
-        order = list(STEPS)[i % 3:] + list(STEPS)[:i % 3]
+        order = list(STEPS)[i % 3 :] + list(STEPS)[: i % 3]
         found.append({name: steppers[name].step() for name in order})
     return found[warm:]
 
@@ -59,19 +59,29 @@ def small_run(folder: Path, steps: int, policy: str) -> tuple[float, list[dict]]
 
 
 def report(pairs: int, warm: int, steps: int, policy: str) -> list[str]:
-    lines = [f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before", ""]
+    lines = [
+        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before",
+        "",
+    ]
     with tempfile.TemporaryDirectory() as name:
         found = in_turn(Path(name), pairs, warm)
         lines.append(f"a step of 8 x 10 answers of 48 tokens, {pairs} rounds of steps in turn")
         for title, i in (("wall time", 0), ("processor time", 1)):
             seconds = {which: [one[which][i] for one in found] for which in STEPS}
-            lines.append(f"  {title:16}TAPO {statistics.median(seconds['tapo']):.2f} s, the same without triplets {statistics.median(seconds['off']):.2f} s, main GRPO {statistics.median(seconds['grpo']):.2f} s")
+            lines.append(
+                f"  {title:16}TAPO {statistics.median(seconds['tapo']):.2f} s, the same without triplets {statistics.median(seconds['off']):.2f} s, main GRPO {statistics.median(seconds['grpo']):.2f} s"
+            )
             for which, words in (("off", "TAPO / the same without triplets"), ("grpo", "TAPO / main GRPO")):
-                lines.append(f"  {'':16}{words}: {quartiles([a / b for a, b in zip(seconds['tapo'], seconds[which])])}; at most {LIMITS['ratio']} wanted")
+                lines.append(
+                    f"  {'':16}{words}: {quartiles([a / b for a, b in zip(seconds['tapo'], seconds[which])])}; at most {LIMITS['ratio']} wanted"
+                )
         seconds, log = small_run(Path(name), steps, policy)
     length = statistics.mean(row["mean_length"] for row in log if "mean_length" in row)
-    lines += ["", f"the small run, {steps} steps of 8 x 10 (laptop/tapo, from {policy}; answers of {length:.0f} tokens on average)",
-              f"  whole run with loading, triplets, checkpoints and saving: {seconds:.1f} s; at most {LIMITS['run']:g} s wanted"]
+    lines += [
+        "",
+        f"the small run, {steps} steps of 8 x 10 (laptop/tapo, from {policy}; answers of {length:.0f} tokens on average)",
+        f"  whole run with loading, triplets, checkpoints and saving: {seconds:.1f} s; at most {LIMITS['run']:g} s wanted",
+    ]
     return [*lines, f"load average {os.getloadavg()[0]:.1f} after"]
 
 

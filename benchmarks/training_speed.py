@@ -24,7 +24,16 @@ from trl import GRPOTrainer
 
 from speciarl.policy.model import load_policy
 from speciarl.training.recipe import load_recipe
-from speciarl.training.loop import freeze_vision, grpo_config, make_judge, make_trainer, picture_opener, train, training_rows, training_samples
+from speciarl.training.loop import (
+    freeze_vision,
+    grpo_config,
+    make_judge,
+    make_trainer,
+    picture_opener,
+    train,
+    training_rows,
+    training_samples,
+)
 
 LIMITS = {"ratio": 1.03, "share": 0.01, "run": 90.0}
 
@@ -46,7 +55,13 @@ def stock(recipe, folder: Path):
         setattr(policy.model.config, token, getattr(policy.processor.tokenizer, token))
     opener = picture_opener(samples)
     rows = [{**row, "image": opener(row["picture"])} for row in training_rows(samples, recipe.prompt)]
-    return GRPOTrainer(policy.model, constant, grpo_config(recipe, folder), train_dataset=Dataset.from_list(rows), processing_class=policy.processor)
+    return GRPOTrainer(
+        policy.model,
+        constant,
+        grpo_config(recipe, folder),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=policy.processor,
+    )
 
 
 class Stepper:
@@ -98,19 +113,29 @@ def small_run(folder: Path, steps: int) -> tuple[float, list[dict]]:
 
 
 def report(pairs: int, warm: int, steps: int) -> list[str]:
-    lines = [f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before", ""]
+    lines = [
+        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before",
+        "",
+    ]
     with tempfile.TemporaryDirectory() as name:
         found = paired(Path(name), pairs, warm)
         lines.append(f"a GRPO step of 8 x 10 answers of 16 tokens, {pairs} pairs of steps in turn")
         for title, i in (("wall time", 0), ("processor time", 1)):
             mine, theirs = ([pair[who][i] for pair in found] for who in (0, 1))
-            lines.append(f"  {title:16}ours {statistics.median(mine):.3f} s, TRL with a constant reward {statistics.median(theirs):.3f} s")
-            lines.append(f"  {'':16}ours / TRL, pair by pair: {quartiles([a / b for a, b in zip(mine, theirs)])}; at most {LIMITS['ratio']} wanted")
+            lines.append(
+                f"  {title:16}ours {statistics.median(mine):.3f} s, TRL with a constant reward {statistics.median(theirs):.3f} s"
+            )
+            lines.append(
+                f"  {'':16}ours / TRL, pair by pair: {quartiles([a / b for a, b in zip(mine, theirs)])}; at most {LIMITS['ratio']} wanted"
+            )
         seconds, rows = small_run(Path(name), steps)
     shares = [row["judge_seconds"] / row["step_time"] for row in rows[1:]]
-    lines += ["", f"the small run, {steps} steps of 8 x 10 (laptop/speciarl)",
-              f"  judging and rewards / step, tree judge: {quartiles(shares, 5)}, first step {rows[0]['judge_seconds'] / rows[0]['step_time']:.5f}; at most {LIMITS['share']} wanted",
-              f"  whole run with loading, checkpoints and saving: {seconds:.1f} s; at most {LIMITS['run']:g} s wanted"]
+    lines += [
+        "",
+        f"the small run, {steps} steps of 8 x 10 (laptop/speciarl)",
+        f"  judging and rewards / step, tree judge: {quartiles(shares, 5)}, first step {rows[0]['judge_seconds'] / rows[0]['step_time']:.5f}; at most {LIMITS['share']} wanted",
+        f"  whole run with loading, checkpoints and saving: {seconds:.1f} s; at most {LIMITS['run']:g} s wanted",
+    ]
     return [*lines, f"load average {os.getloadavg()[0]:.1f} after"]
 
 

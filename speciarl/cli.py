@@ -74,11 +74,20 @@ def _one_line(error: Exception) -> str | None:
     return None
 
 # %% ../nbs/21_cli.ipynb #36a7dc97
-app = typer.Typer(cls=_OneLine, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    cls=_OneLine,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.callback(invoke_without_command=True)
-def root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
     "Specific without being wrong: judge, score, train and reproduce open-world image classification."
     if version:
         typer.echo(f"speciarl {__version__}")
@@ -134,7 +143,15 @@ def tree_judge(dataset: str | None = None, strict: bool = False) -> Any:
     return TreeJudge(trees, strict)
 
 # %% ../nbs/21_cli.ipynb #636b0190
-def llm_judge(base_url: str | None, model: str | None, prompt: str, votes: int, store: str | Path, confidence: bool = False, options: str = "--base-url http://localhost:8000/v1 --model NAME") -> Any:
+def llm_judge(
+    base_url: str | None,
+    model: str | None,
+    prompt: str,
+    votes: int,
+    store: str | Path,
+    confidence: bool = False,
+    options: str = "--base-url http://localhost:8000/v1 --model NAME",
+) -> Any:
     "The judge that asks a language model and keeps its verdicts in `store`. Raises `UserError` if it is not there or cannot be told what to ask; `options` are named then."
     from speciarl.judges.llm import LLMJudge
     from speciarl.judges.store import StoredJudge, open_store
@@ -143,7 +160,10 @@ def llm_judge(base_url: str | None, model: str | None, prompt: str, votes: int, 
         fail(f"a language model as judge needs its server and its name: {options}")
     judge = LLMJudge(model, base_url, prompt, votes=votes, logprobs=confidence and votes == 1)
     told = judge.probe()
-    typer.echo(f"judge: {told['model']}, {told['prompt']}, answers {told['constraint']}; verdicts are kept in {store}", err=True)
+    typer.echo(
+        f"judge: {told['model']}, {told['prompt']}, answers {told['constraint']}; verdicts are kept in {store}",
+        err=True,
+    )
     return StoredJudge(Confident(judge) if confidence else judge, open_store(store))
 
 # %% ../nbs/21_cli.ipynb #c1be05b1
@@ -165,7 +185,10 @@ class Confident:
             for arrived in held if done else ():
                 done(*arrived)
             raise
-        verdicts = [v if sure is None or v.category is None else v._replace(reason=f"confidence {sure:.3f}") for v, sure in zip(verdicts, self.judge.last_confidences)]
+        verdicts = [
+            v if sure is None or v.category is None else v._replace(reason=f"confidence {sure:.3f}")
+            for v, sure in zip(verdicts, self.judge.last_confidences)
+        ]
         if done:
             done(range(len(verdicts)), verdicts)
         return verdicts
@@ -191,8 +214,17 @@ def make_judge(name: str = "taxonomy", dataset: str | None = None, strict: bool 
 def judge_card(judge: Any) -> dict[str, Any]:
     "What a run card says of a judge."
     inner = getattr(judge, "second", judge)
-    told = getattr(getattr(inner, "judge", None), "description", None) or {"judge": "taxonomy", "model": None, "prompt": None}
-    return {**told, "judge": "cascade" if inner is not judge else told["judge"], "identity": judge.identity, "speciarl": __version__}
+    told = getattr(getattr(inner, "judge", None), "description", None) or {
+        "judge": "taxonomy",
+        "model": None,
+        "prompt": None,
+    }
+    return {
+        **told,
+        "judge": "cascade" if inner is not judge else told["judge"],
+        "identity": judge.identity,
+        "speciarl": __version__,
+    }
 
 # %% ../nbs/21_cli.ipynb #6fc8dd60
 def judge_rows(rows: Sequence[dict[str, str]], judge: Any, dataset: str | None = None) -> list:
@@ -229,7 +261,9 @@ def _forked(judge: Any, keys: Sequence[tuple]) -> Any:
     return reader
 
 # %% ../nbs/21_cli.ipynb #0737b1c7
-def side_by_side(judge: Any, keys: Sequence[tuple[str, str, str | None]], workers: int | None = None) -> dict[tuple, Any]:
+def side_by_side(
+    judge: Any, keys: Sequence[tuple[str, str, str | None]], workers: int | None = None
+) -> dict[tuple, Any]:
     "The verdict on each distinct (label, answer, data set); a judge of trees is asked in `workers` processes (default: one per core) if there are more than `FEW`."
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -252,7 +286,9 @@ def summary(verdicts: Sequence) -> str:
 
     levels = Counter(v.category for v in verdicts)
     missing = Counter(v.source for v in verdicts if v.category is None)
-    lines = [(level.wire, levels[level]) for level in reversed(Category)] + [(f"no verdict: {source}", n) for source, n in missing.most_common()]
+    lines = [(level.wire, levels[level]) for level in reversed(Category)] + [
+        (f"no verdict: {source}", n) for source, n in missing.most_common()
+    ]
     return "\n".join(f"  {name:26}{n:>9,}{n / len(verdicts):>9.1%}" for name, n in lines)
 
 # %% ../nbs/21_cli.ipynb #19b87b6e
@@ -273,17 +309,63 @@ def no_label_known(verdicts: Sequence) -> bool:
 # %% ../nbs/21_cli.ipynb #3e1950b2
 @app.command()
 def judge(
-    pairs: Annotated[Path, typer.Argument(metavar="PAIRS.csv", help="UTF-8 table with columns label, answer and perhaps dataset.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="VERDICTS.csv", help="Where to write the table with the verdicts.", show_default=False)],
-    judge_name: Annotated[str, typer.Option("--judge", metavar="NAME", help="taxonomy (the label trees), llm (a language model), or cascade (the model for what the trees leave).")] = "taxonomy",
-    base_url: Annotated[str | None, typer.Option(metavar="URL", help="For llm and cascade: an OpenAI-compatible server.", show_default=False)] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="For llm and cascade: the model's name there.", show_default=False)] = None,
-    prompt: Annotated[str, typer.Option(metavar="NAME", help="For llm and cascade: the judge prompt, or a file.")] = "base_single",
-    votes: Annotated[int, typer.Option(metavar="K", min=1, help="For llm and cascade: sampled verdicts per pair, of which the majority counts.")] = 1,
-    confidence: Annotated[bool, typer.Option("--confidence", help="For llm and cascade: note in the column reason how sure the model was.")] = False,
-    store: Annotated[str | None, typer.Option(metavar="URL", help="For llm and cascade: the verdict store, a file or redis://HOST; VERDICTS.sqlite if not given.", show_default=False)] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Label tree (a name or a .tree file) for rows without a dataset; all trees if not given.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Count answers that the trees cannot place as wrong.")] = False,
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PAIRS.csv", help="UTF-8 table with columns label, answer and perhaps dataset.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="VERDICTS.csv", help="Where to write the table with the verdicts.", show_default=False),
+    ],
+    judge_name: Annotated[
+        str,
+        typer.Option(
+            "--judge",
+            metavar="NAME",
+            help="taxonomy (the label trees), llm (a language model), or cascade (the model for what the trees leave).",
+        ),
+    ] = "taxonomy",
+    base_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="For llm and cascade: an OpenAI-compatible server.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="For llm and cascade: the model's name there.", show_default=False),
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(metavar="NAME", help="For llm and cascade: the judge prompt, or a file.")
+    ] = "base_single",
+    votes: Annotated[
+        int,
+        typer.Option(
+            metavar="K", min=1, help="For llm and cascade: sampled verdicts per pair, of which the majority counts."
+        ),
+    ] = 1,
+    confidence: Annotated[
+        bool,
+        typer.Option("--confidence", help="For llm and cascade: note in the column reason how sure the model was."),
+    ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="For llm and cascade: the verdict store, a file or redis://HOST; VERDICTS.sqlite if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Label tree (a name or a .tree file) for rows without a dataset; all trees if not given.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count answers that the trees cannot place as wrong.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite VERDICTS.csv.")] = False,
 ) -> None:
     "Give each label/answer pair of a table a category."
@@ -295,25 +377,45 @@ def judge(
     refuse_existing([out, card], force, source=pairs)
     rows, columns = read_pairs(pairs)
     refuse_verdicts(pairs, columns)
-    decide = make_judge(judge_name, dataset, strict, base_url=base_url, model=model, prompt=prompt, votes=votes, confidence=confidence, store=store or out.with_suffix(".sqlite"))
+    decide = make_judge(
+        judge_name,
+        dataset,
+        strict,
+        base_url=base_url,
+        model=model,
+        prompt=prompt,
+        votes=votes,
+        confidence=confidence,
+        store=store or out.with_suffix(".sqlite"),
+    )
     verdicts = judge_rows(rows, decide, dataset)
     write_verdicts(out, list(map(with_verdict, rows, verdicts)), columns)
-    write_json(card, {"judge": judge_card(decide), "pairs": len(rows), "without_verdict": sum(v.category is None for v in verdicts)})
+    write_json(
+        card,
+        {"judge": judge_card(decide), "pairs": len(rows), "without_verdict": sum(v.category is None for v in verdicts)},
+    )
     typer.echo(f"{len(rows):,} pairs judged\n{summary(verdicts)}\nwrote {out}")
     if hasattr(decide, "summary"):
         typer.echo(decide.summary())
     if no_label_known(verdicts):
-        typer.echo(f"error: no label of {pairs} is known; the column reason of {out} names labels that come near", err=True)
+        typer.echo(
+            f"error: no label of {pairs} is known; the column reason of {out} names labels that come near", err=True
+        )
         raise typer.Exit(1)
 
 # %% ../nbs/21_cli.ipynb #4953c1f7
 store = typer.Typer(help="Verdict stores: export to a file, import from one.", no_args_is_help=True)
 app.add_typer(store, name="store")
-STORE = Annotated[str, typer.Argument(metavar="STORE", help="A file, sqlite:///FILE or redis://HOST.", show_default=False)]
+STORE = Annotated[
+    str, typer.Argument(metavar="STORE", help="A file, sqlite:///FILE or redis://HOST.", show_default=False)
+]
 
 
 @store.command("export")
-def store_export(where: STORE, out: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file.", show_default=False)]) -> None:
+def store_export(
+    where: STORE,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file.", show_default=False)],
+) -> None:
     "Write all verdicts of a store to a file."
     from speciarl.judges.store import open_store
 
@@ -323,7 +425,13 @@ def store_export(where: STORE, out: Annotated[Path, typer.Argument(metavar="FILE
 
 
 @store.command("import")
-def store_import(where: STORE, source: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file that `store export` wrote.", show_default=False)]) -> None:
+def store_import(
+    where: STORE,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A .jsonl or .parquet file that `store export` wrote.", show_default=False),
+    ],
+) -> None:
     "Take the verdicts of a file into a store; those it has are kept as they are."
     from speciarl.judges.store import open_store
 
@@ -352,13 +460,17 @@ def by_sample(path: Path, rows: Sequence[dict[str, str]]) -> list[list[int]]:
     columns = rows[0].keys()
     if "sample_id" not in columns:
         if "rollout" in columns and len({row["rollout"] for row in rows}) > 1:
-            fail(f"{path}: several rollouts but no column 'sample_id'; add it, so that it is known which belong together")
+            fail(
+                f"{path}: several rollouts but no column 'sample_id'; add it, so that it is known which belong together"
+            )
         return [[i] for i in range(len(rows))]
     samples: dict[tuple, dict[str, int]] = {}
     for i, row in enumerate(rows):
         rollouts = samples.setdefault((row.get("dataset", ""), row["sample_id"]), {})
         if rollouts.setdefault(row.get("rollout", ""), i) != i:
-            fail(f"{path}: row {i + 1}: sample {row['sample_id'][:80]!r} has rollout {row.get('rollout', '')!r} twice; drop one, or number them in a column 'rollout'")
+            fail(
+                f"{path}: row {i + 1}: sample {row['sample_id'][:80]!r} has rollout {row.get('rollout', '')!r} twice; drop one, or number them in a column 'rollout'"
+            )
     return [list(rollouts.values()) for rollouts in samples.values()]
 
 # %% ../nbs/21_cli.ipynb #53c17fc3
@@ -368,7 +480,9 @@ def codes_by_sample(path: Path, rows: Sequence[dict[str, str]], codes: Any) -> A
     for indices in samples:
         if len(indices) != len(samples[0]):
             name = rows[indices[0]]["sample_id"][:80]
-            fail(f"{path}: sample {name!r} has {len(indices)} rollouts, the first one {len(samples[0])}; finish the run or drop the sample")
+            fail(
+                f"{path}: sample {name!r} has {len(indices)} rollouts, the first one {len(samples[0])}; finish the run or drop the sample"
+            )
     return codes[samples]
 
 # %% ../nbs/21_cli.ipynb #c63697fc
@@ -392,7 +506,9 @@ def score_lines(group: str, codes: Any, weights: str, format_failure: Any = None
     return lines
 
 # %% ../nbs/21_cli.ipynb #13778e9b
-def score_rows(path: Path, rows: Sequence[dict[str, str]], weights: str = "released", by: str | None = None) -> list[Line]:
+def score_rows(
+    path: Path, rows: Sequence[dict[str, str]], weights: str = "released", by: str | None = None
+) -> list[Line]:
     "The lines for all `rows`, preceded with `by` by those for each value of that column. Raises `UserError` for rows that cannot be scored."
     from speciarl.data.samples import check_header
 
@@ -428,11 +544,29 @@ def score_table(lines: Sequence[Line], weights: str) -> Any:
     from speciarl.report.table import Interval, Levels, Table
 
     named = ", ".join(f"{name} {value:g}" for name, value in WEIGHTS[weights].items())
-    notes = (f"n: answers, judged or not. S: mean weight of the correct answers ({weights}: {named}); C: share of correct answers; HM: their harmonic mean; 95 % intervals by bootstrap of samples. Levels: percent of the judged answers "
-             "that are wrong/abstain/generic/less specific/specific/more specific. C bounds: C had all missing verdicts been wrong, or all correct.")
-    body = [[group, answers, s.n, *(Interval(*i[m]) for m in METRICS), Levels(*s.shares.values()), s.missing, Bounds(s.correctness_low, s.correctness_high), s.format_failures]
-            for group, answers, s, i in lines]
-    return Table(["group", "answers", "n", "S", "C", "HM", "levels", "missing", "C bounds", "format failures"], body, "Specificity, correctness and their harmonic mean.", notes)
+    notes = (
+        f"n: answers, judged or not. S: mean weight of the correct answers ({weights}: {named}); C: share of correct answers; HM: their harmonic mean; 95 % intervals by bootstrap of samples. Levels: percent of the judged answers "
+        "that are wrong/abstain/generic/less specific/specific/more specific. C bounds: C had all missing verdicts been wrong, or all correct."
+    )
+    body = [
+        [
+            group,
+            answers,
+            s.n,
+            *(Interval(*i[m]) for m in METRICS),
+            Levels(*s.shares.values()),
+            s.missing,
+            Bounds(s.correctness_low, s.correctness_high),
+            s.format_failures,
+        ]
+        for group, answers, s, i in lines
+    ]
+    return Table(
+        ["group", "answers", "n", "S", "C", "HM", "levels", "missing", "C bounds", "format failures"],
+        body,
+        "Specificity, correctness and their harmonic mean.",
+        notes,
+    )
 
 # %% ../nbs/21_cli.ipynb #bd1c322e
 def plain(table: Any, columns: Sequence[str]) -> str:
@@ -441,7 +575,10 @@ def plain(table: Any, columns: Sequence[str]) -> str:
     grid = [list(columns)] + [[row[i] for i in picked] for row in table.text()]
     widths = [max(map(len, column)) for column in zip(*grid)]
     left = [not table.numeric()[i] for i in picked]
-    return "\n".join("  ".join(cell.ljust(w) if words else cell.rjust(w) for cell, w, words in zip(row, widths, left)).rstrip() for row in grid)
+    return "\n".join(
+        "  ".join(cell.ljust(w) if words else cell.rjust(w) for cell, w, words in zip(row, widths, left)).rstrip()
+        for row in grid
+    )
 
 # %% ../nbs/21_cli.ipynb #620823bc
 def write_scores(lines: Sequence[Line], weights: str, source: Path, out: Path, force: bool = False) -> None:
@@ -452,7 +589,12 @@ def write_scores(lines: Sequence[Line], weights: str, source: Path, out: Path, f
     refuse_existing([out / f"scores.{suffix}" for suffix in ("csv", "md", "tex", "pdf", "png", "json")], force)
     record = make_record(parameters={"command": "score", "weights": weights}, inputs={"verdicts": source})
     table = score_table(lines, weights)
-    figure = plot_levels({line.group if line.answers == "one answer" else f"{line.group}, {line.answers}": line.scores.shares for line in lines})
+    figure = plot_levels(
+        {
+            line.group if line.answers == "one answer" else f"{line.group}, {line.answers}": line.scores.shares
+            for line in lines
+        }
+    )
     write_table(table, out / "scores", record)
     save_figure(figure, out / "scores", record)
 
@@ -460,7 +602,12 @@ def write_scores(lines: Sequence[Line], weights: str, source: Path, out: Path, f
 def print_scores(lines: Sequence[Line], weights: str) -> None:
     "Print the table of `lines` in two halves."
     table, head = score_table(lines, weights), ["group", "answers"]
-    typer.echo(plain(table, [*head, "n", "S", "C", "HM"]) + "\n\n" + plain(table, [*head, "levels", "missing", "C bounds", "format failures"]) + f"\n\n{table.notes}")
+    typer.echo(
+        plain(table, [*head, "n", "S", "C", "HM"])
+        + "\n\n"
+        + plain(table, [*head, "levels", "missing", "C bounds", "format failures"])
+        + f"\n\n{table.notes}"
+    )
 
 # %% ../nbs/21_cli.ipynb #c77e4ff5
 class Extra(NamedTuple):
@@ -481,9 +628,17 @@ def predictions_lines(predictions: Any, found: Any, weights: str, by: str | None
     if by is not None:
         groups = column_of(predictions, by)
         if any(len(set(group)) > 1 for group in groups):
-            fail(f"{predictions.name}: the column {by!r} differs between the answers to one image; use one of dataset, split, label, prompt")
+            fail(
+                f"{predictions.name}: the column {by!r} differs between the answers to one image; use one of dataset, split, label, prompt"
+            )
         names = np.array([str(group[0] or "(none)") for group in groups])
-        lines = [line for name in sorted(set(names.tolist())) for line in score_lines(name, found.codes[names == name], weights, found.format_failure[names == name].ravel())]
+        lines = [
+            line
+            for name in sorted(set(names.tolist()))
+            for line in score_lines(
+                name, found.codes[names == name], weights, found.format_failure[names == name].ravel()
+            )
+        ]
     return [*lines, *score_lines("all", found.codes, weights, found.format_failure.ravel())]
 
 # %% ../nbs/21_cli.ipynb #dd5ac017
@@ -495,12 +650,30 @@ def run_tables(predictions: Any, found: Any, weights: str) -> list[Extra]:
     from speciarl.report.table import tables
     from speciarl.policy.predictions import column_of
 
-    extras = [Extra("classes", f"classes, the {WORST} that are surely worst", tables.group_table(found.codes[None], found.labels, caption="Every class.", weights=weights))]
+    extras = [
+        Extra(
+            "classes",
+            f"classes, the {WORST} that are surely worst",
+            tables.group_table(found.codes[None], found.labels, caption="Every class.", weights=weights),
+        )
+    ]
     if found.codes.shape[1] > 1:
         picked = tables.selectors(column_of(predictions, "answer"), [dataset or None for dataset, _ in found.keys])
-        extras += [Extra("curve", "best of k", tables.sampling_table(found.codes, caption="The best of k answers.", weights=weights)),
-                   Extra("selectors", "one answer of many", tables.selector_table(found.codes, picked, "Selectors and the oracle.", weights)),
-                   Extra("confidence", "agreement as confidence", tables.risk_table(found.codes, picked, "Risk and coverage."))]
+        extras += [
+            Extra(
+                "curve",
+                "best of k",
+                tables.sampling_table(found.codes, caption="The best of k answers.", weights=weights),
+            ),
+            Extra(
+                "selectors",
+                "one answer of many",
+                tables.selector_table(found.codes, picked, "Selectors and the oracle.", weights),
+            ),
+            Extra(
+                "confidence", "agreement as confidence", tables.risk_table(found.codes, picked, "Risk and coverage.")
+            ),
+        ]
     return extras
 
 # %% ../nbs/21_cli.ipynb #f4b5fcc6
@@ -519,30 +692,53 @@ def openworld_extra(predictions: Any, paths: dict[tuple[str, str], str], using: 
     from speciarl.policy.predictions import column_of
     from speciarl.report.tables import domains_of, openworld_table
 
-    first = {name: [row[0] for row in column_of(predictions, name)] for name in ("dataset", "sample_id", "label", "answer", "text")}
+    first = {
+        name: [row[0] for row in column_of(predictions, name)]
+        for name in ("dataset", "sample_id", "label", "answer", "text")
+    }
     outputs = [text if text is not None else answer or "" for text, answer in zip(first["text"], first["answer"])]
     places = [paths.get((dataset or "", sample)) for dataset, sample in zip(first["dataset"], first["sample_id"])]
     asked = {"ask": ow.server(using.url, using.model or ow.LLAMA)} if using.url else {}
-    rows = ow.open_world(first["label"], outputs, first["answer"], domains=domains_of(first["dataset"]), paths=places if all(places) else None,
-                         encoder=ow.attempt(ow.load_encoder, using.encoder), chunks=ow.attempt(ow.spacy_chunks, using.spacy), **asked)
-    return Extra("openworld", "open-world protocol, first answers", openworld_table({Path(predictions.name).name: rows}, "The open-world protocol."))
+    rows = ow.open_world(
+        first["label"],
+        outputs,
+        first["answer"],
+        domains=domains_of(first["dataset"]),
+        paths=places if all(places) else None,
+        encoder=ow.attempt(ow.load_encoder, using.encoder),
+        chunks=ow.attempt(ow.spacy_chunks, using.spacy),
+        **asked,
+    )
+    return Extra(
+        "openworld",
+        "open-world protocol, first answers",
+        openworld_table({Path(predictions.name).name: rows}, "The open-world protocol."),
+    )
 
 # %% ../nbs/21_cli.ipynb #a2b73afc
-def score_predictions(source: Path, weights: str, by: str | None, using: OpenWorld | None) -> tuple[list[Line], list[Extra]]:
+def score_predictions(
+    source: Path, weights: str, by: str | None, using: OpenWorld | None
+) -> tuple[list[Line], list[Extra]]:
     "The lines and further tables of a run or of published predictions. Raises `UserError` if nobody judged them."
     from speciarl.policy.predictions import check_labels, codes_of
     from speciarl.metrics.runs import open_predictions, read_samples
 
     predictions = open_predictions(source)
     if not predictions.judged:
-        fail(f"{source}: no judge has seen all of these predictions; judge them with: speciarl evaluate --predictions {source} --out RUN")
+        fail(
+            f"{source}: no judge has seen all of these predictions; judge them with: speciarl evaluate --predictions {source} --out RUN"
+        )
     check_labels(predictions)
     found = codes_of(predictions)
     if not found.codes.size:
         fail(f"{source}: there are no predictions in it; nothing can be scored")
     extras = run_tables(predictions, found, weights)
     if using is not None:
-        paths = {(row["dataset"], row["sample_id"]): row["image"] for row in read_samples(source) if row["image"]} if source.is_dir() else {}
+        paths = (
+            {(row["dataset"], row["sample_id"]): row["image"] for row in read_samples(source) if row["image"]}
+            if source.is_dir()
+            else {}
+        )
         extras.append(openworld_extra(predictions, paths, using))
     return predictions_lines(predictions, found, weights, by), extras
 
@@ -551,8 +747,13 @@ def write_extras(extras: Sequence[Extra], source: Path, out: Path, force: bool) 
     "Write each table to the folder `out` as .csv, .md, .tex and its record .json."
     from speciarl.report.table import make_record, write_table
 
-    refuse_existing([out / f"{extra.stem}.{suffix}" for extra in extras for suffix in ("csv", "md", "tex", "json")], force)
-    record = make_record(parameters={"command": "score"}, inputs={"predictions": source / "predictions.parquet" if source.is_dir() else source})
+    refuse_existing(
+        [out / f"{extra.stem}.{suffix}" for extra in extras for suffix in ("csv", "md", "tex", "json")], force
+    )
+    record = make_record(
+        parameters={"command": "score"},
+        inputs={"predictions": source / "predictions.parquet" if source.is_dir() else source},
+    )
     for extra in extras:
         write_table(extra.table, out / extra.stem, record)
 
@@ -564,21 +765,60 @@ def print_extras(extras: Sequence[Extra]) -> None:
     for _, heading, table in extras:
         if table.columns[0] == "class":  # lowest upper end of C first, as `compare.worst` sorts
             known = [row for row in table.rows if row[3].high == row[3].high]
-            table = Table(table.columns, sorted(known, key=lambda row: (row[3].high, row[3].value, row[0]))[:WORST], table.caption, table.notes)
-        typer.echo(f"\n{heading}\n\n{plain(table, table.columns)}\n\n{table.notes}" if table.rows else f"\n{heading}: none has a verdict")
+            table = Table(
+                table.columns,
+                sorted(known, key=lambda row: (row[3].high, row[3].value, row[0]))[:WORST],
+                table.caption,
+                table.notes,
+            )
+        typer.echo(
+            f"\n{heading}\n\n{plain(table, table.columns)}\n\n{table.notes}"
+            if table.rows
+            else f"\n{heading}: none has a verdict"
+        )
 
 # %% ../nbs/21_cli.ipynb #261127b4
 @app.command()
 def score(
-    verdicts: Annotated[Path, typer.Argument(metavar="VERDICTS.csv|RUN|FILE", help="Table with a column category (made by judge), a run's folder (made by evaluate), or published predictions (.parquet, .jsonl).", show_default=False)],
+    verdicts: Annotated[
+        Path,
+        typer.Argument(
+            metavar="VERDICTS.csv|RUN|FILE",
+            help="Table with a column category (made by judge), a run's folder (made by evaluate), or published predictions (.parquet, .jsonl).",
+            show_default=False,
+        ),
+    ],
     weights: Annotated[str, typer.Option(metavar="NAME", help="What each correct level is worth in S.")] = "released",
-    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Score each value of a column by itself too, for example dataset.")] = None,
-    openworld: Annotated[bool, typer.Option("--openworld", help="Of a run or published predictions: the open-world metrics too.")] = False,
-    encoder: Annotated[str, typer.Option(metavar="ID_OR_DIR", help="For --openworld: the sentence encoder.")] = "sentence-transformers/all-MiniLM-L6-v2",
-    spacy: Annotated[str, typer.Option(metavar="NAME", help="For --openworld: the spaCy model that finds concepts.")] = "en_core_web_lg",
-    llama_url: Annotated[str | None, typer.Option(metavar="URL", help="For --openworld: the server of the judge of Llama inclusion.", show_default=False)] = None,
-    llama_model: Annotated[str | None, typer.Option(metavar="NAME", help="For --openworld: its name there.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for scores.csv, .md, .tex, .pdf and .png, and the further tables; only printed if not given.", show_default=False)] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Score each value of a column by itself too, for example dataset."),
+    ] = None,
+    openworld: Annotated[
+        bool, typer.Option("--openworld", help="Of a run or published predictions: the open-world metrics too.")
+    ] = False,
+    encoder: Annotated[
+        str, typer.Option(metavar="ID_OR_DIR", help="For --openworld: the sentence encoder.")
+    ] = "sentence-transformers/all-MiniLM-L6-v2",
+    spacy: Annotated[
+        str, typer.Option(metavar="NAME", help="For --openworld: the spaCy model that finds concepts.")
+    ] = "en_core_web_lg",
+    llama_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="For --openworld: the server of the judge of Llama inclusion.", show_default=False
+        ),
+    ] = None,
+    llama_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For --openworld: its name there.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for scores.csv, .md, .tex, .pdf and .png, and the further tables; only printed if not given.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite scores in DIR.")] = False,
 ) -> None:
     "Turn verdicts into specificity and correctness."
@@ -587,9 +827,13 @@ def score(
     extras: list[Extra] = []
     if (verdicts / "card.json").is_file() or verdicts.suffix in (".parquet", ".jsonl"):
         path = verdicts / "predictions.parquet" if verdicts.is_dir() else verdicts
-        lines, extras = score_predictions(verdicts, weights, by, OpenWorld(encoder, spacy, llama_url, llama_model) if openworld else None)
+        lines, extras = score_predictions(
+            verdicts, weights, by, OpenWorld(encoder, spacy, llama_url, llama_model) if openworld else None
+        )
     elif openworld:
-        fail(f"{verdicts}: the open-world metrics need whole predictions; give the folder of a run, or published predictions (.parquet, .jsonl)")
+        fail(
+            f"{verdicts}: the open-world metrics need whole predictions; give the folder of a run, or published predictions (.parquet, .jsonl)"
+        )
     else:
         path = verdicts / "verdicts.csv" if verdicts.is_dir() else verdicts
         lines = score_rows(path, read_pairs(path, required=("category",))[0], weights, by)
@@ -599,7 +843,10 @@ def score(
     print_scores(lines, weights)
     print_extras(extras)
     if out is not None:
-        typer.echo(f"wrote {out / 'scores'}.csv, .md, .tex, .pdf, .png" + (f" and {', '.join(extra.stem for extra in extras)}" if extras else ""))
+        typer.echo(
+            f"wrote {out / 'scores'}.csv, .md, .tex, .pdf, .png"
+            + (f" and {', '.join(extra.stem for extra in extras)}" if extras else "")
+        )
 
 # %% ../nbs/21_cli.ipynb #9e9258fd
 def check_labels(samples: Sequence, judge: Any) -> None:
@@ -625,27 +872,98 @@ def training_extra() -> Iterator[None]:
 # %% ../nbs/21_cli.ipynb #017ad5f4
 @app.command()
 def evaluate(
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run (of the runs, for --matrix); an unfinished run there is continued.", show_default=False)],
-    model: Annotated[str | None, typer.Option(metavar="PATH_OR_ID", help="A policy: a folder, an id on the Hugging Face hub, fieldguide-base, or a server's name for it.", show_default=False)] = None,
-    data: Annotated[str | None, typer.Option(metavar="DATA", help="A folder with labels.csv (file,label), a benchmark's folder, NAME=FOLDER, or a field guide domain.", show_default=False)] = None,
-    prompt: Annotated[str, typer.Option(metavar="NAME", help="A packaged prompt such as general or specific, or a prompt file.")] = "general",
-    adapter: Annotated[str | None, typer.Option(metavar="DIR", help="A LoRA adapter for the model.", show_default=False)] = None,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="transformers, vllm, or openai (any OpenAI-compatible server).")] = "transformers",
-    base_url: Annotated[str | None, typer.Option(metavar="URL", help="For the engine openai: the server.", show_default=False)] = None,
-    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Answers per image; one answer is greedy, several are sampled.")] = 1,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Split of a benchmark, such as test or coop-test; or of a field guide domain.")] = "test",
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="RUN",
+            help="Folder of the run (of the runs, for --matrix); an unfinished run there is continued.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH_OR_ID",
+            help="A policy: a folder, an id on the Hugging Face hub, fieldguide-base, or a server's name for it.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="A folder with labels.csv (file,label), a benchmark's folder, NAME=FOLDER, or a field guide domain.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(metavar="NAME", help="A packaged prompt such as general or specific, or a prompt file.")
+    ] = "general",
+    adapter: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A LoRA adapter for the model.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="transformers, vllm, or openai (any OpenAI-compatible server).")
+    ] = "transformers",
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="For the engine openai: the server.", show_default=False)
+    ] = None,
+    n: Annotated[
+        int,
+        typer.Option("--n", metavar="N", min=1, help="Answers per image; one answer is greedy, several are sampled."),
+    ] = 1,
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Split of a benchmark, such as test or coop-test; or of a field guide domain."
+        ),
+    ] = "test",
     limit: Annotated[int | None, typer.Option(metavar="K", min=1, help="Only K images.")] = None,
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the sampling.")] = 0,
     judge_name: Annotated[str, typer.Option("--judge", metavar="NAME", help="taxonomy, llm or cascade.")] = "taxonomy",
-    judge_url: Annotated[str | None, typer.Option(metavar="URL", help="For llm and cascade: the judge's server.", show_default=False)] = None,
-    judge_model: Annotated[str | None, typer.Option(metavar="NAME", help="For llm and cascade: the judge's name there.", show_default=False)] = None,
-    judge_prompt: Annotated[str, typer.Option(metavar="NAME", help="For llm and cascade: the judge prompt, or a file.")] = "base_single",
-    votes: Annotated[int, typer.Option(metavar="K", min=1, help="For llm and cascade: sampled verdicts per pair, of which the majority counts.")] = 1,
-    confidence: Annotated[bool, typer.Option("--confidence", help="For llm and cascade: note as reason of a verdict how sure the model was.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="For taxonomy: count answers that the trees cannot place as wrong.")] = False,
-    store: Annotated[str | None, typer.Option(metavar="URL", help="For llm and cascade: the verdict store; RUN.sqlite if not given.", show_default=False)] = None,
-    predictions: Annotated[Path | None, typer.Option(metavar="FILE", help="Judge these published predictions instead of asking a model; with --data, they must be of exactly that data.", show_default=False)] = None,
-    matrix: Annotated[Path | None, typer.Option(metavar="FILE", help="A YAML file with many models, prompts, data sets and n.", show_default=False)] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="For llm and cascade: the judge's server.", show_default=False)
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="For llm and cascade: the judge's name there.", show_default=False),
+    ] = None,
+    judge_prompt: Annotated[
+        str, typer.Option(metavar="NAME", help="For llm and cascade: the judge prompt, or a file.")
+    ] = "base_single",
+    votes: Annotated[
+        int,
+        typer.Option(
+            metavar="K", min=1, help="For llm and cascade: sampled verdicts per pair, of which the majority counts."
+        ),
+    ] = 1,
+    confidence: Annotated[
+        bool,
+        typer.Option("--confidence", help="For llm and cascade: note as reason of a verdict how sure the model was."),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="For taxonomy: count answers that the trees cannot place as wrong.")
+    ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="For llm and cascade: the verdict store; RUN.sqlite if not given.", show_default=False
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Judge these published predictions instead of asking a model; with --data, they must be of exactly that data.",
+            show_default=False,
+        ),
+    ] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A YAML file with many models, prompts, data sets and n.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     "Ask a policy about images; judge, score."
     from speciarl.metrics.rates import runs
@@ -655,7 +973,17 @@ def evaluate(
         return evaluate_matrix(runs.load_matrix(matrix), out, kept)
     if predictions is None and (model is None or data is None):
         fail("say what to evaluate: --model and --data, or --predictions, or --matrix")
-    decide = make_judge(judge_name, strict=strict, base_url=judge_url, model=judge_model, prompt=judge_prompt, votes=votes, confidence=confidence, store=kept, options=JUDGE_OPTIONS)
+    decide = make_judge(
+        judge_name,
+        strict=strict,
+        base_url=judge_url,
+        model=judge_model,
+        prompt=judge_prompt,
+        votes=votes,
+        confidence=confidence,
+        store=kept,
+        options=JUDGE_OPTIONS,
+    )
     check_writable(out)
     if predictions is not None:
         samples = runs.read_data(runs.data_source(data, split), limit) if data else None
@@ -667,7 +995,15 @@ def evaluate(
             from speciarl.policy.engines import Sampling, make_engine
 
             asked = Sampling(n, seed=seed, max_tokens=runs.load_question(prompt).max_tokens or 64)
-            counts = runs.evaluate(make_engine(engine, model, adapter, base_url), samples, out, decide, prompt, asked, quiet=not sys.stderr.isatty())["counts"]
+            counts = runs.evaluate(
+                make_engine(engine, model, adapter, base_url),
+                samples,
+                out,
+                decide,
+                prompt,
+                asked,
+                quiet=not sys.stderr.isatty(),
+            )["counts"]
     typer.echo(", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items()) + "\n")
     score(out, out=out, force=True)
 
@@ -676,7 +1012,16 @@ def evaluate_matrix(matrix: Any, out: Path, store: str | Path) -> None:
     "Every run of a matrix file, each in a folder of its own below `out`; finished runs are kept."
     from speciarl.metrics.rates import runs
 
-    decide = make_judge(matrix.judge, base_url=matrix.judge_url, model=matrix.judge_model, prompt=matrix.judge_prompt, votes=matrix.judge_votes, confidence=matrix.judge_confidence, store=store, options="judge_url and judge_model in the matrix file")
+    decide = make_judge(
+        matrix.judge,
+        base_url=matrix.judge_url,
+        model=matrix.judge_model,
+        prompt=matrix.judge_prompt,
+        votes=matrix.judge_votes,
+        confidence=matrix.judge_confidence,
+        store=store,
+        options="judge_url and judge_model in the matrix file",
+    )
     with training_extra():
         runs.run_matrix(matrix, out, runs.matrix_runner(matrix, decide, quiet=not sys.stderr.isatty()), typer.echo)
 
@@ -690,16 +1035,29 @@ def as_table(rows: Sequence[dict]) -> str:
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more runs on the same images; the first is the one the others are compared with.", show_default=False)],
-    shared: Annotated[bool, typer.Option("--shared", help="Compare on the images that all runs have, if they do not have the same.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write everything as JSON.", show_default=False)] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Two or more runs on the same images; the first is the one the others are compared with.",
+            show_default=False,
+        ),
+    ],
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Compare on the images that all runs have, if they do not have the same.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Also write everything as JSON.", show_default=False)
+    ] = None,
 ) -> None:
     "Compare runs image by image, with paired tests."
     from speciarl.metrics.runs import compare_runs
     from speciarl.core.scale import write_json
 
     found = compare_runs(runs, shared=shared)
-    typer.echo(f"{found.images:,} images\n\n{as_table(found.scores)}\n\n{as_table(found.tests)}\n\n{as_table(found.mcnemar)}")
+    typer.echo(
+        f"{found.images:,} images\n\n{as_table(found.scores)}\n\n{as_table(found.tests)}\n\n{as_table(found.mcnemar)}"
+    )
     if out is not None:
         typer.echo(f"wrote {write_json(out, found._asdict())}")
 
@@ -707,8 +1065,16 @@ def compare(
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write the page; RUN/page if not given.", show_default=False)] = None,
-    data: Annotated[str | None, typer.Option(metavar="DATA", help="The run's data, for field guide plates, which are in no file.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write the page; RUN/page if not given.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="The run's data, for field guide plates, which are in no file.", show_default=False
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(metavar="K", min=1, help="At most K answers.")] = 2000,
 ) -> None:
     "Write a page of pictures, answers and categories that works from disk."
@@ -751,9 +1117,24 @@ def data_check(
 @data.command("download")
 def data_download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set, such as cub200.", show_default=False)],
-    root: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that holds the data sets' folders.", show_default=False)],
-    repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Take one split from this data set on the Hugging Face hub instead.", show_default=False)] = None,
-    revision: Annotated[str | None, typer.Option(metavar="COMMIT", help="Of --repo; the newest is taken, and recorded, if not given.", show_default=False)] = None,
+    root: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="The folder that holds the data sets' folders.", show_default=False),
+    ],
+    repo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Take one split from this data set on the Hugging Face hub instead.",
+            show_default=False,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT", help="Of --repo; the newest is taken, and recorded, if not given.", show_default=False
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Of --repo.")] = "test",
 ) -> None:
     "Fetch a data set from its official place, check it, and unpack it to DIR/NAME."
@@ -763,7 +1144,9 @@ def data_download(
     if repo is not None:
         from speciarl.data.hub import read_hub
 
-        return typer.echo(f"wrote {root / name}: {len(read_hub(name, repo, root / name, split, revision)):,} images of {repo}, {split}")
+        return typer.echo(
+            f"wrote {root / name}: {len(read_hub(name, repo, root / name, split, revision)):,} images of {repo}, {split}"
+        )
     from speciarl.data.fetch import download
 
     typer.echo(f"wrote {download(name, root, say=typer.echo)}")
@@ -788,9 +1171,15 @@ def draw_training(run: Path) -> None:
 
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    sampled = [row for row in log if "reward" in row]  # of several steps on one generation, the first logs what was sampled
+    sampled = [
+        row for row in log if "reward" in row
+    ]  # of several steps on one generation, the first logs what was sampled
     if card["recipe"]["method"] in ("grpo", "tapo"):
-        save_figure(training_curves({card["recipe"]["name"]: sampled}), run / "curves", make_record("speciarl train", "", {"recipe": card["recipe"]["name"]}, {"policy": card["sha256"]}))
+        save_figure(
+            training_curves({card["recipe"]["name"]: sampled}),
+            run / "curves",
+            make_record("speciarl train", "", {"recipe": card["recipe"]["name"]}, {"policy": card["sha256"]}),
+        )
 
 # %% ../nbs/21_cli.ipynb #2ede46c0
 def write_model_card(run: Path) -> None:
@@ -800,20 +1189,24 @@ def write_model_card(run: Path) -> None:
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     recipe = card["recipe"]
     what = f"{'a LoRA adapter for' if recipe['export'] == 'adapter' else 'trained from'} `{recipe['policy']}`"
-    settings = "\n".join(f"| {key} | {value} |" for key, value in {**recipe, "rationales": card.get("rationales")}.items() if value is not None)
+    settings = "\n".join(
+        f"| {key} | {value} |"
+        for key, value in {**recipe, "rationales": card.get("rationales")}.items()
+        if value is not None
+    )
     with atomic_write(run / "policy" / "README.md") as file:
         file.write(f"""---
-library_name: {'peft' if recipe['export'] == 'adapter' else 'transformers'}
-base_model: {recipe['policy']}
-tags: [speciarl, {recipe['method']}]
+library_name: {"peft" if recipe["export"] == "adapter" else "transformers"}
+base_model: {recipe["policy"]}
+tags: [speciarl, {recipe["method"]}]
 ---
-# {recipe['name']}
+# {recipe["name"]}
 
-{what[0].upper() + what[1:]} by `speciarl train {recipe['name']}` (speciarl {__version__}), on {', '.join(f'{count} images of {name}' for name, count in recipe['data'].items())}.
-It names what an image shows inside `<answer>` tags. It was trained to be specific, not to be safe; its verdicts came from the judge `{recipe['judge']}`.
+{what[0].upper() + what[1:]} by `speciarl train {recipe["name"]}` (speciarl {__version__}), on {", ".join(f"{count} images of {name}" for name, count in recipe["data"].items())}.
+It names what an image shows inside `<answer>` tags. It was trained to be specific, not to be safe; its verdicts came from the judge `{recipe["judge"]}`.
 
 Load it with `speciarl.policy.model.load_policy` or evaluate it with `speciarl evaluate --model FOLDER --data DATA --out RUN`.
-SHA-256 of the weights: `{card['sha256']}`. Versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}.
+SHA-256 of the weights: `{card["sha256"]}`. Versions: {", ".join(f"{name} {version}" for name, version in card["versions"].items())}.
 
 | setting | value |
 |---|---|
@@ -863,7 +1256,10 @@ def train_recipe(recipe: Any, out: Path, rationales: Path | None, **options: Any
     run(recipe, out, way=own_rationales(rationales, out), **options)
     if first_process():
         card = json.loads((out / "card.json").read_text(encoding="utf-8"))
-        write_json(out / "card.json", card | {"rationales": hashlib.sha256((out / "rationales.jsonl").read_bytes()).hexdigest()})
+        write_json(
+            out / "card.json",
+            card | {"rationales": hashlib.sha256((out / "rationales.jsonl").read_bytes()).hexdigest()},
+        )
 
 # %% ../nbs/21_cli.ipynb #1c488187
 def first_process() -> bool:
@@ -873,14 +1269,39 @@ def first_process() -> bool:
 # %% ../nbs/21_cli.ipynb #8a9592f3
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a packaged recipe, or a YAML file.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of the run; an unfinished run of the same recipe there is gone on with.", show_default=False)] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; may be given several times.")] = None,
-    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that holds the benchmarks' folders.", show_default=False)] = None,
-    judge_url: Annotated[str | None, typer.Option(metavar="URL", help="Where the recipe's LLM judge is served.", show_default=False)] = None,
-    rationales: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="For method cot: rationales in place of those that field guide plates give.", show_default=False)] = None,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a packaged recipe, or a YAML file.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Folder of the run; an unfinished run of the same recipe there is gone on with.",
+            show_default=False,
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; may be given several times."),
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that holds the benchmarks' folders.", show_default=False)
+    ] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the recipe's LLM judge is served.", show_default=False)
+    ] = None,
+    rationales: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="For method cot: rationales in place of those that field guide plates give.",
+            show_default=False,
+        ),
+    ] = None,
     report_to: Annotated[str, typer.Option(metavar="NAME", help="Also log to tensorboard, wandb or trackio.")] = "none",
-    plan: Annotated[bool, typer.Option("--plan", help="Say what the run would take, check what can be checked, and run nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what the run would take, check what can be checked, and run nothing.")
+    ] = False,
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="For --plan: on how many processes (GPUs).")] = 1,
 ) -> None:
     "Train a policy as a recipe says."
@@ -896,23 +1317,39 @@ def train(
     refuse_existing([out / "card.json"])
     check_writable(out)
     with training_extra():
-        train_recipe(loaded, out, rationales, data_root=data_root, judge_url=judge_url, report_to=report_to, say=lambda line: typer.echo(line, err=True))
+        train_recipe(
+            loaded,
+            out,
+            rationales,
+            data_root=data_root,
+            judge_url=judge_url,
+            report_to=report_to,
+            say=lambda line: typer.echo(line, err=True),
+        )
     if first_process():
         draw_training(out)
         write_model_card(out)
         typer.echo(f"wrote {out}; evaluate it with: speciarl evaluate --model {out / 'policy'} --data DIR --out RUN")
 
 # %% ../nbs/21_cli.ipynb #c6b2b5df
-BASE_TOLERANCE = 0.05  # on another machine the same recipe rounds differently; scores on 300 plates then move by a few hundredths
+BASE_TOLERANCE = (
+    0.05  # on another machine the same recipe rounds differently; scores on 300 plates then move by a few hundredths
+)
 
 
 def compare_cards(ours: dict, packaged: dict) -> str:
     "One line: whether two cards of the base policy agree in weights, or else in scores within `BASE_TOLERANCE`. Raises `UserError` if they do not."
     if ours["sha256"] == packaged["sha256"]:
         return "the weights are those of the packaged base, bit for bit"
-    apart = [f"{name} {ours['scores'][name]} against {held}" for name, held in packaged["scores"].items() if abs(ours["scores"][name] - held) > BASE_TOLERANCE]
+    apart = [
+        f"{name} {ours['scores'][name]} against {held}"
+        for name, held in packaged["scores"].items()
+        if abs(ours["scores"][name] - held) > BASE_TOLERANCE
+    ]
     if apart:
-        fail(f"the base trained here differs from its card: {'; '.join(apart)}; compare the versions in the two card.json files")
+        fail(
+            f"the base trained here differs from its card: {'; '.join(apart)}; compare the versions in the two card.json files"
+        )
     return f"other weights than the packaged base, every score within {BASE_TOLERANCE} of its card"
 
 # %% ../nbs/21_cli.ipynb #c13e5361
@@ -943,7 +1380,15 @@ def teaching_plates(domain: str, classes: str, shots: int | None, limit: int | N
     from speciarl.training.recipe import Recipe
     from speciarl.training.loop import training_samples, wanted_classes
 
-    recipe = Recipe(name="rationales", method="cot", data={domain: limit or PLATES}, classes=classes, shots=shots, steps=1, learning_rate=1)
+    recipe = Recipe(
+        name="rationales",
+        method="cot",
+        data={domain: limit or PLATES},
+        classes=classes,
+        shots=shots,
+        steps=1,
+        learning_rate=1,
+    )
     if shots:
         recipe = recipe.model_copy(update={"data": {domain: shots * len(wanted_classes(recipe, domain))}})
     return training_samples(recipe)[:limit]
@@ -968,7 +1413,9 @@ def of_classes(samples: Sequence, classes: str, shots: int | None, source: str) 
 def check_named(samples: Sequence, source: str) -> None:
     "Raise `UserError` if a sample does not say which data set it is of."
     if any(sample.dataset is None for sample in samples):
-        fail(f"{source}: images without a data set have no known classes beside their own; add a column dataset to labels.csv")
+        fail(
+            f"{source}: images without a data set have no known classes beside their own; add a column dataset to labels.csv"
+        )
 
 # %% ../nbs/21_cli.ipynb #227686c6
 def teaching_samples(source: str, root: Path | None, classes: str, shots: int | None, limit: int | None) -> list:
@@ -1005,21 +1452,55 @@ def write_rationales(samples: Sequence, out: Path, base_url: str | None, model: 
 # %% ../nbs/21_cli.ipynb #e10db177
 @app.command()
 def rationales(
-    source: Annotated[str, typer.Option("--data", metavar="NAME_OR_FOLDER", help="A benchmark, a domain of the field guide, a folder with labels.csv, or NAME=FOLDER.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Where the rationales go; a teacher's unfinished file is gone on with.", show_default=False)],
-    base_url: Annotated[str | None, typer.Option(metavar="URL", help="The teacher's server (OpenAI-compatible); its key is taken from OPENAI_API_KEY.", show_default=False)] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="The teacher's name there.", show_default=False)] = None,
-    marks: Annotated[bool, typer.Option("--marks", help="Ask nobody: write from the marks of field guide plates.")] = False,
-    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that holds the benchmarks' folders.", show_default=False)] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="NAME_OR_FOLDER",
+            help="A benchmark, a domain of the field guide, a folder with labels.csv, or NAME=FOLDER.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Where the rationales go; a teacher's unfinished file is gone on with.",
+            show_default=False,
+        ),
+    ],
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The teacher's server (OpenAI-compatible); its key is taken from OPENAI_API_KEY.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The teacher's name there.", show_default=False)
+    ] = None,
+    marks: Annotated[
+        bool, typer.Option("--marks", help="Ask nobody: write from the marks of field guide plates.")
+    ] = False,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that holds the benchmarks' folders.", show_default=False)
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only N images.")] = None,
-    classes: Annotated[str, typer.Option(metavar="NAME", help="all, seen or unseen, by the split in the label trees.")] = "all",
-    shots: Annotated[int | None, typer.Option(metavar="K", min=1, help="At most K images of each class.", show_default=False)] = None,
+    classes: Annotated[
+        str, typer.Option(metavar="NAME", help="all, seen or unseen, by the split in the label trees.")
+    ] = "all",
+    shots: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="At most K images of each class.", show_default=False)
+    ] = None,
 ) -> None:
     "Write rationales of training images, for train."
     if marks and (base_url or model):
         fail("--marks asks nobody: leave out --base-url and --model")
     if not marks and not (base_url and model):
-        fail("a teacher needs its server and its name: --base-url http://localhost:8000/v1 --model NAME; or pass --marks for field guide plates")
+        fail(
+            "a teacher needs its server and its name: --base-url http://localhost:8000/v1 --model NAME; or pass --marks for field guide plates"
+        )
     refuse_existing([out] if marks else [])
     check_writable(out.parent)
     with training_extra():
@@ -1031,7 +1512,12 @@ def rationales(
     typer.echo(f"wrote {out}" if made.rationales else "wrote no rationales")
     unanswered = sum(one.reason.startswith("no reply") for one in made.refused)
     if unanswered or not made.rationales:
-        typer.echo(f"error: {unanswered:,} images had no reply; the same command asks about them again" if unanswered else "error: not one rationale was kept, for the reasons above", err=True)
+        typer.echo(
+            f"error: {unanswered:,} images had no reply; the same command asks about them again"
+            if unanswered
+            else "error: not one rationale was kept, for the reasons above",
+            err=True,
+        )
         raise typer.Exit(1)
 
 # %% ../nbs/21_cli.ipynb #80ecf84a
@@ -1055,7 +1541,9 @@ def ask_closed(who: Any, samples: Sequence, **how: Any) -> Any:
     except EngineGone as error:
         fail(str(error).replace("what was answered is kept; ", ""))  # here it is not
     if all(text is None for text in result.texts):
-        fail(f"not one of the {len(samples)} images was answered: check that the pictures can be read and that the model takes pictures")
+        fail(
+            f"not one of the {len(samples)} images was answered: check that the pictures can be read and that the model takes pictures"
+        )
     return result
 
 # %% ../nbs/21_cli.ipynb #0c80de2e
@@ -1063,8 +1551,10 @@ def closed_table(rows: Sequence[dict[str, Any]]) -> Any:
     "The rows of `closed_world.summary` as a `report.Table`."
     from speciarl.report.table import Interval, Table
 
-    notes = ("n: questions. accuracy: the answer names the right option and no other, of the questions with a reply; 95 % interval. released: by the released rule, which a list of all options wins. "
-             "chance: a guess. constant: the best constant place. The last four columns count what names no single option, and replies that never came.")
+    notes = (
+        "n: questions. accuracy: the answer names the right option and no other, of the questions with a reply; 95 % interval. released: by the released rule, which a list of all options wins. "
+        "chance: a guess. constant: the best constant place. The last four columns count what names no single option, and replies that never came."
+    )
     body = [[Interval(*value[:3]) if name == "accuracy" else value for name, value in row.items()] for row in rows]
     return Table(list(rows[0]), body, "Closed-world questions.", notes)
 
@@ -1080,29 +1570,78 @@ def write_closed(result: Any, settings: dict[str, Any], out: Path) -> Any:
     with atomic_write(out / "answers.jsonl") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in result.rows())
     write_table(table, out / "closed", make_record("speciarl closed", "", settings, {"answers": out / "answers.jsonl"}))
-    write_json(out / "closed.card.json", {"settings": settings, "scores": finite(rows), "places": finite(positions(result)), "speciarl": __version__})
+    write_json(
+        out / "closed.card.json",
+        {"settings": settings, "scores": finite(rows), "places": finite(positions(result)), "speciarl": __version__},
+    )
     return table
 
 # %% ../nbs/21_cli.ipynb #d295306f
 def finite(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     "The rows for JSON: intervals as value, low, high, and what is not a number as null."
     number = lambda value: None if isinstance(value, float) and value != value else value
-    return [{key: [number(part) for part in value[:3]] if isinstance(value, tuple) else number(value) for key, value in row.items()} for row in rows]
+    return [
+        {
+            key: [number(part) for part in value[:3]] if isinstance(value, tuple) else number(value)
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
 
 # %% ../nbs/21_cli.ipynb #e5af683f
 @app.command()
 def closed(
-    model: Annotated[str, typer.Option(metavar="PATH_OR_ID", help="A policy: a folder, an id on the Hugging Face hub, fieldguide-base, or a server's name for it.", show_default=False)],
-    source: Annotated[str, typer.Option("--data", metavar="DATA", help="A folder with labels.csv (file,label,dataset), a benchmark's folder, NAME=FOLDER, or a field guide domain.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for answers.jsonl, closed.csv, .md, .tex and closed.card.json.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH_OR_ID",
+            help="A policy: a folder, an id on the Hugging Face hub, fieldguide-base, or a server's name for it.",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="A folder with labels.csv (file,label,dataset), a benchmark's folder, NAME=FOLDER, or a field guide domain.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for answers.jsonl, closed.csv, .md, .tex and closed.card.json.",
+            show_default=False,
+        ),
+    ],
     options: Annotated[int, typer.Option(metavar="N", min=2, help="Options of a question.")] = 4,
-    distractors: Annotated[str, typer.Option(metavar="NAME", help="The wrong options: sibling (the nearest classes of the label tree) or random.")] = "sibling",
-    adapter: Annotated[str | None, typer.Option(metavar="DIR", help="A LoRA adapter for the model.", show_default=False)] = None,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="transformers, vllm, or openai (any OpenAI-compatible server).")] = "transformers",
-    base_url: Annotated[str | None, typer.Option(metavar="URL", help="For the engine openai: the server.", show_default=False)] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Split of a benchmark, such as test or coop-test; or of a field guide domain.")] = "test",
+    distractors: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The wrong options: sibling (the nearest classes of the label tree) or random."
+        ),
+    ] = "sibling",
+    adapter: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A LoRA adapter for the model.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="transformers, vllm, or openai (any OpenAI-compatible server).")
+    ] = "transformers",
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="For the engine openai: the server.", show_default=False)
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Split of a benchmark, such as test or coop-test; or of a field guide domain."
+        ),
+    ] = "test",
     limit: Annotated[int | None, typer.Option(metavar="K", min=1, help="Only K images.")] = None,
-    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Longest answer; a policy that reasons at length needs more.")] = 64,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Longest answer; a policy that reasons at length needs more.")
+    ] = 64,
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the options and their order.")] = 0,
 ) -> None:
     "Ask a policy questions with options (Fine-R1)."
@@ -1116,11 +1655,22 @@ def closed(
         from speciarl.fine_r1.closed import CLOSED_PROMPT
         from speciarl.policy.engines import Sampling, make_engine, run_facts
 
-        who, asked = make_engine(engine, model, adapter, base_url), dict(options=options, distractors=distractors, seed=seed)
+        who, asked = (
+            make_engine(engine, model, adapter, base_url),
+            dict(options=options, distractors=distractors, seed=seed),
+        )
         result = ask_closed(who, samples, max_tokens=max_tokens, **asked)
-        told = dict(prompt=CLOSED_PROMPT, split=split, samples=len(samples), datasets=sorted({sample.dataset for sample in samples}), samples_digest=runs.samples_digest(samples))
+        told = dict(
+            prompt=CLOSED_PROMPT,
+            split=split,
+            samples=len(samples),
+            datasets=sorted({sample.dataset for sample in samples}),
+            samples_digest=runs.samples_digest(samples),
+        )
         table = write_closed(result, {**run_facts(who, Sampling(max_tokens=max_tokens)), **asked, **told}, out)
-    typer.echo(f"{plain(table, table.columns[:6])}\n\n{plain(table, [table.columns[0], *table.columns[6:]])}\n\n{table.notes}\nwrote {out / 'closed'}.csv, .md, .tex, {out / 'closed.card.json'} and {out / 'answers.jsonl'}")
+    typer.echo(
+        f"{plain(table, table.columns[:6])}\n\n{plain(table, [table.columns[0], *table.columns[6:]])}\n\n{table.notes}\nwrote {out / 'closed'}.csv, .md, .tex, {out / 'closed.card.json'} and {out / 'answers.jsonl'}"
+    )
 
 # %% ../nbs/21_cli.ipynb #98d89495
 def checkout(start: Path) -> Path:
@@ -1130,39 +1680,86 @@ def checkout(start: Path) -> Path:
 # %% ../nbs/21_cli.ipynb #7eb0e1e4
 @app.command()
 def reproduce(
-    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="smoke, laptop or paper, or a profile file.", show_default="smoke; laptop with --verify")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROFILE",
+            help="smoke, laptop or paper, or a profile file.",
+            show_default="smoke; laptop with --verify",
+        ),
+    ] = None,
     only: Annotated[str | None, typer.Option(metavar="NAME", help="One notebook, or paper for the PDF alone.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run, why, and how long; run nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run notebooks again even if nothing changed.")] = False,
-    from_predictions: Annotated[Path | None, typer.Option(metavar="DIR", help="Published predictions that stand for the policies.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="the checkout")] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trainings or notebooks side by side.", show_default="the profile's")] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="Limit for one notebook.", show_default="60, or twice the profile's time")] = None,
-    publish: Annotated[Path | None, typer.Option(metavar="DIR", help="Then write the answers, verdicts and logs behind the results here, for --from-predictions.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare the committed results with those made again.")] = False,
+    from_predictions: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Published predictions that stand for the policies.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="the checkout")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Trainings or notebooks side by side.", show_default="the profile's"),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES", min=0, help="Limit for one notebook.", show_default="60, or twice the profile's time"
+        ),
+    ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Then write the answers, verdicts and logs behind the results here, for --from-predictions.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the committed results with those made again.")
+    ] = False,
 ) -> None:
     "Run the notebooks of the paper and typeset it."
     root = checkout(Path.cwd())
     with extra("paper"):
         if verify:
-            _verify(profile or "laptop", root, out, workers, alone=not (only or plan or force or from_predictions or publish))
+            _verify(
+                profile or "laptop",
+                root,
+                out,
+                workers,
+                alone=not (only or plan or force or from_predictions or publish),
+            )
             return
         if publish and (plan or from_predictions):
             fail("--publish writes what was computed: leave out --plan and --from-predictions")
         from speciarl.compendium.reproduce import reproduce as run
 
-        run(profile or "smoke", only, plan=plan, force=force, root=root, out=out, workers=workers, timeout=timeout, published=from_predictions)
+        run(
+            profile or "smoke",
+            only,
+            plan=plan,
+            force=force,
+            root=root,
+            out=out,
+            workers=workers,
+            timeout=timeout,
+            published=from_predictions,
+        )
         if publish:
             from speciarl.compendium.audit import publish as write
 
             files = write(profile or "smoke", publish, root=root, out=out, workers=workers)
-            typer.echo(f"wrote {publish}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+            typer.echo(
+                f"wrote {publish}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
+            )
 
 # %% ../nbs/21_cli.ipynb #eca587bb
 def _verify(profile: str, root: Path, out: Path | None, workers: int | None, alone: bool) -> None:
     "Print what was compared and each difference. Raises `UserError` for options that mean nothing here."
     if not alone:
-        fail("--verify makes everything again from the published predictions: leave out --only, --plan, --force, --from-predictions and --publish")
+        fail(
+            "--verify makes everything again from the published predictions: leave out --only, --plan, --force, --from-predictions and --publish"
+        )
     from speciarl.compendium.audit import verify as compare
 
     differences = compare(profile, root=root, out=out, workers=workers)
@@ -1175,8 +1772,15 @@ def _verify(profile: str, root: Path, out: Path | None, workers: int | None, alo
 # %% ../nbs/21_cli.ipynb #0ee41c4d
 @app.command()
 def trace(
-    name: Annotated[str, typer.Argument(metavar="FIGURE_OR_ID", help="An id, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM.")],
-    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="Whose results, where several have this name.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="FIGURE_OR_ID", help="An id, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM."
+        ),
+    ],
+    profile: Annotated[
+        str | None, typer.Option(metavar="PROFILE", help="Whose results, where several have this name.")
+    ] = None,
 ) -> None:
     "Print the whole ancestry of a figure, a table or a number of the paper."
     from speciarl.compendium.trace import trace as ancestry
@@ -1200,7 +1804,8 @@ def requirements() -> dict[str, list]:
     needs = [Requirement(text) for text in metadata.requires("speciarl") or []]
     extras = metadata.metadata("speciarl").get_all("Provides-Extra") or []
     return {"base": [need for need in needs if need.marker is None]} | {
-        name: [need for need in needs if need.marker and need.marker.evaluate({"extra": name})] for name in extras}
+        name: [need for need in needs if need.marker and need.marker.evaluate({"extra": name})] for name in extras
+    }
 
 # %% ../nbs/21_cli.ipynb #6441fa80
 def version_of(name: str) -> str | None:
@@ -1214,7 +1819,11 @@ def version_of(name: str) -> str | None:
 def check_packages(part: str, needs: Sequence) -> Finding:
     "Whether the packages `needs` (requirements) of the base install or of an extra are there, in versions that fit."
     found = {need.name: version_of(need.name) for need in needs}
-    wrong = [str(need).partition(";")[0] for need in needs if not found[need.name] or not need.specifier.contains(found[need.name], prereleases=True)]
+    wrong = [
+        str(need).partition(";")[0]
+        for need in needs
+        if not found[need.name] or not need.specifier.contains(found[need.name], prereleases=True)
+    ]
     if not wrong:
         return Finding("ok", part, ", ".join(f"{name} {version}" for name, version in found.items()))
     mend = "pip install --upgrade speciarl" if part == "base" else f"pip install 'speciarl[{part}]'"
@@ -1224,12 +1833,18 @@ def check_packages(part: str, needs: Sequence) -> Finding:
 def check_torch() -> Finding:
     "Which PyTorch is installed and what it computes on."
     if version_of("torch") is None:
-        return Finding("missing", "torch", "evaluate, train and reproduce need it; mend it with: pip install 'speciarl[train]'")
+        return Finding(
+            "missing", "torch", "evaluate, train and reproduce need it; mend it with: pip install 'speciarl[train]'"
+        )
     import torch
 
     if torch.cuda.is_available():
-        return Finding("ok", "torch", f"{torch.__version__}, on {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
-    return Finding("ok", "torch", f"{torch.__version__}, on the CPU: profiles smoke and laptop; the profile paper needs a CUDA GPU")
+        return Finding(
+            "ok", "torch", f"{torch.__version__}, on {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+        )
+    return Finding(
+        "ok", "torch", f"{torch.__version__}, on the CPU: profiles smoke and laptop; the profile paper needs a CUDA GPU"
+    )
 
 # %% ../nbs/21_cli.ipynb #938f424e
 def check_trees() -> Finding:
@@ -1256,22 +1871,33 @@ def check_base_policy() -> Finding:
         same = False
     if same:
         return Finding("ok", "base policy", f"{card['bytes']:,} bytes, as its card says")
-    return Finding("broken", "base policy", f"{folder} is incomplete or not what its card says; mend it with: pip install --force-reinstall --no-deps speciarl")
+    return Finding(
+        "broken",
+        "base policy",
+        f"{folder} is incomplete or not what its card says; mend it with: pip install --force-reinstall --no-deps speciarl",
+    )
 
 # %% ../nbs/21_cli.ipynb #e66440b5
 PROGRAMS = {  # what it is for -> any of these programs, and how to get one
     "checkouts": (("git",), "apt install git"),
     "make reproduce": (("make",), "apt install make"),
     "shared verdict store": (("redis-server",), "apt install redis-server"),
-    "tests in a browser": (("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"), "apt install chromium"),
+    "tests in a browser": (
+        ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+        "apt install chromium",
+    ),
 }
 
 # %% ../nbs/21_cli.ipynb #e9644f29
 def check_programs() -> list[Finding]:
     "Whether the programs that some things need are on the path."
     found = {purpose: next(filter(None, map(shutil.which, names)), None) for purpose, (names, _) in PROGRAMS.items()}
-    return [Finding("ok", names[0], found[purpose]) if found[purpose] else Finding("missing", names[0], f"needed for {purpose}; mend it with: {mend}")
-            for purpose, (names, mend) in PROGRAMS.items()]
+    return [
+        Finding("ok", names[0], found[purpose])
+        if found[purpose]
+        else Finding("missing", names[0], f"needed for {purpose}; mend it with: {mend}")
+        for purpose, (names, mend) in PROGRAMS.items()
+    ]
 
 # %% ../nbs/21_cli.ipynb #fc313a06
 def check_folder(folder: Path) -> Finding:
@@ -1285,7 +1911,13 @@ def check_folder(folder: Path) -> Finding:
     return Finding("ok", "folder", f"{folder} can be written")
 
 # %% ../nbs/21_cli.ipynb #3e571539
-COMMANDS = {"judge": (), "score": (), "evaluate": ("train",), "train": ("train",), "reproduce": ("train", "paper")}  # command -> extras it needs
+COMMANDS = {
+    "judge": (),
+    "score": (),
+    "evaluate": ("train",),
+    "train": ("train",),
+    "reproduce": ("train", "paper"),
+}  # command -> extras it needs
 
 
 def examine() -> list[Finding]:
@@ -1294,12 +1926,22 @@ def examine() -> list[Finding]:
         parts = [check_packages(part, needs) for part, needs in requirements().items()]
     except metadata.PackageNotFoundError:
         parts = [Finding("broken", "base", "speciarl is on the path but not installed; mend it with: pip install -e .")]
-    return [Finding("ok", "python", f"{sys.version.split()[0]} at {sys.executable}"), *parts, check_torch(), check_trees(), check_base_policy(), check_folder(Path.cwd()), *check_programs()]
+    return [
+        Finding("ok", "python", f"{sys.version.split()[0]} at {sys.executable}"),
+        *parts,
+        check_torch(),
+        check_trees(),
+        check_base_policy(),
+        check_folder(Path.cwd()),
+        *check_programs(),
+    ]
 
 # %% ../nbs/21_cli.ipynb #06f06dc1
 @app.command()
 def doctor(
-    recipe: Annotated[str | None, typer.Option(metavar="RECIPE", help="Also plan and check this recipe.", show_default=False)] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Also plan and check this recipe.", show_default=False)
+    ] = None,
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="On how many processes (GPUs).")] = 1,
 ) -> None:
     "Say what this machine can run and what is missing."

@@ -1,4 +1,5 @@
 """A headless Chromium for tests, driven through its DevTools pipe, so that no driver program is needed. It reaches nothing but this machine."""
+
 import fcntl
 import json
 import os
@@ -10,13 +11,36 @@ class Browser:
     "A headless Chromium, spoken to in DevTools messages, each ended by a zero byte."
 
     def __init__(self, profile):
-        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))))
+        program = next(
+            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")))
+        )
         read_end, self.out = os.pipe()
         self.into, write_end = os.pipe()
-        arguments = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--disable-background-networking", "--disable-quic", "--disable-component-update", "--disable-sync",
-                     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={profile}", "about:blank"]
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read_end, write_end)]  # chromium reads from 3 and writes to 4
-        self.process = subprocess.Popen(arguments, pass_fds=(3, 4), preexec_fn=lambda: [os.dup2(end, to) for end, to in zip(ends, (3, 4))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        arguments = [
+            program,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-quic",
+            "--disable-component-update",
+            "--disable-sync",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
+        ends = [
+            fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read_end, write_end)
+        ]  # chromium reads from 3 and writes to 4
+        self.process = subprocess.Popen(
+            arguments,
+            pass_fds=(3, 4),
+            preexec_fn=lambda: [os.dup2(end, to) for end, to in zip(ends, (3, 4))],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         for end in (read_end, write_end, *ends):
             os.close(end)
         self.number, self.buffer, self.events, self.session = 0, b"", [], None
@@ -36,7 +60,9 @@ class Browser:
 
     def call(self, method, **params):
         self.number += 1
-        order = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        order = {"id": self.number, "method": method, "params": params} | (
+            {"sessionId": self.session} if self.session else {}
+        )
         os.write(self.out, json.dumps(order).encode() + b"\0")
         while (message := self.message()).get("id") != self.number:
             self.events.append(message)
@@ -58,7 +84,12 @@ class Browser:
 
     def key(self, key):
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, **({"text": key} if kind == "keyDown" and len(key) == 1 else {}))
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                **({"text": key} if kind == "keyDown" and len(key) == 1 else {}),
+            )
 
     def close(self):
         try:

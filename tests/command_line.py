@@ -1,4 +1,5 @@
 "The command line, called in this process."
+
 from typer.testing import CliRunner
 
 from speciarl import cli

@@ -1,4 +1,5 @@
 """Tests that need a program this machine lacks are listed as not run; with `--require-all` (as CI uses) that is a failure."""
+
 import shutil
 from collections import defaultdict
 
@@ -13,7 +14,9 @@ NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--require-all", action="store_true", help="fail if a test cannot run because a program is not installed")
+    parser.addoption(
+        "--require-all", action="store_true", help="fail if a test cannot run because a program is not installed"
+    )
 
 
 def pytest_configure(config):
@@ -57,7 +60,11 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     failure = config.getoption("--require-all")
     total = sum(map(len, not_run.values()))
-    terminalreporter.section(f"not run here: {total}" + (", and --require-all was asked for" if failure else ""), red=failure, yellow=not failure)
+    terminalreporter.section(
+        f"not run here: {total}" + (", and --require-all was asked for" if failure else ""),
+        red=failure,
+        yellow=not failure,
+    )
     for program, tests in not_run.items():
         for test in tests:
             terminalreporter.line(f"{program} is not installed: {test}")

@@ -13,6 +13,7 @@ Faults come in three ways: by a marker in the answer of a pair (`"spitz fault:50
 of faults for the next calls), and by `fail` (a share of all calls, drawn by hash, so that a run can be repeated exactly).
 It refuses fields it does not know, as a real server may, and never logs a request.
 """
+
 import argparse
 import asyncio
 import contextlib
@@ -30,10 +31,39 @@ import pytest
 from aiohttp import web
 
 NAMES = ("wrong", "abstain", "generic", "less specific", "specific", "more specific")
-FIELDS = {"model", "messages", "temperature", "max_tokens", "top_p", "seed", "structured_outputs", "response_format", "logprobs", "top_logprobs", "chat_template_kwargs"}
+FIELDS = {
+    "model",
+    "messages",
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "seed",
+    "structured_outputs",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
+    "chat_template_kwargs",
+}
 MARKER = re.compile(r"fault:([a-z0-9_]+)(?:\*(\d+))?")
 # faults before an answer (status, broken connections), in the answer's shape, in its text, and in a batch
-FAULTS = ("timeout", "429", "500", "503", "cut", "drip", "400", "not_json", "half_json", "no_choices", "wrong_name", "empty", "extra", "missing", "twice", "shifted")
+FAULTS = (
+    "timeout",
+    "429",
+    "500",
+    "503",
+    "cut",
+    "drip",
+    "400",
+    "not_json",
+    "half_json",
+    "no_choices",
+    "wrong_name",
+    "empty",
+    "extra",
+    "missing",
+    "twice",
+    "shifted",
+)
 
 
 @dataclass
@@ -75,11 +105,21 @@ def checked(request: dict, settings: Settings) -> None:
     if request.get("model") not in settings.models:
         raise Refusal(404, f"The model `{request.get('model')}` does not exist.")
     messages = request.get("messages")
-    if not messages or any(set(m) != {"role", "content"} or m["role"] not in ("system", "user") or not isinstance(m["content"], str) for m in messages):
+    if not messages or any(
+        set(m) != {"role", "content"} or m["role"] not in ("system", "user") or not isinstance(m["content"], str)
+        for m in messages
+    ):
         raise Refusal(400, "messages: a list of role (system, user) and content (text) is required")
     if messages[-1]["role"] != "user":
         raise Refusal(400, "messages: the last one must be the user's")
-    for name, kinds in {"temperature": (int, float), "max_tokens": int, "logprobs": bool, "top_logprobs": int, "seed": int, "structured_outputs": dict}.items():
+    for name, kinds in {
+        "temperature": (int, float),
+        "max_tokens": int,
+        "logprobs": bool,
+        "top_logprobs": int,
+        "seed": int,
+        "structured_outputs": dict,
+    }.items():
         if name in request and not isinstance(request[name], kinds):
             raise Refusal(400, f"{name}: wrong type")
     if settings.constrain == "refuse":
@@ -133,7 +173,16 @@ class Server:
         if request.method == "POST":
             self.settings = Settings(**{**asdict(self.settings), **await request.json()})
             self.reset()
-        return web.json_response({"calls": self.calls, "in_flight": self.in_flight, "max_in_flight": self.max_in_flight, "kinds": self.kinds, "bad": sorted(self.bad), "last": self.last})
+        return web.json_response(
+            {
+                "calls": self.calls,
+                "in_flight": self.in_flight,
+                "max_in_flight": self.max_in_flight,
+                "kinds": self.kinds,
+                "bad": sorted(self.bad),
+                "last": self.last,
+            }
+        )
 
     async def health(self, request: web.Request) -> web.Response:
         return web.Response()
@@ -142,7 +191,15 @@ class Server:
         if refused := self.authorise(request):
             return refused
         extra = {"root": self.settings.root} if self.settings.root else {}
-        return web.json_response({"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "tests", **extra} for name in self.settings.models]})
+        return web.json_response(
+            {
+                "object": "list",
+                "data": [
+                    {"id": name, "object": "model", "created": 0, "owned_by": "tests", **extra}
+                    for name in self.settings.models
+                ],
+            }
+        )
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         if refused := self.authorise(request):
@@ -159,7 +216,9 @@ class Server:
     def authorise(self, request: web.Request) -> web.Response | None:
         given = request.headers.get("Authorization", "")
         if self.settings.key and given != f"Bearer {self.settings.key}":
-            return error(401, self.settings.words or f"Incorrect API key provided: {given.removeprefix('Bearer ')}")  # some servers say it back
+            return error(
+                401, self.settings.words or f"Incorrect API key provided: {given.removeprefix('Bearer ')}"
+            )  # some servers say it back
         return None
 
     async def answer(self, http: web.Request) -> web.StreamResponse:
@@ -177,7 +236,9 @@ class Server:
             await asyncio.sleep(self.settings.delay)
         fault = self.fault(pairs, content, attempt)
         self.kinds[fault or "fine"] += 1
-        return await self.fail(http, request, pairs, fault) or completion(request, self.text(request, pairs, attempt, fault), self.settings)
+        return await self.fail(http, request, pairs, fault) or completion(
+            request, self.text(request, pairs, attempt, fault), self.settings
+        )
 
     # faults
 
@@ -188,7 +249,10 @@ class Server:
             marker = MARKER.search(pair["answer"])
             if marker and attempt < int(marker[2] or 10**9):
                 return marker[1]
-        draw = int.from_bytes(hashlib.sha256(f"{self.settings.seed}|{attempt}|{content}".encode()).digest()[:6], "big") / 2**48
+        draw = (
+            int.from_bytes(hashlib.sha256(f"{self.settings.seed}|{attempt}|{content}".encode()).digest()[:6], "big")
+            / 2**48
+        )
         for kind, share in self.settings.fail.items() if pairs else ():
             draw -= share
             if draw < 0:
@@ -197,7 +261,17 @@ class Server:
 
     async def fail(self, http: web.Request, request: dict, pairs: list[dict], fault: str) -> web.StreamResponse | None:
         "The broken response that a fault makes; None if the fault is in the text of the answer, or there is none."
-        if fault in ("not_json", "half_json", "no_choices", "wrong_name", "empty", "extra", "missing", "twice", "shifted"):
+        if fault in (
+            "not_json",
+            "half_json",
+            "no_choices",
+            "wrong_name",
+            "empty",
+            "extra",
+            "missing",
+            "twice",
+            "shifted",
+        ):
             self.bad |= {(pair["label"], pair["answer"]) for pair in pairs}
         if fault == "timeout":
             await asyncio.sleep(20)
@@ -215,7 +289,11 @@ class Server:
             http.transport.abort()
             return response
         if fault == "429":
-            raise Refusal(429, "Rate limit reached", {"Retry-After": self.settings.retry_after} if self.settings.retry_after else None)
+            raise Refusal(
+                429,
+                "Rate limit reached",
+                {"Retry-After": self.settings.retry_after} if self.settings.retry_after else None,
+            )
         if fault in ("400", "500", "503"):
             raise Refusal(int(fault), {"400": "This is a bad request"}.get(fault, "The server had an error"))
         if fault == "not_json":
@@ -263,13 +341,17 @@ def broken(items: list[dict], fault: str) -> list[dict]:
 
 
 def error(status: int, words: str, headers: dict | None = None) -> web.Response:
-    return web.json_response({"error": {"message": words, "type": "error", "param": None, "code": status}}, status=status, headers=headers)
+    return web.json_response(
+        {"error": {"message": words, "type": "error", "param": None, "code": status}}, status=status, headers=headers
+    )
 
 
 def logprobs(text: str, count: int) -> dict:
     "Seven tenths of the mass on the first letter of the text, the rest on the other five, off-list tokens as servers show masked ones."
     letters = [name[0] for name in NAMES]
-    top = [{"token": letter, "logprob": math.log(0.7 if letter == text[:1] else 0.06), "bytes": None} for letter in letters]
+    top = [
+        {"token": letter, "logprob": math.log(0.7 if letter == text[:1] else 0.06), "bytes": None} for letter in letters
+    ]
     top += [{"token": "The", "logprob": -9999.0, "bytes": None}]
     top.sort(key=lambda item: -item["logprob"])
     return {"content": [{"token": text[:1], "logprob": top[0]["logprob"], "bytes": None, "top_logprobs": top[:count]}]}
@@ -277,19 +359,38 @@ def logprobs(text: str, count: int) -> dict:
 
 def completion(request: dict, text: str, settings: Settings) -> web.Response:
     limit = 4 * request.get("max_tokens", 10_000)  # characters: a limit that is too small must show
-    choice = {"index": 0, "message": {"role": "assistant", "content": text[:limit]}, "finish_reason": "stop" if len(text) <= limit else "length"}
-    choice["logprobs"] = logprobs(text, request.get("top_logprobs", 0)) if request.get("logprobs") and settings.logprobs else None
-    return web.json_response({
-        "id": "chatcmpl-0", "object": "chat.completion", "created": 0, "model": request["model"], "choices": [choice],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text[:limit]},
+        "finish_reason": "stop" if len(text) <= limit else "length",
+    }
+    choice["logprobs"] = (
+        logprobs(text, request.get("top_logprobs", 0)) if request.get("logprobs") and settings.logprobs else None
+    )
+    return web.json_response(
+        {
+            "id": "chatcmpl-0",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
+            "choices": [choice],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        }
+    )
 
 
 async def serve(port: int) -> None:
     server = Server()
     app = web.Application(client_max_size=64 * 2**20)
-    app.add_routes([
-        web.get("/health", server.health), web.get("/v1/models", server.models), web.post("/v1/chat/completions", server.chat),
-        web.get("/control", server.control), web.post("/control", server.control)])
+    app.add_routes(
+        [
+            web.get("/health", server.health),
+            web.get("/v1/models", server.models),
+            web.post("/v1/chat/completions", server.chat),
+            web.get("/control", server.control),
+            web.post("/control", server.control),
+        ]
+    )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=1024)
@@ -305,7 +406,9 @@ class Handle:
         self.start(port)
 
     def start(self, port: int) -> None:
-        self.process = subprocess.Popen([sys.executable, __file__, "--port", str(port)], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--port", str(port)], stdout=subprocess.PIPE, text=True
+        )
         self.url = self.process.stdout.readline().strip()
         assert self.url, "the server did not start"
 
@@ -317,7 +420,9 @@ class Handle:
 
     def set(self, **settings) -> None:
         "Change settings; counts start again."
-        unknown = set(settings) - {field.name for field in fields(Settings)} | set(settings.get("fail", {})) - set(FAULTS)
+        unknown = set(settings) - {field.name for field in fields(Settings)} | set(settings.get("fail", {})) - set(
+            FAULTS
+        )
         assert not unknown, unknown
         self._control(settings)
 

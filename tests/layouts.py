@@ -1,4 +1,5 @@
 """Small folders in the official layouts of the seven data sets: the lists of the originals (.txt, .mat, .xml) and tiny images under the original names."""
+
 import io
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,24 @@ from scipy.io import savemat
 from speciarl.data.trees import load_tree
 from speciarl.data.benchmarks import DATASETS
 
-SPLITS = {name: tuple(s for s in info.splits if not (s == "trainval" and "train" in info.splits)) for name, info in DATASETS.items()}  # those that do not overlap
-CATS = {"abyssinian", "bengal", "birman", "bombay", "british shorthair", "egyptian mau", "maine coon", "persian", "ragdoll", "russian blue", "siamese", "sphynx"}
+SPLITS = {
+    name: tuple(s for s in info.splits if not (s == "trainval" and "train" in info.splits))
+    for name, info in DATASETS.items()
+}  # those that do not overlap
+CATS = {
+    "abyssinian",
+    "bengal",
+    "birman",
+    "bombay",
+    "british shorthair",
+    "egyptian mau",
+    "maine coon",
+    "persian",
+    "ragdoll",
+    "russian blue",
+    "siamese",
+    "sphynx",
+}
 
 Plan = list[tuple[str, str, int]]  # split, label, image number from 1
 
@@ -81,7 +98,14 @@ def fgvc_aircraft(folder, images):
     base = folder / "fgvc-aircraft-2013b" / "data"
     put(base / "variants.txt", lines((label,) for label in numbered(images)))
     for part in ("train", "val", "trainval", "test"):
-        put(base / f"images_variant_{part}.txt", lines((f"{i:07d}", label) for split, label, i in images if split == part or (part == "trainval" and split in ("train", "val"))))
+        put(
+            base / f"images_variant_{part}.txt",
+            lines(
+                (f"{i:07d}", label)
+                for split, label, i in images
+                if split == part or (part == "trainval" and split in ("train", "val"))
+            ),
+        )
     for _, _, i in images:
         put(base / "images" / f"{i:07d}.jpg")
 
@@ -89,7 +113,13 @@ def fgvc_aircraft(folder, images):
 def flowers102(folder, images):
     names = DATASETS["flowers102"].names
     put_mat(folder / "imagelabels.mat", labels=np.array([[names.index(label) + 1 for _, label, _ in images]], np.uint8))
-    put_mat(folder / "setid.mat", **{key: np.array([[i for s, _, i in images if s == split]], np.uint16) for key, split in (("trnid", "train"), ("valid", "val"), ("tstid", "test"))})
+    put_mat(
+        folder / "setid.mat",
+        **{
+            key: np.array([[i for s, _, i in images if s == split]], np.uint16)
+            for key, split in (("trnid", "train"), ("valid", "val"), ("tstid", "test"))
+        },
+    )
     for _, _, i in images:
         put(folder / "jpg" / f"image_{i:05d}.jpg")
 
@@ -109,13 +139,19 @@ def oxford_pets(folder, images):
     number = numbered(images)
     stem = {i: f"{(label.title() if label in CATS else label).replace(' ', '_')}_{i}" for _, label, i in images}
     row = {i: (stem[i], number[label], 1 if label in CATS else 2, number[label]) for _, label, i in images}
-    put(folder / "annotations" / "list.txt", "#Image CLASS-ID SPECIES BREED ID\n#ID: 1:37 Class ids\n" + lines(row.values()))
+    put(
+        folder / "annotations" / "list.txt",
+        "#Image CLASS-ID SPECIES BREED ID\n#ID: 1:37 Class ids\n" + lines(row.values()),
+    )
     for part in ("trainval", "test"):
         put(folder / "annotations" / f"{part}.txt", lines(row[i] for split, _, i in images if split == part))
     for _, label, i in images:
         put(folder / "images" / f"{stem[i]}.jpg")
     put(folder / "images" / "Abyssinian_100.mat", b"")  # the archive has a few of these
-    put(folder / "annotations" / "xmls" / f"{stem[images[0][2]]}.xml", "<annotation><object><name>cat</name></object></annotation>")
+    put(
+        folder / "annotations" / "xmls" / f"{stem[images[0][2]]}.xml",
+        "<annotation><object><name>cat</name></object></annotation>",
+    )
 
 
 def year_last(label: str) -> str:
@@ -135,7 +171,10 @@ BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 def stanford_cars(folder, images):
     number = numbered(images)
-    put_mat(folder / "devkit" / "cars_meta.mat", class_names=np.array([[year_last(label) for label in number]], dtype=object))
+    put_mat(
+        folder / "devkit" / "cars_meta.mat",
+        class_names=np.array([[year_last(label) for label in number]], dtype=object),
+    )
     for part, path in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
         rows = [(1, 1, 30, 30, number[label], f"{i:05d}.jpg") for split, label, i in images if split == part]
         put_mat(folder / path, annotations=car_rows(rows, (*BOX, "class", "fname")))
@@ -147,23 +186,43 @@ def stanford_cars_flagged(folder, images):
     "The older distribution: car_ims and cars_annos.mat."
     number = numbered(images)
     rows = [(f"car_ims/{i:06d}.jpg", 1, 1, 30, 30, number[label], int(split == "test")) for split, label, i in images]
-    put_mat(folder / "cars_annos.mat", annotations=car_rows(rows, ("relative_im_path", *BOX, "class", "test")), class_names=np.array([[year_last(label) for label in number]], dtype=object))
+    put_mat(
+        folder / "cars_annos.mat",
+        annotations=car_rows(rows, ("relative_im_path", *BOX, "class", "test")),
+        class_names=np.array([[year_last(label) for label in number]], dtype=object),
+    )
     for _, _, i in images:
         put(folder / "car_ims" / f"{i:06d}.jpg")
 
 
 def stanford_dogs(folder, images):
     number = numbered(images)
-    classes = {label: f"n{2085000 + i:08d}-{label.replace(' ', '_') if i % 2 else label.replace(' ', '-').lower()}" for label, i in number.items()}
+    classes = {
+        label: f"n{2085000 + i:08d}-{label.replace(' ', '_') if i % 2 else label.replace(' ', '-').lower()}"
+        for label, i in number.items()
+    }
     path = {i: f"{classes[label]}/{classes[label][:9]}_{i}.jpg" for _, label, i in images}
     for part in ("train", "test"):
         chosen = [(path[i], number[label]) for split, label, i in images if split == part]
-        put_mat(folder / f"{part}_list.mat", file_list=np.array([[p] for p, _ in chosen], dtype=object), labels=np.array([[n] for _, n in chosen]))
+        put_mat(
+            folder / f"{part}_list.mat",
+            file_list=np.array([[p] for p, _ in chosen], dtype=object),
+            labels=np.array([[n] for _, n in chosen]),
+        )
     for p in path.values():
         put(folder / "Images" / p)
     first = path[images[0][2]]
-    put(folder / "Annotation" / first.removesuffix(".jpg"), "<annotation><object><name>dog</name></object></annotation>")
+    put(
+        folder / "Annotation" / first.removesuffix(".jpg"), "<annotation><object><name>dog</name></object></annotation>"
+    )
 
 
-BUILDERS = {"cub200": cub200, "fgvc_aircraft": fgvc_aircraft, "flowers102": flowers102, "food101": food101,
-            "oxford_pets": oxford_pets, "stanford_cars": stanford_cars, "stanford_dogs": stanford_dogs}
+BUILDERS = {
+    "cub200": cub200,
+    "fgvc_aircraft": fgvc_aircraft,
+    "flowers102": flowers102,
+    "food101": food101,
+    "oxford_pets": oxford_pets,
+    "stanford_cars": stanford_cars,
+    "stanford_dogs": stanford_dogs,
+}

@@ -1,4 +1,5 @@
 "HTML of every notebook, with the outputs they are saved with, in html/: chapters link to chapters, pictures are inside the pages. Run as a script: make_html.py [FOLDER]."
+
 import base64
 import re
 import sys
@@ -17,7 +18,11 @@ def linked(text: str) -> str:
 
 def pictured(text: str, folder: Path) -> str:
     "PNG files that the text shows, put into it (nbconvert would only take those below the notebook's folder)."
-    return re.sub(r"\]\(([^):]+\.png)\)", lambda found: f"](data:image/png;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode()})", text)
+    return re.sub(
+        r"\]\(([^):]+\.png)\)",
+        lambda found: f"](data:image/png;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode()})",
+        text,
+    )
 
 
 def page(path: Path) -> str:
@@ -26,7 +31,9 @@ def page(path: Path) -> str:
     notebook.cells = [cell for cell in notebook.cells if '"google.colab" in' not in cell.source]
     for cell in notebook.cells:
         cell.source = pictured(linked(cell.source), path.parent) if cell.cell_type == "markdown" else cell.source
-    title = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"), re.MULTILINE)
+    title = re.search(
+        r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"), re.MULTILINE
+    )
     resources = {"metadata": {"name": title[1] if title else path.stem, "path": str(path.parent)}}
     return HTMLExporter().from_notebook_node(notebook, resources=resources)[0]
 

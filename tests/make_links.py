@@ -1,10 +1,12 @@
 "The line of links under the title of every notebook: contents, the chapters before and after, and those whose modules it uses. Run as a script to write it into the notebooks."
+
 import ast
 import os
 import re
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -46,8 +48,7 @@ def imported(path: Path) -> set[str]:
     found = set()
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
-            plain = re.sub(r"^(\s*)[%!?].*$", r"\1pass", cell.source, flags=re.MULTILINE)
-            found |= imports_of(ast.parse(plain))
+            found |= imports_of(ast.parse(TransformerManager().transform_cell(cell.source)))
     return found
 
 

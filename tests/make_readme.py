@@ -1,4 +1,5 @@
 "README.md from nbs/index.ipynb: prose as it is, Markdown outputs in place of code, links relative to the repository. Run as a script to write it."
+
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,9 @@ NOTE = "<!-- Made from nbs/index.ipynb by tests/make_readme.py; edit the noteboo
 
 def relocated(text: str) -> str:
     "Links that are right in nbs/ made right in the folder above it."
-    return re.sub(r"\]\((?!https?:|#)([^)]+)\)", lambda m: f"]({m[1][3:]})" if m[1].startswith("../") else f"](nbs/{m[1]})", text)
+    return re.sub(
+        r"\]\((?!https?:|#)([^)]+)\)", lambda m: f"]({m[1][3:]})" if m[1].startswith("../") else f"](nbs/{m[1]})", text
+    )
 
 
 def readme(index: Path = ROOT / "nbs" / "index.ipynb") -> str:

@@ -3,6 +3,7 @@
 In tests take the fixture `policy_server`, a `Handle`: `.url`, `.faults` (see `Handle`), `.calls`. What it answers depends on picture, prompt and seed only, so a
 test can tell whether an answer went to its own picture: `expected(image, prompt, seed, n)`.
 """
+
 import asyncio
 import base64
 import hashlib
@@ -33,7 +34,9 @@ class Handle:
     url: str = ""
     key: str | None = None
     ignores_n: bool = False
-    script: list = field(default_factory=list)  # for the next calls: a status, "text" (no completion), "none" (no choices), or "" for an answer
+    script: list = field(
+        default_factory=list
+    )  # for the next calls: a status, "text" (no completion), "none" (no choices), or "" for an answer
     gone_after: int | None = None  # answers before it fails for good
     refuse_width: int | None = None  # pictures of this width get status 400
     calls: int = 0
@@ -49,9 +52,17 @@ def decode(body: dict) -> tuple[Image.Image, str]:
         raise ValueError(f"unknown field {min(unknown)}")
     turns = body["messages"]
     picture, *texts = [part for turn in turns for part in turn["content"]]
-    if [turn["role"] for turn in turns] != [("user", "assistant")[i % 2] for i in range(len(turns))] or len(turns) % 2 == 0 or len(texts) != len(turns):
+    if (
+        [turn["role"] for turn in turns] != [("user", "assistant")[i % 2] for i in range(len(turns))]
+        or len(turns) % 2 == 0
+        or len(texts) != len(turns)
+    ):
         raise ValueError("expected user and assistant in turn, one text each, the user last")
-    if picture["type"] != "image_url" or any(text["type"] != "text" for text in texts) or set(picture["image_url"]) != {"url"}:
+    if (
+        picture["type"] != "image_url"
+        or any(text["type"] != "text" for text in texts)
+        or set(picture["image_url"]) != {"url"}
+    ):
         raise ValueError("expected a picture, then texts")
     head, _, data = picture["image_url"]["url"].partition(",")
     if head != "data:image/png;base64":
@@ -92,7 +103,14 @@ def routes(handle: Handle) -> list:
         handle.under_way -= 1
         handle.answers += 1
         texts = expected(image, prompt, body.get("seed", 0), 1 if handle.ignores_n else body.get("n", 1))
-        return web.json_response({"choices": [{"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for i, text in enumerate(texts)]})
+        return web.json_response(
+            {
+                "choices": [
+                    {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+                    for i, text in enumerate(texts)
+                ]
+            }
+        )
 
     async def models(request):
         return web.json_response({"data": [{"id": "policy", "root": "toys/policy"}]})

@@ -1,4 +1,5 @@
 "What an action says when it refuses."
+
 import pytest
 
 from speciarl.core.scale import UserError

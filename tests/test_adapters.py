@@ -8,7 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from speciarl.training.reward import SpecificityReward, completion_text, gather_ranks, group_metrics, groups_of, level_metrics, patiently, together, verl_reward
+from speciarl.training.reward import (
+    SpecificityReward,
+    completion_text,
+    gather_ranks,
+    group_metrics,
+    groups_of,
+    level_metrics,
+    patiently,
+    together,
+    verl_reward,
+)
 from speciarl.training.rules import FORMAT_PENALTY
 from speciarl.core.scale import Category, UserError
 from speciarl.judges.verdict import Verdict
@@ -27,18 +37,26 @@ def written(answers):
 
 
 def paid(answers, n=None, rule="dynamic", uid=None, **kwargs):
-    return SpecificityReward(judge, rule, n or len(answers))(written(answers), ["y"] * len(answers), uid=uid or ["u"] * len(answers), **kwargs)
+    return SpecificityReward(judge, rule, n or len(answers))(
+        written(answers), ["y"] * len(answers), uid=uid or ["u"] * len(answers), **kwargs
+    )
 
 
 def called(answers, n=None, step=None, **settings):
     "The reward function after one call with these answers, the rewards, and the metrics."
     reward, logged = SpecificityReward(judge, num_generations=n or len(answers), **settings), {}
-    values = reward(written(answers), label=["y"] * len(answers), uid=["u"] * len(answers), log_metric=logged.__setitem__,
-                    trainer_state=None if step is None else SimpleNamespace(global_step=step))
+    values = reward(
+        written(answers),
+        label=["y"] * len(answers),
+        uid=["u"] * len(answers),
+        log_metric=logged.__setitem__,
+        trainer_state=None if step is None else SimpleNamespace(global_step=step),
+    )
     return reward, values, logged
 
 
 # Groups
+
 
 def test_duplicated_samples_stay_separate_groups():
     assert paid(["s", "g", "g", "x"], n=2) == [1, 0, 1, 0], "the second group is anchored on its own best"
@@ -51,28 +69,50 @@ def test_the_order_of_blocks_does_not_matter():
     assert paid(two + one, 3, uid=uids) == paid(two) + paid(one)
 
 
-@pytest.mark.parametrize("uids, n, message", [
-    (None, 2, "the batch has no column 'uid'"), (["a", "a", "b"], 2, "3 completions are not whole groups of 2"),
-    (["a", "b", "b", "b"], 2, "completions 0 to 1 belong to 2 samples"), ([None, None], 2, "a sample has no uid"), (["a", ""], 2, "a sample has no uid"),
-])
+@pytest.mark.parametrize(
+    "uids, n, message",
+    [
+        (None, 2, "the batch has no column 'uid'"),
+        (["a", "a", "b"], 2, "3 completions are not whole groups of 2"),
+        (["a", "b", "b", "b"], 2, "completions 0 to 1 belong to 2 samples"),
+        ([None, None], 2, "a sample has no uid"),
+        (["a", ""], 2, "a sample has no uid"),
+    ],
+)
 def test_groups_that_are_not_whole_are_refused(uids, n, message):
     with pytest.raises(UserError, match=message):
         groups_of(uids, n)
 
 
-@pytest.mark.parametrize("columns, message", [
-    ({"label": ["y"] * 2}, "the batch has no column 'uid': the training set needs label (the exact name) and uid (one value per sample)"),
-    ({"uid": ["u"] * 2}, "the batch has no column 'label': the training set needs label (the exact name) and uid (one value per sample)"),
-    ({"uid": ["u"] * 2, "label": ["y"]}, "column 'label' has 1 entries for 2 completions: give one each"),
-    ({"uid": [None] * 2, "label": ["y"] * 2}, "a sample has no uid: give every row of the training set its own value in column 'uid'"),
-    ({"uid": ["u", "v"], "label": ["y"] * 2}, "completions 0 to 1 belong to 2 samples: is num_generations=2 the trainer's?"),
-])
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        (
+            {"label": ["y"] * 2},
+            "the batch has no column 'uid': the training set needs label (the exact name) and uid (one value per sample)",
+        ),
+        (
+            {"uid": ["u"] * 2},
+            "the batch has no column 'label': the training set needs label (the exact name) and uid (one value per sample)",
+        ),
+        ({"uid": ["u"] * 2, "label": ["y"]}, "column 'label' has 1 entries for 2 completions: give one each"),
+        (
+            {"uid": [None] * 2, "label": ["y"] * 2},
+            "a sample has no uid: give every row of the training set its own value in column 'uid'",
+        ),
+        (
+            {"uid": ["u", "v"], "label": ["y"] * 2},
+            "completions 0 to 1 belong to 2 samples: is num_generations=2 the trainer's?",
+        ),
+    ],
+)
 def test_batches_without_their_columns_are_refused(columns, message):
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         SpecificityReward(judge, "dynamic", 2)(["a", "b"], **columns)
 
 
 # What is paid
+
 
 def test_a_missing_verdict_is_no_reward_and_no_anchor():
     assert paid(["?", "g", "x"]) == [None, 1, 0]
@@ -84,9 +124,12 @@ def test_broken_formats_pay_the_penalty_and_are_not_judged():
     def watching(pairs, datasets=None):
         seen.extend(pairs)
         return judge(pairs)
+
     texts = ["no tag", "<answer></answer>", "<answer> </answer>", "<answer>g</answer>"]
     rewards = SpecificityReward(watching, "dynamic", 4)(texts, ["y"] * 4, uid=["u"] * 4)
-    assert rewards == [FORMAT_PENALTY] * 3 + [1] and seen == [("y", "g")], "an empty tag is a format failure too, as in the release"
+    assert rewards == [FORMAT_PENALTY] * 3 + [1] and seen == [("y", "g")], (
+        "an empty tag is a format failure too, as in the release"
+    )
 
 
 def test_a_thought_can_be_required():
@@ -108,7 +151,12 @@ def test_the_rank_of_the_anchor():
 def test_noise_is_seeded_and_differs_from_step_to_step():
     def noisy(step, seed=0):
         return called(["g"] * 12, n=4, noise=0.5, seed=seed, step=step)[1]
-    assert noisy(1) == noisy(1) and len({tuple(noisy(step)) for step in range(6)}) > 1 and len({tuple(noisy(1, seed)) for seed in range(6)}) > 1
+
+    assert (
+        noisy(1) == noisy(1)
+        and len({tuple(noisy(step)) for step in range(6)}) > 1
+        and len({tuple(noisy(1, seed)) for seed in range(6)}) > 1
+    )
 
 
 def test_the_length_penalty_is_added_after_the_rule():
@@ -128,9 +176,16 @@ def test_what_leaves_the_loss():
 
 
 def test_the_tokens_are_read_by_a_tokenizer_if_there_is_one():
-    tokenizer = SimpleNamespace(batch_decode=lambda ids, skip_special_tokens: [f"<answer>{chr(i)}</answer>" for (i,) in ids] if skip_special_tokens else None)
+    tokenizer = SimpleNamespace(
+        batch_decode=lambda ids, skip_special_tokens: (
+            [f"<answer>{chr(i)}</answer>" for (i,) in ids] if skip_special_tokens else None
+        )
+    )
     reward = SpecificityReward(judge, "dynamic", 2, tokenizer=tokenizer)
-    assert reward(["taken apart by TRL"] * 2, ["y"] * 2, uid=["u"] * 2, completion_ids=[[ord("s")], [ord("g")]]) == [1, 0]
+    assert reward(["taken apart by TRL"] * 2, ["y"] * 2, uid=["u"] * 2, completion_ids=[[ord("s")], [ord("g")]]) == [
+        1,
+        0,
+    ]
     with pytest.raises(UserError, match="no column 'completion_ids'"):
         reward(["a", "b"], ["y"] * 2, uid=["u"] * 2)
 
@@ -141,20 +196,38 @@ def test_data_sets_reach_the_judge_in_step_with_the_answers():
     def watching(pairs, datasets=None):
         seen.append(datasets)
         return judge(pairs)
-    SpecificityReward(watching, "dynamic", 3)(["<answer>s</answer>", "none", "<answer>g</answer>"], ["y"] * 3, uid=["u"] * 3, dataset=["birds", "food", "cars"])
+
+    SpecificityReward(watching, "dynamic", 3)(
+        ["<answer>s</answer>", "none", "<answer>g</answer>"],
+        ["y"] * 3,
+        uid=["u"] * 3,
+        dataset=["birds", "food", "cars"],
+    )
     assert seen == [["birds", "cars"]]
 
 
 def test_completion_text_of_all_forms():
-    assert completion_text([{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]) == "ab"
+    assert (
+        completion_text(
+            [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+        )
+        == "ab"
+    )
 
 
 # What is seen
 
+
 def test_metrics_add_up_and_count_what_failed():
     logged = called(["s", "?", None, "x"])[2]
     shares = {name: value for name, value in logged.items() if name.startswith("share_")}
-    assert logged["share_missing"] == logged["share_unformatted"] == logged["share_specific"] == logged["share_wrong"] == 0.25
+    assert (
+        logged["share_missing"]
+        == logged["share_unformatted"]
+        == logged["share_specific"]
+        == logged["share_wrong"]
+        == 0.25
+    )
     assert sum(shares.values()) == pytest.approx(1) and set(shares) == set(level_metrics([C.WRONG], [True]))
     assert logged["mean_reward"] == 0 and logged["judge_seconds"] >= 0 and logged["anchor_specific"] == 1
 
@@ -162,25 +235,42 @@ def test_metrics_add_up_and_count_what_failed():
 def test_metrics_of_groups():
     logged = called(["s", "g", "x", "x", "?", "s", "l", "l", "a", "x", None, None], n=2)[2]
     assert {name: round(value * 6) for name, value in logged.items() if name.startswith(("groups_", "anchor_"))} == {
-        "groups_flat": 3, "groups_masked": 1, "anchor_abstain": 2, "anchor_generic": 0, "anchor_less_specific": 1, "anchor_specific": 2}
+        "groups_flat": 3,
+        "groups_masked": 1,
+        "anchor_abstain": 2,
+        "anchor_generic": 0,
+        "anchor_less_specific": 1,
+        "anchor_specific": 2,
+    }
     assert logged["mean_reward"] == pytest.approx((1 + 0 + 0 + 0 + 1 + 1 + 1 + 0 - 1 - 1) / 10)
-    assert "mean_reward" not in group_metrics([[None]], [[None]]) and group_metrics([[C.SPECIFIC, C.GENERIC]], [[1.0, 0.0]], 2)["anchor_generic"] == 1
+    assert (
+        "mean_reward" not in group_metrics([[None]], [[None]])
+        and group_metrics([[C.SPECIFIC, C.GENERIC]], [[1.0, 0.0]], 2)["anchor_generic"] == 1
+    )
 
 
 def test_rollouts_are_written_to_be_read(tmp_path):
     called(["s", "?", None, "g"], step=3, log_rollouts=tmp_path / "deep" / "rollouts.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "deep" / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "deep" / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     common = {"step": 3, "uid": "u", "label": "y"}
-    assert rows == [{**common, "answer": "s", "category": "specific", "source": "test", "reward": 1.0},
-                    {**common, "answer": "?", "category": None, "source": "test", "reward": None},
-                    {**common, "answer": None, "category": None, "source": "broken format", "reward": -1.0},
-                    {**common, "answer": "g", "category": "generic", "source": "test", "reward": 0.0}]
+    assert rows == [
+        {**common, "answer": "s", "category": "specific", "source": "test", "reward": 1.0},
+        {**common, "answer": "?", "category": None, "source": "test", "reward": None},
+        {**common, "answer": None, "category": None, "source": "broken format", "reward": -1.0},
+        {**common, "answer": "g", "category": "generic", "source": "test", "reward": 0.0},
+    ]
 
 
 def test_noise_shows_in_the_rollouts(tmp_path):
     called(["g"] * 40, step=0, noise=0.5, log_rollouts=tmp_path / "r.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert {row["category"] for row in rows} == {"generic"} and {row.get("noised") for row in rows} == {None, "abstain", "less specific"}
+    assert {row["category"] for row in rows} == {"generic"} and {row.get("noised") for row in rows} == {
+        None,
+        "abstain",
+        "less specific",
+    }
 
 
 def test_a_resumed_run_continues_the_file_of_rollouts(tmp_path):
@@ -188,7 +278,10 @@ def test_a_resumed_run_continues_the_file_of_rollouts(tmp_path):
     whole = SpecificityReward(judge, "dynamic", 2, log_rollouts=path)
 
     def step(reward, number):
-        reward(written(["s", "g"]), ["y"] * 2, uid=[f"u{number}"] * 2, trainer_state=SimpleNamespace(global_step=number))
+        reward(
+            written(["s", "g"]), ["y"] * 2, uid=[f"u{number}"] * 2, trainer_state=SimpleNamespace(global_step=number)
+        )
+
     for number in range(4):
         step(whole, number)
     expected = path.read_text()
@@ -207,6 +300,7 @@ def test_rollouts_that_cannot_be_written_stop_the_run(tmp_path):
 
 # Failures
 
+
 def failing(times, error=None):
     "A judge that fails so many times, then judges."
     calls = []
@@ -216,6 +310,7 @@ def failing(times, error=None):
         if len(calls) <= times:
             raise error or UserError("the judge at http://x does not answer: start it")
         return judge(pairs)
+
     attempt.calls = calls
     return attempt
 
@@ -223,9 +318,13 @@ def failing(times, error=None):
 def test_a_judge_that_comes_back_is_asked_again(caplog):
     flaky = failing(2, ConnectionRefusedError("port 8000"))
     with caplog.at_level(logging.WARNING):
-        assert SpecificityReward(flaky, "dynamic", 2, retries=2, pause=0)(written(["s", "g"]), ["y"] * 2, uid=["u"] * 2) == [1, 0]
+        assert SpecificityReward(flaky, "dynamic", 2, retries=2, pause=0)(
+            written(["s", "g"]), ["y"] * 2, uid=["u"] * 2
+        ) == [1, 0]
     assert flaky.calls == [2, 2, 2]
-    assert [r.getMessage() for r in caplog.records] == [f"the judge failed, asking again in 0 s, {n} left: ConnectionRefusedError: port 8000" for n in (2, 1)]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"the judge failed, asking again in 0 s, {n} left: ConnectionRefusedError: port 8000" for n in (2, 1)
+    ]
 
 
 def test_a_judge_that_stays_away_stops_the_run_with_one_line():
@@ -243,7 +342,9 @@ def test_a_mistake_in_a_judge_is_not_repeated():
 
 def test_a_judge_that_loses_verdicts_is_refused():
     with pytest.raises(UserError, match="the judge gave 1 verdicts for 2 answers: it must give one each, in order"):
-        SpecificityReward(lambda pairs, datasets=None: judge(pairs)[1:], "dynamic", 2, retries=0)(written(["s", "g"]), ["y"] * 2, uid=["u"] * 2)
+        SpecificityReward(lambda pairs, datasets=None: judge(pairs)[1:], "dynamic", 2, retries=0)(
+            written(["s", "g"]), ["y"] * 2, uid=["u"] * 2
+        )
 
 
 def test_too_many_missing_verdicts_stop_the_run():
@@ -253,14 +354,26 @@ def test_too_many_missing_verdicts_stop_the_run():
         called(["?", "?", "?", "s"], max_missing=0.5)
 
 
-@pytest.mark.parametrize("settings, message", [
-    (dict(num_generations=1), "num_generations is 1: a group needs at least 2 rollouts to be compared"),
-    (dict(num_generations=2, anchor_rank=3), "num_generations is 2: a group needs at least 3 rollouts to be compared"),
-    (dict(rule="best"), "unknown reward rule 'best': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, scala3"),
-    (dict(rule="reward3", anchor_rank=2), "the reward rule 'reward3' takes no anchor_rank: use dynamic, or leave anchor_rank at 1"),
-    (dict(noise=10), "noise is 10: give a share from 0 to 1, for example 0.1"),
-    (dict(overlong=(16, 32)), "an overlong buffer of 32 does not fit a limit of 16 tokens: choose 1 to 16"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(num_generations=1), "num_generations is 1: a group needs at least 2 rollouts to be compared"),
+        (
+            dict(num_generations=2, anchor_rank=3),
+            "num_generations is 2: a group needs at least 3 rollouts to be compared",
+        ),
+        (
+            dict(rule="best"),
+            "unknown reward rule 'best': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, scala3",
+        ),
+        (
+            dict(rule="reward3", anchor_rank=2),
+            "the reward rule 'reward3' takes no anchor_rank: use dynamic, or leave anchor_rank at 1",
+        ),
+        (dict(noise=10), "noise is 10: give a share from 0 to 1, for example 0.1"),
+        (dict(overlong=(16, 32)), "an overlong buffer of 32 does not fit a limit of 16 tokens: choose 1 to 16"),
+    ],
+)
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(UserError) as caught:
         SpecificityReward(judge, **settings)
@@ -268,6 +381,7 @@ def test_settings_that_make_no_sense(settings, message):
 
 
 # Several processes (real ones: test_adapters_processes.py)
+
 
 def test_one_process_needs_no_exchange():
     assert gather_ranks(5) == ([5], 0) and together(lambda: 5) == ([5], 0)
@@ -307,21 +421,40 @@ def as_released(keys, outcomes):
 
 def verl_batch(rng, outcomes, samples=12, n=8):
     "A step of verl: samples x n rollouts in any order, each with an outcome."
-    rollouts = [(source, i, rng.choice(outcomes)) for i in range(samples) for source in ("cub", "food") for _ in range(n // 2)]
+    rollouts = [
+        (source, i, rng.choice(outcomes)) for i in range(samples) for source in ("cub", "food") for _ in range(n // 2)
+    ]
     rng.shuffle(rollouts)
-    letters = {"unparsed": None, "error": "?", "wrong": "x", **{c.wire: letter for letter, c in LEVELS.items() if c is not None}}
+    letters = {
+        "unparsed": None,
+        "error": "?",
+        "wrong": "x",
+        **{c.wire: letter for letter, c in LEVELS.items() if c is not None},
+    }
     infos = [{"index_orig": i, "source_split": "train", "source_index": 100 + i} for _, i, _ in rollouts]
-    return ([source for source, _, _ in rollouts], written([letters[o] for _, _, o in rollouts]), ["y"] * len(rollouts), infos), [(s, i) for s, i, _ in rollouts], [o for *_, o in rollouts]
+    return (
+        (
+            [source for source, _, _ in rollouts],
+            written([letters[o] for _, _, o in rollouts]),
+            ["y"] * len(rollouts),
+            infos,
+        ),
+        [(s, i) for s, i, _ in rollouts],
+        [o for *_, o in rollouts],
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("outcomes, settings", [
-    ([*RANKS, "unparsed"], {}),
-    (["wrong", "wrong", "generic", "unparsed"], {}),
-    (["wrong", "abstain"], {}),
-    ([*RANKS, "unparsed", "error"], {"missing": 0.0}),
-    (["error", "wrong", "unparsed"], {"missing": 0.0}),
-])
+@pytest.mark.parametrize(
+    "outcomes, settings",
+    [
+        ([*RANKS, "unparsed"], {}),
+        (["wrong", "wrong", "generic", "unparsed"], {}),
+        (["wrong", "abstain"], {}),
+        ([*RANKS, "unparsed", "error"], {"missing": 0.0}),
+        (["error", "wrong", "unparsed"], {"missing": 0.0}),
+    ],
+)
 def test_verl_scores_are_those_of_the_release(seed, outcomes, settings):
     batch, keys, drawn = verl_batch(random.Random(seed), outcomes)
     score = verl_reward(judge, "dynamic", ("index_orig", "source_split", "source_index"), **settings)
@@ -330,16 +463,23 @@ def test_verl_scores_are_those_of_the_release(seed, outcomes, settings):
 
 def test_verl_and_trl_pay_alike():
     answers = [random.Random(1).choice("slgaxm") for _ in range(40)]
-    there = verl_reward(judge, "dynamic", anchor_rank=2)(["cub"] * 40, written(answers), ["y"] * 40, [{"uid": i // 4} for i in range(40)])
+    there = verl_reward(judge, "dynamic", anchor_rank=2)(
+        ["cub"] * 40, written(answers), ["y"] * 40, [{"uid": i // 4} for i in range(40)]
+    )
     assert there == called(answers, n=4, anchor_rank=2)[1]
 
 
 def test_verl_gets_a_neutral_number_where_there_is_no_verdict():
     def score(answers, **settings):
-        return verl_reward(judge, **settings)(["cub"] * len(answers), written(answers), ["y"] * len(answers), [{"uid": "u"}] * len(answers))
+        return verl_reward(judge, **settings)(
+            ["cub"] * len(answers), written(answers), ["y"] * len(answers), [{"uid": "u"}] * len(answers)
+        )
+
     assert score(["s", "x", "?", "x"]) == [1, 0, pytest.approx(1 / 3), 0], "the mean of its group: advantage 0"
     assert score(["s", "?", "?", None]) == [0] * 4, "too few verdicts: no signal at all"
-    assert score(["s", "?", "?", None], missing=0.0) == [1, 0, 0, -1] and score(["g"]) == [1], "as released; validation has groups of one"
+    assert score(["s", "?", "?", None], missing=0.0) == [1, 0, 0, -1] and score(["g"]) == [1], (
+        "as released; validation has groups of one"
+    )
 
 
 def test_verl_keeps_data_sources_apart_and_names_them_for_the_judge():
@@ -348,16 +488,32 @@ def test_verl_keeps_data_sources_apart_and_names_them_for_the_judge():
     def watching(pairs, datasets=None):
         seen.append(datasets)
         return judge(pairs)
+
     score = verl_reward(watching, datasets={"data/cub.parquet": "cub200"})
-    assert score(["data/cub.parquet", "other"], written(["s", "g"]), ["y"] * 2, [{"uid": 1}, {"uid": 1}], step=3) == [1, 1] and seen == [["cub200", None]]
+    assert score(["data/cub.parquet", "other"], written(["s", "g"]), ["y"] * 2, [{"uid": 1}, {"uid": 1}], step=3) == [
+        1,
+        1,
+    ] and seen == [["cub200", None]]
 
 
-@pytest.mark.parametrize("infos, message", [
-    (None, "extra_info of rollout 0 has no 'uid': put the sample's identity there, or name its entries with sample_keys"),
-    ([{"uid": 1}, None], "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with sample_keys"),
-    ([{"uid": 1}, {"uid": None}], "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with sample_keys"),
-    ([{"uid": 1}], "column 'extra_infos' has 1 entries for 2 completions: give one each"),
-])
+@pytest.mark.parametrize(
+    "infos, message",
+    [
+        (
+            None,
+            "extra_info of rollout 0 has no 'uid': put the sample's identity there, or name its entries with sample_keys",
+        ),
+        (
+            [{"uid": 1}, None],
+            "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with sample_keys",
+        ),
+        (
+            [{"uid": 1}, {"uid": None}],
+            "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with sample_keys",
+        ),
+        ([{"uid": 1}], "column 'extra_infos' has 1 entries for 2 completions: give one each"),
+    ],
+)
 def test_verl_rollouts_without_identity_are_refused(infos, message):
     with pytest.raises(UserError) as caught:
         verl_reward(judge)(["cub"] * 2, written(["s", "g"]), ["y"] * 2, infos)
@@ -366,13 +522,21 @@ def test_verl_rollouts_without_identity_are_refused(infos, message):
 
 # The example
 
+
 def test_the_ten_lines_of_the_readme_say_what_the_code_takes():
     import ast
     import inspect
     from pathlib import Path
-    notebook = json.loads((Path(__file__).parent.parent / "nbs" / "7_training" / "2_reward.ipynb").read_text(encoding="utf-8"))
+
+    notebook = json.loads(
+        (Path(__file__).parent.parent / "nbs" / "7_training" / "2_reward.ipynb").read_text(encoding="utf-8")
+    )
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     assert len([line for line in example.splitlines() if line]) <= 10
-    call = next(node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "SpecificityReward")
+    call = next(
+        node
+        for node in ast.walk(ast.parse(example))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "SpecificityReward"
+    )
     assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(SpecificityReward).parameters)

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from speciarl.judges.agreement import LEVELS, by_class, confusion, kappa, ladder_noise, precision_recall, settled, simulated, undecided
+from speciarl.judges.agreement import (
+    LEVELS,
+    by_class,
+    confusion,
+    kappa,
+    ladder_noise,
+    precision_recall,
+    settled,
+    simulated,
+    undecided,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,11 +33,17 @@ from speciarl.judges.agreement import LEVELS, by_class, confusion, kappa, ladder
 )
 def test_kappa_by_hand(gold, found, expected):
     assert kappa(confusion(gold, found)) == pytest.approx(expected)
-    assert kappa(confusion(gold + [5, 3], found + [-1, -1])) == pytest.approx(expected), "pairs without a verdict take no part"
+    assert kappa(confusion(gold + [5, 3], found + [-1, -1])) == pytest.approx(expected), (
+        "pairs without a verdict take no part"
+    )
 
 
 def test_kappa_without_variety_or_pairs():
-    assert kappa(confusion([4, 4], [4, 4])) == 1.0 and np.isnan(kappa(confusion([4], [-1]))) and np.isnan(kappa(np.zeros((6, 7), int)))
+    assert (
+        kappa(confusion([4, 4], [4, 4])) == 1.0
+        and np.isnan(kappa(confusion([4], [-1])))
+        and np.isnan(kappa(np.zeros((6, 7), int)))
+    )
 
 
 def test_an_accepted_verdict_counts_as_gold_and_another_does_not():
@@ -47,7 +63,12 @@ def test_confusion_counts_every_pair_once():
 def test_precision_and_recall_count_a_missing_verdict_as_a_miss():
     found = precision_recall(confusion([4, 4, 4, 0, 2], [4, 4, -1, 4, 2]))
     assert found["specific"] == (2 / 3, 2 / 3, 3) and found["generic"] == (1.0, 1.0, 1)
-    assert np.isnan(found["wrong"][0]) and found["wrong"][1:] == (0.0, 1) and found["abstain"][2] == 0 and np.isnan(found["abstain"][1])
+    assert (
+        np.isnan(found["wrong"][0])
+        and found["wrong"][1:] == (0.0, 1)
+        and found["abstain"][2] == 0
+        and np.isnan(found["abstain"][1])
+    )
 
 
 def test_intervals_over_classes_are_reproducible_and_hold_the_value():
@@ -66,11 +87,17 @@ def test_simulated_verdicts_follow_the_confusion():
     drawn = simulated(codes, counts, seed=1)
     assert drawn.shape == codes.shape and (simulated(codes, counts, seed=1) == drawn).all()
     assert set(drawn[0]) == {0, 2} and abs((drawn[0] == 2).mean() - 0.25) < 0.02
-    assert (drawn[1] == -1).all() and (drawn[2] == 4).all() and (drawn[3] == -1).all(), "unseen levels and missing codes stay as they are"
+    assert (drawn[1] == -1).all() and (drawn[2] == 4).all() and (drawn[3] == -1).all(), (
+        "unseen levels and missing codes stay as they are"
+    )
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5])
 def test_ladder_noise_moves_one_step(p):
     rates = ladder_noise(p) / 1e6
     assert np.allclose(rates.sum(1), 1) and np.allclose(np.diag(rates)[:5], 1 - p) and rates[:, 6].sum() == 0
-    assert rates[0, 1] == pytest.approx(p) and rates[2, 1] == rates[2, 3] == pytest.approx(p / 2) and rates[0, 2:].sum() == 0
+    assert (
+        rates[0, 1] == pytest.approx(p)
+        and rates[2, 1] == rates[2, 3] == pytest.approx(p / 2)
+        and rates[0, 2:].sum() == 0
+    )

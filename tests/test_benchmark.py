@@ -1,10 +1,18 @@
 "From predictions to figures: format failures, incomplete rollouts, and what the base must score."
+
 import csv
 
 import numpy as np
 import pytest
 
-from speciarl.metrics.benchmark import CALIBRATION, CALIBRATION_TOLERANCE, codes_matrix, headline, judge_predictions, write_verdict_rows
+from speciarl.metrics.benchmark import (
+    CALIBRATION,
+    CALIBRATION_TOLERANCE,
+    codes_matrix,
+    headline,
+    judge_predictions,
+    write_verdict_rows,
+)
 from speciarl.data.trees import load_trees
 from speciarl.policy.model import base_card
 from speciarl.core.scale import MISSING, UserError
@@ -23,7 +31,11 @@ def row(i, answer, **changes):
 def test_an_answer_that_is_not_there_is_a_format_failure(judge):
     "The command line counts an empty answer cell as a format failure; a run must count the empty tag the same."
     judged = judge_predictions([row(0, None), row(1, ""), row(2, "warbler")], judge)
-    assert [r["source"] for r in judged] == ["format", "format", "tree"] and [r["category"] for r in judged] == ["wrong", "wrong", "less specific"]
+    assert [r["source"] for r in judged] == ["format", "format", "tree"] and [r["category"] for r in judged] == [
+        "wrong",
+        "wrong",
+        "less specific",
+    ]
 
 
 def test_incomplete_rollouts_are_refused(judge):
@@ -33,12 +45,21 @@ def test_incomplete_rollouts_are_refused(judge):
 
 
 def test_the_same_id_in_two_data_sets_is_two_images(judge):
-    ids, codes = codes_matrix(judge_predictions([row(0, "warbler"), row(0, "beagle", dataset="pets", label="beagle")], judge))
+    ids, codes = codes_matrix(
+        judge_predictions([row(0, "warbler"), row(0, "beagle", dataset="pets", label="beagle")], judge)
+    )
     assert ids == ["s0", "s0"] and codes.tolist() == [[3], [4]]
 
 
 def test_headline_figures():
-    assert headline(np.array([[4, 0], [2, 3]])) == {"S": 0.6, "C": 0.75, "HM": 0.666667, "best-of-N S": 0.8, "best-of-N C": 1.0, "best-of-N HM": 0.888889}
+    assert headline(np.array([[4, 0], [2, 3]])) == {
+        "S": 0.6,
+        "C": 0.75,
+        "HM": 0.666667,
+        "best-of-N S": 0.8,
+        "best-of-N C": 1.0,
+        "best-of-N HM": 0.888889,
+    }
     assert headline(np.array([[MISSING]])) == {"S": None, "C": None, "HM": None}
     assert headline(np.array([[0], [1]])) == {"S": None, "C": 0.0, "HM": 0.0}
 

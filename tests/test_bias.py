@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from speciarl.metrics.bias import LEVEL_COLOURS, calibration, headroom, level_shares, level_table, plot_curve, plot_levels, style
+from speciarl.metrics.bias import (
+    LEVEL_COLOURS,
+    calibration,
+    headroom,
+    level_shares,
+    level_table,
+    plot_curve,
+    plot_levels,
+    style,
+)
 from speciarl.metrics.rates import best_of_n, s_c_hm
 from speciarl.core.scale import WIRE_NAMES, UserError
 
@@ -33,15 +42,26 @@ def test_the_level_colours_are_ordered_by_lightness_for_every_eye(vision):
 
 
 def test_level_shares():
-    assert level_shares([0, 4, 4, -1]) == {"wrong": 1 / 3, "abstain": 0, "generic": 0, "less specific": 0, "specific": 2 / 3, "more specific": 0}
+    assert level_shares([0, 4, 4, -1]) == {
+        "wrong": 1 / 3,
+        "abstain": 0,
+        "generic": 0,
+        "less specific": 0,
+        "specific": 2 / 3,
+        "more specific": 0,
+    }
 
 
 def test_the_table_compares_one_answer_with_the_best():
     one, best = level_table(CODES)
     assert (one["k"], one["answers"], best["k"], best["answers"]) == (1, "one answer", 8, "best of 8")
-    assert one["shares"] == pytest.approx(level_shares(CODES)) and best["shares"] == pytest.approx(level_shares(best_of_n(CODES)))
+    assert one["shares"] == pytest.approx(level_shares(CODES)) and best["shares"] == pytest.approx(
+        level_shares(best_of_n(CODES))
+    )
     for row, codes in ((one, CODES.ravel()), (best, best_of_n(CODES))):
-        assert [row[m][0] for m in ("specificity", "correctness", "hm")] == pytest.approx([x.item() for x in s_c_hm(codes)])
+        assert [row[m][0] for m in ("specificity", "correctness", "hm")] == pytest.approx(
+            [x.item() for x in s_c_hm(codes)]
+        )
         assert all(row[m][1] <= row[m][0] <= row[m][2] for m in ("specificity", "correctness", "hm"))
 
 
@@ -60,14 +80,29 @@ def test_headroom_is_best_minus_one():
 
 def test_calibration_reports_the_miss():
     rows = calibration({"S": 0.67, "C": 0.7, "more": 1.0}, {"S": 0.74, "C": 0.85})
-    assert [(row["name"], round(row["difference"], 3), row["within"]) for row in rows] == [("S", -0.07, True), ("C", -0.15, False)]
+    assert [(row["name"], round(row["difference"], 3), row["within"]) for row in rows] == [
+        ("S", -0.07, True),
+        ("C", -0.15, False),
+    ]
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: level_table(np.zeros(3, int)), "codes must have the shape (images, answers) or (seeds, images, answers)"),
-    (lambda: calibration({"S": 1.0}, {"S": 1.0, "C": 1.0}), "not measured: C; measure every figure that is compared"),
-    (lambda: level_table(CODES, ks=[9]), "cannot take the best of 9: there are 8 answers to each image, so k must be from 1 to 8"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: level_table(np.zeros(3, int)),
+            "codes must have the shape (images, answers) or (seeds, images, answers)",
+        ),
+        (
+            lambda: calibration({"S": 1.0}, {"S": 1.0, "C": 1.0}),
+            "not measured: C; measure every figure that is compared",
+        ),
+        (
+            lambda: level_table(CODES, ks=[9]),
+            "cannot take the best of 9: there are 8 answers to each image, so k must be from 1 to 8",
+        ),
+    ],
+)
 def test_messages(call, message):
     with pytest.raises(UserError) as caught:
         call()
@@ -77,7 +112,7 @@ def test_messages(call, message):
 def test_bars_fill_a_hundred_percent_in_the_order_of_the_scale():
     figure = plot_levels({"a": level_shares(CODES), "b": level_shares(best_of_n(CODES))})
     bars = figure.axes[0].patches
-    assert [sum(bar.get_width() for bar in bars[i:i + 6]) for i in (0, 6)] == pytest.approx([100, 100])
+    assert [sum(bar.get_width() for bar in bars[i : i + 6]) for i in (0, 6)] == pytest.approx([100, 100])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(WIRE_NAMES)
     assert figure.axes[0].get_xlabel() == "share of judged answers (%)" and figure.axes[0].yaxis_inverted()
 
@@ -85,7 +120,9 @@ def test_bars_fill_a_hundred_percent_in_the_order_of_the_scale():
 def test_the_curve_draws_what_the_table_says():
     rows = level_table(CODES, ks=[1, 2, 4, 8])
     axes = plot_curve(rows).axes[0]
-    assert [list(line.get_ydata()) for line in axes.lines] == [[row[m][0] for row in rows] for m in ("specificity", "correctness", "hm")]
+    assert [list(line.get_ydata()) for line in axes.lines] == [
+        [row[m][0] for row in rows] for m in ("specificity", "correctness", "hm")
+    ]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("answers per image, the best one counts", "score (0 to 1)")
 
 
@@ -97,5 +134,7 @@ def test_the_style_is_put_back():
 
 
 def test_matplotlib_is_loaded_only_to_draw():
-    code = "import sys, speciarl.report.table; sys.exit(any(m in sys.modules for m in ('matplotlib', 'torch', 'pandas')))"
+    code = (
+        "import sys, speciarl.report.table; sys.exit(any(m in sys.modules for m in ('matplotlib', 'torch', 'pandas')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

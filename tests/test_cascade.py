@@ -1,4 +1,5 @@
 """The cascade: the second judge gets what the first leaves and nothing else, and what that saves is counted."""
+
 import math
 
 import pytest
@@ -38,7 +39,9 @@ PAIRS = [("x", "a"), ("x", "?b"), ("x", "!c"), ("y", "#d"), ("x", "?b"), ("x", "
 
 
 def test_only_what_the_first_leaves_is_passed_on():
-    assert [is_left(v) for v in (*LEFT.values(), Verdict(Category.WRONG, "undecided"), Verdict(None, "llm failed"))] == [True, True, False, False, False]
+    assert [
+        is_left(v) for v in (*LEFT.values(), Verdict(Category.WRONG, "undecided"), Verdict(None, "llm failed"))
+    ] == [True, True, False, False, False]
     first, second = First(), Second()
     verdicts = CascadeJudge(first, second)(PAIRS, list("123456"))
     assert first.asked == [PAIRS, list("123456")] and second.asked == [[PAIRS[1], PAIRS[3], PAIRS[4]], ["2", "4", "5"]]
@@ -80,14 +83,24 @@ def test_with_an_llm_judge(judge_server):  # noqa: F811
     judge = LLMJudge("judge", judge_server.url, timeout=2.0)
     cascade = CascadeJudge(First(), judge)
     verdicts = cascade(PAIRS)
-    assert [v.category for v in verdicts] == [2, Category.from_wire(rule("x", "?b")), None, Category.from_wire(rule("y", "#d")), Category.from_wire(rule("x", "?b")), 2]
+    assert [v.category for v in verdicts] == [
+        2,
+        Category.from_wire(rule("x", "?b")),
+        None,
+        Category.from_wire(rule("y", "#d")),
+        Category.from_wire(rule("x", "?b")),
+        2,
+    ]
     assert judge_server.stats()["calls"] == 1 + cascade.counts["distinct passed on"] == 3  # one for the probe
     assert cascade.description["second"]["model"] == "judge"
 
 
 def test_what_the_first_decides_is_kept_when_the_second_is_gone(judge_server):  # noqa: F811
     judge_server.set(script=["", "500"])
-    cascade, seen = CascadeJudge(First(), LLMJudge("judge", judge_server.url, retries=0, give_up_after=1, concurrency=1)), {}
+    cascade, seen = (
+        CascadeJudge(First(), LLMJudge("judge", judge_server.url, retries=0, give_up_after=1, concurrency=1)),
+        {},
+    )
     with pytest.raises(JudgeUnavailable):
         cascade(PAIRS, done=lambda at, found: seen.update(zip(at, found, strict=True)))
     assert sorted(seen) == [0, 1, 2, 4, 5]

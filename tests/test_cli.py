@@ -22,7 +22,9 @@ from speciarl.core.scale import UserError
 
 ROOT = Path(__file__).parent.parent
 START = "from speciarl.cli import main; main()"
-WITHOUT_TORCH = "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'trl', 'pandas', 'datasets'))); " + START
+WITHOUT_TORCH = (
+    "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'trl', 'pandas', 'datasets'))); " + START
+)
 
 
 def ok(*arguments) -> str:
@@ -41,7 +43,9 @@ def fails(line: str, *arguments) -> None:
 def python(code: str, *arguments, cwd=None) -> subprocess.CompletedProcess:
     "A process of its own, as from a shell."
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment
+    )
 
 
 @pytest.fixture
@@ -106,8 +110,16 @@ def test_help_is_plain_text_and_loads_nothing_heavy():
         (["judge"], "Missing argument 'PAIRS.csv'", "speciarl judge"),
         (["judge", "pairs.csv"], "Missing option '--out'", "speciarl judge"),
         (["score", "a.csv", "b.csv"], "unexpected extra argument", "speciarl score"),
-        (["evaluate", "--model", "m", "--data", "d", "--out", "r", "--n", "0"], "Invalid value for '--n': ", "speciarl evaluate"),
-        (["evaluate", "--model", "m", "--data", "d", "--out", "r", "--limit", "few"], "Invalid value for '--limit': ", "speciarl evaluate"),
+        (
+            ["evaluate", "--model", "m", "--data", "d", "--out", "r", "--n", "0"],
+            "Invalid value for '--n': ",
+            "speciarl evaluate",
+        ),
+        (
+            ["evaluate", "--model", "m", "--data", "d", "--out", "r", "--limit", "few"],
+            "Invalid value for '--limit': ",
+            "speciarl evaluate",
+        ),
         (["reproduce", "--profil", "smoke"], "No such option: --profil", "speciarl reproduce"),
     ],
 )
@@ -115,7 +127,11 @@ def test_misuse_is_one_line_too(folder, arguments, what, command):
     "The words are typer's, the form is ours."
     result = call(*arguments)
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert result.stderr.startswith("error: ") and what in result.stderr and result.stderr.endswith(f"; see {command} --help\n")
+    assert (
+        result.stderr.startswith("error: ")
+        and what in result.stderr
+        and result.stderr.endswith(f"; see {command} --help\n")
+    )
     assert listing(folder) == []
 
 
@@ -146,7 +162,15 @@ def test_judge_adds_three_columns_and_keeps_the_rest(folder):
     assert "  specific                          1    14.3%\n" in output
     assert "  no verdict: unknown label         1    14.3%\n" in output
     found = rows("verdicts.csv")
-    assert [row["category"] for row in found] == ["specific", "less specific", "generic", "wrong", "abstain", "wrong", ""]
+    assert [row["category"] for row in found] == [
+        "specific",
+        "less specific",
+        "generic",
+        "wrong",
+        "abstain",
+        "wrong",
+        "",
+    ]
     assert [row["source"] for row in found] == ["tree"] * 5 + ["format", "unknown label"]
     assert found[5]["reason"] == "no <answer> in the output"
     assert "near labels: beagle" in found[6]["reason"]
@@ -187,7 +211,10 @@ def test_no_known_label_is_exit_code_1_and_the_table_is_written(folder):
     write("pairs.csv", "label,answer\nhoodad warbler,bird\nx,\n")
     result = call("judge", "pairs.csv", "--out", "verdicts.csv")
     assert result.exit_code == 1
-    assert result.stderr == "error: no label of pairs.csv is known; the column reason of verdicts.csv names labels that come near\n"
+    assert (
+        result.stderr
+        == "error: no label of pairs.csv is known; the column reason of verdicts.csv names labels that come near\n"
+    )
     assert "near labels: Hooded Warbler" in rows("verdicts.csv")[0]["reason"]
     write("one.csv", "label,answer\nhoodad warbler,bird\nhooded warbler,bird\n")
     ok("judge", "one.csv", "--out", "one_verdicts.csv")
@@ -205,11 +232,23 @@ def test_no_known_label_is_exit_code_1_and_the_table_is_written(folder):
         (b"label,answer,label\na,b,c\n", "pairs.csv: column 'label' appears twice in the header; rename or drop one"),
         (b"label,answer\na,\0\n", "pairs.csv: NUL byte in line 2; save as plain UTF-8 text"),
         ("label,answer\ncr\u00eape,x\n".encode("latin-1"), "pairs.csv: not UTF-8 (byte 0xea in line 2); save as UTF-8"),
-        (b"label,answer\na," + b"x" * 1_000_000, "pairs.csv: line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark"),
-        (b"label,answer\na,b,c\n", "pairs.csv: line 2 has 3 cells, the header 2; put a cell that contains a comma in quotation marks"),
+        (
+            b"label,answer\na," + b"x" * 1_000_000,
+            "pairs.csv: line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark",
+        ),
+        (
+            b"label,answer\na,b,c\n",
+            "pairs.csv: line 2 has 3 cells, the header 2; put a cell that contains a comma in quotation marks",
+        ),
         (b"label,answer,reason\na,b,c\n", "pairs.csv: the column 'reason' is one this command adds; rename or drop it"),
-        (b"label,answer,category\na,b,wrong\n", "pairs.csv: the column 'category' is one this command adds; rename or drop it"),
-        (b"label,answer,dataset\na,b,unicorns\n", f"unknown data set 'unicorns': use one of {', '.join(available_trees())}"),
+        (
+            b"label,answer,category\na,b,wrong\n",
+            "pairs.csv: the column 'category' is one this command adds; rename or drop it",
+        ),
+        (
+            b"label,answer,dataset\na,b,unicorns\n",
+            f"unknown data set 'unicorns': use one of {', '.join(available_trees())}",
+        ),
     ],
 )
 def test_a_bad_table_is_one_line_and_writes_nothing(folder, content, line):
@@ -221,9 +260,25 @@ def test_a_bad_table_is_one_line_and_writes_nothing(folder, content, line):
 def test_names_judge_does_not_know(folder):
     write("pairs.csv", PAIRS)
     fails("no_such.csv: no such file; check the path", "judge", "no_such.csv", "--out", "verdicts.csv")
-    fails("unknown judge 'oracle': use one of taxonomy, llm, cascade", "judge", "pairs.csv", "--out", "verdicts.csv", "--judge", "oracle")
+    fails(
+        "unknown judge 'oracle': use one of taxonomy, llm, cascade",
+        "judge",
+        "pairs.csv",
+        "--out",
+        "verdicts.csv",
+        "--judge",
+        "oracle",
+    )
     trees = ", ".join(available_trees())
-    fails(f"no label tree 'unicorns': use one of {trees}, or the path of a .tree file", "judge", "pairs.csv", "--out", "verdicts.csv", "--dataset", "unicorns")
+    fails(
+        f"no label tree 'unicorns': use one of {trees}, or the path of a .tree file",
+        "judge",
+        "pairs.csv",
+        "--out",
+        "verdicts.csv",
+        "--dataset",
+        "unicorns",
+    )
     assert listing(folder) == ["pairs.csv"]
 
 
@@ -232,8 +287,20 @@ def test_outputs_that_cannot_be(folder):
     write("verdicts.csv", "mine")
     fails("verdicts.csv exists; choose another --out or pass --force", "judge", "pairs.csv", "--out", "verdicts.csv")
     fails("pairs.csv is the input; choose another --out", "judge", "pairs.csv", "--out", "./pairs.csv", "--force")
-    fails("cannot write verdicts.csv/v.csv: File exists; choose a folder you may write to", "judge", "pairs.csv", "--out", "verdicts.csv/v.csv")
-    fails("cannot write /proc/none/v.csv: No such file or directory; choose a folder you may write to", "judge", "pairs.csv", "--out", "/proc/none/v.csv")
+    fails(
+        "cannot write verdicts.csv/v.csv: File exists; choose a folder you may write to",
+        "judge",
+        "pairs.csv",
+        "--out",
+        "verdicts.csv/v.csv",
+    )
+    fails(
+        "cannot write /proc/none/v.csv: No such file or directory; choose a folder you may write to",
+        "judge",
+        "pairs.csv",
+        "--out",
+        "/proc/none/v.csv",
+    )
     assert listing(folder) == ["pairs.csv", "verdicts.csv"]
     assert Path("pairs.csv").read_bytes() == before and Path("verdicts.csv").read_text() == "mine"
     ok("judge", "pairs.csv", "--out", "verdicts.csv", "--force")
@@ -244,17 +311,30 @@ def test_from_a_shell_without_torch(folder):
     "Exit codes, streams, and that judging and scoring need neither torch nor pandas."
     write("pairs.csv", PAIRS)
     write("none.csv", "label,answer\nxyzzy,bird\n")
-    results = [python(WITHOUT_TORCH, *arguments.split(), cwd=folder) for arguments in (
-        "judge pairs.csv --out verdicts.csv", "judge pairs.csv --out verdicts.csv", "judge none.csv --out unknown.csv", "score verdicts.csv --out scores")]
+    results = [
+        python(WITHOUT_TORCH, *arguments.split(), cwd=folder)
+        for arguments in (
+            "judge pairs.csv --out verdicts.csv",
+            "judge pairs.csv --out verdicts.csv",
+            "judge none.csv --out unknown.csv",
+            "score verdicts.csv --out scores",
+        )
+    ]
     assert [result.returncode for result in results] == [0, 2, 1, 0], [result.stderr for result in results]
     assert [result.stderr.count("\n") for result in results] == [0, 1, 1, 0]
-    assert results[1].stdout == "" and results[1].stderr == "error: verdicts.csv exists; choose another --out or pass --force\n"
+    assert (
+        results[1].stdout == ""
+        and results[1].stderr == "error: verdicts.csv exists; choose another --out or pass --force\n"
+    )
     assert "wrote scores/scores.csv" in results[3].stdout
 
 
 # --- score ------------------------------------------------------------------------------------------------------------
 
-VERDICTS = "label,answer,category\n" + "".join(f"a,b,{category}\n" for category in ("specific", "more specific", "less specific", "generic", "wrong", "abstain", "", ""))
+VERDICTS = "label,answer,category\n" + "".join(
+    f"a,b,{category}\n"
+    for category in ("specific", "more specific", "less specific", "generic", "wrong", "abstain", "", "")
+)
 
 
 def scores(path="out/scores.csv") -> list[dict[str, str]]:
@@ -265,16 +345,33 @@ def test_score_of_a_table_written_by_hand(folder):
     output = ok("score", write("verdicts.csv", VERDICTS), "--out", "out")
     (line,) = scores()
     assert (line["group"], line["answers"], line["n"]) == ("all", "one answer", "8")
-    assert float(line["S"]) == pytest.approx((1 + 1 + 0.6 + 0.2) / 4) and float(line["C"]) == pytest.approx(4 / 6, abs=1e-6)
+    assert float(line["S"]) == pytest.approx((1 + 1 + 0.6 + 0.2) / 4) and float(line["C"]) == pytest.approx(
+        4 / 6, abs=1e-6
+    )
     assert float(line["HM"]) == pytest.approx(2 * 0.7 * (4 / 6) / (0.7 + 4 / 6), abs=1e-6)
     assert (float(line["missing"]), float(line["C bounds low"]), float(line["C bounds high"])) == (0.25, 0.5, 0.75)
     assert line["format failures"] == "" and float(line["levels wrong"]) == pytest.approx(1 / 6, abs=1e-6)
     for metric in ("S", "C", "HM"):
         assert float(line[f"{metric} low"]) <= float(line[metric]) <= float(line[f"{metric} high"])
-    assert "17/17/17/17/17/17" in output and ".500 to .750" in output and output.endswith("wrote out/scores.csv, .md, .tex, .pdf, .png\n")
-    assert listing(folder / "out") == ["scores.csv", "scores.json", "scores.md", "scores.pdf", "scores.png", "scores.tex"]
-    assert Path("out/scores.png").read_bytes().startswith(b"\x89PNG") and Path("out/scores.pdf").read_bytes().startswith(b"%PDF")
-    assert "\\toprule" in Path("out/scores.tex").read_text() and "| group | answers |" in Path("out/scores.md").read_text()
+    assert (
+        "17/17/17/17/17/17" in output
+        and ".500 to .750" in output
+        and output.endswith("wrote out/scores.csv, .md, .tex, .pdf, .png\n")
+    )
+    assert listing(folder / "out") == [
+        "scores.csv",
+        "scores.json",
+        "scores.md",
+        "scores.pdf",
+        "scores.png",
+        "scores.tex",
+    ]
+    assert Path("out/scores.png").read_bytes().startswith(b"\x89PNG") and Path(
+        "out/scores.pdf"
+    ).read_bytes().startswith(b"%PDF")
+    assert (
+        "\\toprule" in Path("out/scores.tex").read_text() and "| group | answers |" in Path("out/scores.md").read_text()
+    )
 
 
 def test_score_without_out_only_prints(folder):
@@ -297,21 +394,35 @@ def test_format_failures_are_counted_and_wrong(folder):
     write("verdicts.csv", "category,source\nwrong,format\nwrong,tree\nspecific,tree\n,undecided\n")
     ok("score", "verdicts.csv", "--out", "out")
     (line,) = scores()
-    assert float(line["C"]) == pytest.approx(1 / 3, abs=1e-6) and float(line["format failures"]) == pytest.approx(1 / 3, abs=1e-6)
+    assert float(line["C"]) == pytest.approx(1 / 3, abs=1e-6) and float(line["format failures"]) == pytest.approx(
+        1 / 3, abs=1e-6
+    )
 
 
 def test_by_dataset(folder):
     write("verdicts.csv", "dataset,category\npets,specific\nbirds,wrong\npets,generic\n,specific\n")
     ok("score", "verdicts.csv", "--by", "dataset", "--out", "out")
-    assert [(line["group"], line["n"], line["C"]) for line in scores()] == [("(none)", "1", "1"), ("birds", "1", "0"), ("pets", "2", "1"), ("all", "4", "0.75")]
+    assert [(line["group"], line["n"], line["C"]) for line in scores()] == [
+        ("(none)", "1", "1"),
+        ("birds", "1", "0"),
+        ("pets", "2", "1"),
+        ("all", "4", "0.75"),
+    ]
 
 
 def test_best_of_n(folder):
-    write("verdicts.csv", "sample_id,rollout,category,source\nb,1,wrong,tree\na,0,generic,tree\na,1,more specific,tree\nb,0,wrong,format\nc,1,,undecided\nc,0,abstain,tree\n")
+    write(
+        "verdicts.csv",
+        "sample_id,rollout,category,source\nb,1,wrong,tree\na,0,generic,tree\na,1,more specific,tree\nb,0,wrong,format\nc,1,,undecided\nc,0,abstain,tree\n",
+    )
     ok("score", "verdicts.csv", "--out", "out")
     one, best = scores()
     assert (one["answers"], one["n"], best["answers"], best["n"]) == ("one answer", "6", "best of 2", "3")
-    assert float(one["C"]) == 0.4 and float(one["format failures"]) == 0.2 and float(one["missing"]) == pytest.approx(1 / 6, abs=1e-6)
+    assert (
+        float(one["C"]) == 0.4
+        and float(one["format failures"]) == 0.2
+        and float(one["missing"]) == pytest.approx(1 / 6, abs=1e-6)
+    )
     assert float(best["S"]) == 1 and float(best["C"]) == pytest.approx(1 / 3, abs=1e-6) and float(best["missing"]) == 0
 
 
@@ -324,7 +435,14 @@ def test_without_any_verdict_nothing_is_made_up(folder):
     write("verdicts.csv", "label,answer,category\na,b,\na,c,\n")
     output = ok("score", "verdicts.csv", "--out", "out")
     (line,) = scores()
-    assert (line["S"], line["C"], line["HM"], line["missing"], line["C bounds low"], line["C bounds high"]) == ("", "", "", "1", "0", "1")
+    assert (line["S"], line["C"], line["HM"], line["missing"], line["C bounds low"], line["C bounds high"]) == (
+        "",
+        "",
+        "",
+        "1",
+        "0",
+        "1",
+    )
     assert ".000 to 1.000" in output
 
 
@@ -332,11 +450,26 @@ def test_without_any_verdict_nothing_is_made_up(folder):
     "content, line",
     [
         ("label,answer\na,b\n", "verdicts.csv: no column 'category' (found 'label', 'answer'); add it or rename one"),
-        ("category\nspecific\nless_specific\n", "verdicts.csv: row 2: unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific"),
-        ("sample_id,rollout,category\na,0,wrong\na,0,generic\n", "verdicts.csv: row 2: sample 'a' has rollout '0' twice; drop one, or number them in a column 'rollout'"),
-        ("sample_id,category\na,wrong\na,generic\n", "verdicts.csv: row 2: sample 'a' has rollout '' twice; drop one, or number them in a column 'rollout'"),
-        ("rollout,category\n0,wrong\n1,generic\n", "verdicts.csv: several rollouts but no column 'sample_id'; add it, so that it is known which belong together"),
-        ("sample_id,rollout,category\na,0,wrong\na,1,wrong\nb,0,wrong\n", "verdicts.csv: sample 'b' has 1 rollouts, the first one 2; finish the run or drop the sample"),
+        (
+            "category\nspecific\nless_specific\n",
+            "verdicts.csv: row 2: unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific",
+        ),
+        (
+            "sample_id,rollout,category\na,0,wrong\na,0,generic\n",
+            "verdicts.csv: row 2: sample 'a' has rollout '0' twice; drop one, or number them in a column 'rollout'",
+        ),
+        (
+            "sample_id,category\na,wrong\na,generic\n",
+            "verdicts.csv: row 2: sample 'a' has rollout '' twice; drop one, or number them in a column 'rollout'",
+        ),
+        (
+            "rollout,category\n0,wrong\n1,generic\n",
+            "verdicts.csv: several rollouts but no column 'sample_id'; add it, so that it is known which belong together",
+        ),
+        (
+            "sample_id,rollout,category\na,0,wrong\na,1,wrong\nb,0,wrong\n",
+            "verdicts.csv: sample 'b' has 1 rollouts, the first one 2; finish the run or drop the sample",
+        ),
     ],
 )
 def test_verdicts_that_cannot_be_scored(folder, content, line):
@@ -349,12 +482,20 @@ def test_names_score_does_not_know_and_outputs_that_cannot_be(folder):
     write("verdicts.csv", VERDICTS)
     Path("run").mkdir()
     fails("unknown weights 'mine': use one of released", "score", "verdicts.csv", "--weights", "mine")
-    fails("verdicts.csv: no column 'dataset' (found 'label', 'answer', 'category'); add it or rename one", "score", "verdicts.csv", "--by", "dataset")
+    fails(
+        "verdicts.csv: no column 'dataset' (found 'label', 'answer', 'category'); add it or rename one",
+        "score",
+        "verdicts.csv",
+        "--by",
+        "dataset",
+    )
     fails("none.csv: no such file; check the path", "score", "none.csv")
     fails("run/verdicts.csv: no such file; check the path", "score", "run")
     result = call("score", "verdicts.csv", "--out", "verdicts.csv")
     assert result.exit_code == 2 and result.stdout == ""
-    assert result.stderr.startswith("error: cannot write verdicts.csv/scores.") and result.stderr.endswith("; choose a folder you may write to\n")
+    assert result.stderr.startswith("error: cannot write verdicts.csv/scores.") and result.stderr.endswith(
+        "; choose a folder you may write to\n"
+    )
     assert listing(folder) == ["run", "verdicts.csv"]
     write("run/verdicts.csv", VERDICTS)
     assert ok("score", "run") == ok("score", "verdicts.csv")
@@ -378,7 +519,9 @@ def bomb() -> bytes:
     "A PNG of a few bytes whose header promises 2500 million pixels."
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 CORRUPT = "the image is corrupt, truncated or of another format; replace or remove it"
@@ -414,9 +557,18 @@ def test_no_readable_picture_is_an_error(photos):
 
 def test_folders_that_cannot_be_evaluated(photos):
     result = call("evaluate", "--model", "fieldguide-base", "--data", "none", "--out", "run")
-    assert result.exit_code == 2 and result.stderr.startswith("error: no data set 'none' and no such folder: use a folder of images with labels.csv") and result.stderr.count("\n") == 1
+    assert (
+        result.exit_code == 2
+        and result.stderr.startswith(
+            "error: no data set 'none' and no such folder: use a folder of images with labels.csv"
+        )
+        and result.stderr.count("\n") == 1
+    )
     Path("photos/b.png").rename("photos/d.png")
-    fails("photos: 1 labelled but not there ('b.png') and 1 there but not labelled ('d.png'); make labels.csv and the folder agree", *photos)
+    fails(
+        "photos: 1 labelled but not there ('b.png') and 1 there but not labelled ('d.png'); make labels.csv and the folder agree",
+        *photos,
+    )
     write("photos/labels.csv", "file,label,dataset\na.jpg,beagle,pets\nd.png,boxer,unicorns\nc.jpg,persian cat,\n")
     fails(f"unknown data set 'unicorns': use one of {', '.join(available_trees())}", *photos)
     Path("photos/labels.csv").unlink()
@@ -425,10 +577,17 @@ def test_folders_that_cannot_be_evaluated(photos):
 
 
 def test_other_things_evaluate_refuses(photos):
-    fails(f"unknown prompt 'rude': use one of {', '.join(available('prompts'))}, or the path of a YAML file", *photos, "--prompt", "rude")
+    fails(
+        f"unknown prompt 'rude': use one of {', '.join(available('prompts'))}, or the path of a YAML file",
+        *photos,
+        "--prompt",
+        "rude",
+    )
     write("file", "")
     fails("cannot write file/run: Not a directory; choose a folder you may write to", *photos[:-1], "file/run")
-    fails("cannot write /proc/run: No such file or directory; choose a folder you may write to", *photos[:-1], "/proc/run")
+    fails(
+        "cannot write /proc/run: No such file or directory; choose a folder you may write to", *photos[:-1], "/proc/run"
+    )
     assert not Path("run").exists()
 
 
@@ -455,20 +614,37 @@ def test_a_model_folder_without_processor(photos, folder):
 def test_recipes_that_cannot_be_trained(folder):
     fails_train = lambda line, *arguments: fails(line, "train", *arguments, "--out", "run")
     result = call("train", "smoke/none", "--out", "run")
-    assert result.exit_code == 2 and result.stderr.startswith("error: unknown recipe 'smoke/none': use one of ") and result.stderr.count("\n") == 1
+    assert (
+        result.exit_code == 2
+        and result.stderr.startswith("error: unknown recipe 'smoke/none': use one of ")
+        and result.stderr.count("\n") == 1
+    )
     fails_train("--set 'steps': write it as key=value, for example steps=60", "smoke/speciarl", "--set", "steps")
     result = call("train", "smoke/speciarl", "--set", "stepps=60", "--out", "run")
-    assert result.exit_code == 2 and result.stderr.startswith("error: speciarl.yaml: unknown key 'stepps'; it may have: ") and result.stderr.count("\n") == 1
+    assert (
+        result.exit_code == 2
+        and result.stderr.startswith("error: speciarl.yaml: unknown key 'stepps'; it may have: ")
+        and result.stderr.count("\n") == 1
+    )
     write("run/card.json", "{}")
     fails_train("run/card.json exists; choose another --out", "smoke/speciarl")
-    fails("cannot write /proc/run: No such file or directory; choose a folder you may write to", "train", "smoke/speciarl", "--out", "/proc/run")
+    fails(
+        "cannot write /proc/run: No such file or directory; choose a folder you may write to",
+        "train",
+        "smoke/speciarl",
+        "--out",
+        "/proc/run",
+    )
     assert listing(folder) == ["run", "run/card.json"]
 
 
 @pytest.mark.parametrize("command", [["train", "smoke/speciarl"], ["base"]])
 def test_training_without_the_extra(folder, command):
     result = python(WITHOUT_TORCH, *command, "--out", "run", cwd=folder)
-    assert (result.returncode, result.stderr) == (2, "error: this command needs the train extra: pip install 'speciarl[train]'\n")
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: this command needs the train extra: pip install 'speciarl[train]'\n",
+    )
     assert listing(folder) == []
 
 
@@ -481,9 +657,14 @@ def test_two_cards_of_the_base_are_compared():
     packaged = {"sha256": "a", "scores": {"zero-shot S": 0.717, "zero-shot C": 0.877}}
     assert cli.compare_cards({"sha256": "a"}, packaged) == "the weights are those of the packaged base, bit for bit"
     near = {"sha256": "b", "scores": {"zero-shot S": 0.74, "zero-shot C": 0.85}}
-    assert cli.compare_cards(near, packaged) == "other weights than the packaged base, every score within 0.05 of its card"
+    assert (
+        cli.compare_cards(near, packaged) == "other weights than the packaged base, every score within 0.05 of its card"
+    )
     far = {"sha256": "b", "scores": {"zero-shot S": 0.717, "zero-shot C": 0.8}}
-    with pytest.raises(UserError, match=r"^the base trained here differs from its card: zero-shot C 0\.8 against 0\.877; compare the versions in the two card\.json files$"):
+    with pytest.raises(
+        UserError,
+        match=r"^the base trained here differs from its card: zero-shot C 0\.8 against 0\.877; compare the versions in the two card\.json files$",
+    ):
         cli.compare_cards(far, packaged)
 
 
@@ -497,7 +678,14 @@ def test_reproduce_outside_a_checkout_says_how_to_get_one(folder):
 @pytest.fixture
 def checkout(folder, monkeypatch):
     "A miniature checkout with one notebook; the working folder is somewhere inside it."
-    cell = {"cell_type": "code", "source": 'profile = "smoke"', "metadata": {"tags": ["parameters"]}, "outputs": [], "execution_count": None, "id": "a"}
+    cell = {
+        "cell_type": "code",
+        "source": 'profile = "smoke"',
+        "metadata": {"tags": ["parameters"]},
+        "outputs": [],
+        "execution_count": None,
+        "id": "a",
+    }
     write("nbs/paper/1_first.ipynb", json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     write("paper/manifest.yaml", "notebooks:\n  1_first:\n")
     write("paper/paper.md", "# Title\n")
@@ -512,7 +700,10 @@ def test_reproduce_finds_its_checkout_from_inside(checkout):
     assert listing(checkout) == before, "a plan writes nothing"
 
 
-@pytest.mark.parametrize("arguments, start", [(["--profile", "huge"], "unknown profile 'huge'"), (["--only", "9_none"], "unknown notebook '9_none'")])
+@pytest.mark.parametrize(
+    "arguments, start",
+    [(["--profile", "huge"], "unknown profile 'huge'"), (["--only", "9_none"], "unknown notebook '9_none'")],
+)
 def test_unknown_profile_and_notebook(checkout, arguments, start):
     before = listing(checkout)
     result = call("reproduce", *arguments)
@@ -531,7 +722,9 @@ def declared(monkeypatch):
 
     def declare(*requirements: str, extras=("train", "paper")):
         monkeypatch.setattr(cli.metadata, "requires", lambda name: list(requirements))
-        monkeypatch.setattr(cli.metadata, "metadata", lambda name: type("Metadata", (), {"get_all": lambda self, key: list(extras)})())
+        monkeypatch.setattr(
+            cli.metadata, "metadata", lambda name: type("Metadata", (), {"get_all": lambda self, key: list(extras)})()
+        )
 
     return declare
 
@@ -540,13 +733,19 @@ def test_doctor_when_all_is_well(folder, declared):
     declared("numpy>=2", 'papermill>=2; extra == "paper"', 'torch>=2; extra == "train"')
     output = ok("doctor")
     assert [line.split()[0] for line in output.splitlines()[:6]] == ["ok"] * 6
-    assert "ok       base          numpy " in output and "ok       trees         aircraft (" in output and "ok       base policy   " in output
+    assert (
+        "ok       base          numpy " in output
+        and "ok       trees         aircraft (" in output
+        and "ok       base policy   " in output
+    )
     assert f"ok       folder        {folder} can be written" in output
     assert output.endswith("ready to run: judge, score, evaluate, train, reproduce\n")
 
 
 def test_a_missing_extra_is_a_choice(folder, declared):
-    declared("numpy>=2", 'papermill>=2; extra == "paper"', 'warp-drive>=1; extra == "train"', 'numpy>=99; extra == "train"')
+    declared(
+        "numpy>=2", 'papermill>=2; extra == "paper"', 'warp-drive>=1; extra == "train"', 'numpy>=99; extra == "train"'
+    )
     output = ok("doctor")
     assert "missing  train         warp-drive>=1, numpy>=99; mend it with: pip install 'speciarl[train]'\n" in output
     assert output.endswith("ready to run: judge, score\n")
@@ -569,7 +768,10 @@ def test_damaged_package_data_is_an_error(folder, declared, monkeypatch, tmp_pat
     write("fieldguide_base/model.safetensors", "abc")
     result = call("doctor")
     assert result.exit_code == 1
-    assert f"broken   base policy   {tmp_path}/fieldguide_base is incomplete or not what its card says; mend it with: pip install --force-reinstall --no-deps speciarl\n" in result.stdout
+    assert (
+        f"broken   base policy   {tmp_path}/fieldguide_base is incomplete or not what its card says; mend it with: pip install --force-reinstall --no-deps speciarl\n"
+        in result.stdout
+    )
 
 
 def test_doctor_without_torch_or_programs(folder, declared, monkeypatch):
@@ -579,7 +781,10 @@ def test_doctor_without_torch_or_programs(folder, declared, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.chdir("/proc")
     output = ok("doctor")
-    assert "missing  torch         evaluate, train and reproduce need it; mend it with: pip install 'speciarl[train]'\n" in output
+    assert (
+        "missing  torch         evaluate, train and reproduce need it; mend it with: pip install 'speciarl[train]'\n"
+        in output
+    )
     assert "missing  git           needed for checkouts; mend it with: apt install git\n" in output
     assert "missing  folder        cannot write /proc: " in output
 
@@ -591,4 +796,7 @@ def test_doctor_when_the_package_is_not_installed(folder, monkeypatch):
     monkeypatch.setattr(cli.metadata, "requires", absent)
     result = call("doctor")
     assert result.exit_code == 1
-    assert "broken   base          speciarl is on the path but not installed; mend it with: pip install -e .\n" in result.stdout
+    assert (
+        "broken   base          speciarl is on the path but not installed; mend it with: pip install -e .\n"
+        in result.stdout
+    )

@@ -1,4 +1,5 @@
 """Paired tests: against enumeration, against formulas, and what is refused."""
+
 from math import comb
 
 import numpy as np
@@ -7,7 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusal import message
 
-from speciarl.metrics.compare import binomial_p, by_group, cohens_h, compare, compare_all, differences, draw_pairs, holm, mcnemar, paired, two_sided, wilson, worst
+from speciarl.metrics.compare import (
+    binomial_p,
+    by_group,
+    cohens_h,
+    compare,
+    compare_all,
+    differences,
+    draw_pairs,
+    holm,
+    mcnemar,
+    paired,
+    two_sided,
+    wilson,
+    worst,
+)
 from speciarl.metrics.rates import counts_per_image, intervals, resample, s_c_hm
 
 RNG = np.random.default_rng(0)
@@ -20,9 +35,18 @@ def test_runs_are_paired_by_sample_and_not_by_place():
 
 
 def test_other_samples_are_refused_by_name():
-    assert message(paired, ["x"], [0], ["y"], [0]) == "the runs have different samples (2 are in one only, such as 'x' in the first): compare runs over the same data"
-    assert message(paired, ["x", "x"], [0, 1], ["x"], [0]) == "the first run must have every sample id once, and one row of codes for each"
-    assert message(paired, ["x"], [0], ["x"], [0, 1]) == "the second run must have every sample id once, and one row of codes for each"
+    assert (
+        message(paired, ["x"], [0], ["y"], [0])
+        == "the runs have different samples (2 are in one only, such as 'x' in the first): compare runs over the same data"
+    )
+    assert (
+        message(paired, ["x", "x"], [0, 1], ["x"], [0])
+        == "the first run must have every sample id once, and one row of codes for each"
+    )
+    assert (
+        message(paired, ["x"], [0], ["x"], [0, 1])
+        == "the second run must have every sample id once, and one row of codes for each"
+    )
     assert message(differences, A, B[:-1]) == "the runs have 120 and 119 images: compare runs over the same data"
     assert message(differences, A, B, classes=["x"]) == "there are 1 classes for 120 images: give one for each image"
     assert message(differences, A[:0], A[:0]) == "there are no images to compare; give runs with at least one"
@@ -51,10 +75,17 @@ def test_one_run_alone_is_resampled_as_the_metrics_do():
 
 def test_seeds_are_drawn_from_three_on_and_may_differ_in_number():
     a, b = RNG.integers(0, 6, (5, 60)), RNG.integers(0, 6, (3, 60, 4))
-    assert compare(a, b, n_boot=20).drawn == "images within seeds" and compare(a[:2], b[:1], n_boot=20).drawn == "images only"
+    assert (
+        compare(a, b, n_boot=20).drawn == "images within seeds"
+        and compare(a[:2], b[:1], n_boot=20).drawn == "images only"
+    )
     same = np.where(RNG.random((6, 60)) < 0.5, 4, 0)
     apart = np.stack([np.full(60, 4), np.zeros(60, int), np.full(60, 4), np.zeros(60, int)])  # seeds that differ wildly
-    assert differences(same, apart, n_boot=400)["correctness"].high - differences(same, apart, n_boot=400)["correctness"].low > 0.5
+    assert (
+        differences(same, apart, n_boot=400)["correctness"].high
+        - differences(same, apart, n_boot=400)["correctness"].low
+        > 0.5
+    )
 
 
 def test_pairing_narrows_the_interval():
@@ -69,14 +100,24 @@ def test_pairing_narrows_the_interval():
 def test_classes_that_differ_as_a_whole_widen_the_interval():
     first = np.zeros(200, int)
     second = np.repeat([4, 0, 4, 0], 50)
-    images, classes = (differences(first, second, classes=units)["correctness"] for units in (None, np.repeat(list("abcd"), 50)))
+    images, classes = (
+        differences(first, second, classes=units)["correctness"] for units in (None, np.repeat(list("abcd"), 50))
+    )
     assert images.value == classes.value and classes.high - classes.low > 3 * (images.high - images.low)
 
 
 def test_p_values_at_the_ends():
-    assert two_sided(np.ones(999)) == pytest.approx(2 / 1000) and two_sided(np.zeros(10)) == 1.0 and np.isnan(two_sided(np.full(3, np.nan)))
+    assert (
+        two_sided(np.ones(999)) == pytest.approx(2 / 1000)
+        and two_sided(np.zeros(10)) == 1.0
+        and np.isnan(two_sided(np.full(3, np.nan)))
+    )
     found = differences(np.zeros(10, int), np.full(10, 4), n_boot=99)
-    assert np.isnan(found["specificity"].value) and np.isnan(found["specificity"].p) and found["correctness"].p == pytest.approx(0.02)
+    assert (
+        np.isnan(found["specificity"].value)
+        and np.isnan(found["specificity"].p)
+        and found["correctness"].p == pytest.approx(0.02)
+    )
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
@@ -86,18 +127,27 @@ def test_the_binomial_by_its_sum(b, c):
 
 
 def test_the_binomial_of_many_images():
-    assert binomial_p(0, 5000) == 0.0 and binomial_p(16_500, 16_500) == 1.0 and binomial_p(16_300, 16_700) == pytest.approx(0.02806, abs=1e-5)  # 2.196 standard errors
+    assert (
+        binomial_p(0, 5000) == 0.0
+        and binomial_p(16_500, 16_500) == 1.0
+        and binomial_p(16_300, 16_700) == pytest.approx(0.02806, abs=1e-5)
+    )  # 2.196 standard errors
 
 
 def test_mcnemar_counts_only_images_with_two_verdicts():
     found = mcnemar(np.array([4, 0, 2, -1, 0, -1]), np.array([0, 4, 3, 4, -1, -1]))
     assert (found.first_only, found.second_only, found.images, found.p, found.odds_ratio) == (1, 1, 3, 1.0, 1.0)
     assert mcnemar(np.array([4, 2]), np.array([2, 2]), at_least=4).first_only == 1
-    assert mcnemar(np.array([0]), np.array([4])).odds_ratio == float("inf") and np.isnan(mcnemar(np.array([4]), np.array([4])).odds_ratio)
+    assert mcnemar(np.array([0]), np.array([4])).odds_ratio == float("inf") and np.isnan(
+        mcnemar(np.array([4]), np.array([4])).odds_ratio
+    )
 
 
 def test_mcnemar_is_not_run_where_answers_are_no_coins():
-    assert message(mcnemar, np.zeros((2, 3), int), np.zeros((2, 3), int)) == "McNemar's test needs one answer to each image, and the same images in both runs"
+    assert (
+        message(mcnemar, np.zeros((2, 3), int), np.zeros((2, 3), int))
+        == "McNemar's test needs one answer to each image, and the same images in both runs"
+    )
     runs = compare(np.zeros((3, 5), int), np.full(5, 4), n_boot=10)
     assert runs.mcnemar == "not run: McNemar's test needs one answer to each image in each run" and runs.images == 5
     assert compare(np.zeros((1, 5, 1), int), np.full(5, 4), n_boot=10).mcnemar.second_only == 5
@@ -136,12 +186,22 @@ def test_wilson_solves_its_equation(right, n):
 def test_tables_by_group():
     codes, groups = np.array([[[4, 4], [0, -1], [2, 4], [-1, -1]]]), ["cat", "dog", "cat", "emu"]
     rows = by_group(codes, groups)
-    assert [(row["group"], row["images"], row["missing"]) for row in rows] == [("cat", 2, 0), ("dog", 1, 1), ("emu", 1, 2)]
-    assert rows[0]["correctness"] == (1.0, *wilson(1.0, 2)) and rows[0]["specificity"][0] == pytest.approx(0.8) and np.isnan(rows[2]["hm"]).all()
+    assert [(row["group"], row["images"], row["missing"]) for row in rows] == [
+        ("cat", 2, 0),
+        ("dog", 1, 1),
+        ("emu", 1, 2),
+    ]
+    assert (
+        rows[0]["correctness"] == (1.0, *wilson(1.0, 2))
+        and rows[0]["specificity"][0] == pytest.approx(0.8)
+        and np.isnan(rows[2]["hm"]).all()
+    )
     assert message(by_group, codes, ["cat"]) == "there are 1 groups for 4 images: give one for each image"
 
 
 def test_the_worst_are_bad_with_certainty():
-    rows = by_group(np.array([0] * 2 + [4, 0] * 10 + [0] * 20 + [-1]), ["rare"] * 2 + ["middling"] * 20 + ["bad"] * 20 + ["unknown"])
+    rows = by_group(
+        np.array([0] * 2 + [4, 0] * 10 + [0] * 20 + [-1]), ["rare"] * 2 + ["middling"] * 20 + ["bad"] * 20 + ["unknown"]
+    )
     assert [row["group"] for row in worst(rows)] == ["bad", "rare", "middling"] and len(worst(rows, n=1)) == 1
     assert message(worst, rows, "accuracy") == "unknown metric 'accuracy': use one of specificity, correctness, hm"

@@ -46,11 +46,23 @@ def table(tmp_path):
         ("label;answer\na;b\n", "no column 'label' (found 'label;answer'); separate cells with commas"),
         ("label\tanswer\na\tb\n", "no column 'label' (found 'label\\tanswer'); separate cells with commas"),
         ("label,answer,label\na,b,c\n", "column 'label' appears twice in the header; rename or drop one"),
-        ("label,answer\na,b\n\na,b,c\n", "line 4 has 3 cells, the header 2; put a cell that contains a comma in quotation marks"),
+        (
+            "label,answer\na,b\n\na,b,c\n",
+            "line 4 has 3 cells, the header 2; put a cell that contains a comma in quotation marks",
+        ),
         ("label,answer\na\n", "line 2 has 1 cells, the header 2; put a cell that contains a comma in quotation marks"),
-        ('label,answer\n"a\nb",c\nd\n', "line 4 has 1 cells, the header 2; put a cell that contains a comma in quotation marks"),
-        ('label,answer\na,b\n"c,d\n', "line 3: broken quoting (unexpected end of data); close the quotation mark, and double those inside a cell"),
-        ('label,answer\n"a"b,c\n', "line 2: broken quoting (',' expected after '\"'); close the quotation mark, and double those inside a cell"),
+        (
+            'label,answer\n"a\nb",c\nd\n',
+            "line 4 has 1 cells, the header 2; put a cell that contains a comma in quotation marks",
+        ),
+        (
+            'label,answer\na,b\n"c,d\n',
+            "line 3: broken quoting (unexpected end of data); close the quotation mark, and double those inside a cell",
+        ),
+        (
+            'label,answer\n"a"b,c\n',
+            "line 2: broken quoting (',' expected after '\"'); close the quotation mark, and double those inside a cell",
+        ),
     ],
 )
 def test_a_bad_table_is_refused_in_one_line(table, content, expected):
@@ -64,16 +76,22 @@ def test_a_missing_table_and_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("length", [MAX_CELL + 1, 131_073, 1_000_000])
-@pytest.mark.parametrize("row, column", [("{},b,c", "label"), ('a,"b, {}",c', "answer"), ('a,"b ""{}""",c', "answer"), ("a,b,{}", "note")])
+@pytest.mark.parametrize(
+    "row, column", [("{},b,c", "label"), ('a,"b, {}",c', "answer"), ('a,"b ""{}""",c', "answer"), ("a,b,{}", "note")]
+)
 def test_a_long_cell_is_named_by_line_and_column(table, row, column, length):
     path = table("label,answer,note\nok,ok,ok\n" + row.format("x" * length) + "\n")
-    expected = f"line 3, column '{column}': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    expected = (
+        f"line 3, column '{column}': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    )
     assert message(read_pairs, path) == f"{path}: {expected}"
 
 
 def test_a_quotation_mark_that_swallows_the_file(table):
     path = table('label,answer\nok,"ok\n' + "samoyed,dog\n" * 20_000)
-    expected = "line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    expected = (
+        "line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    )
     assert message(read_pairs, path) == f"{path}: {expected}"
 
 
@@ -86,9 +104,14 @@ def test_the_limit_of_the_csv_module_is_left_alone(table):
 
 
 def test_a_mark_line_ends_and_quotes_are_accepted(table):
-    rows, columns = read_pairs(table(b'\xef\xbb\xbflabel,answer,note\r\n"a, b","c ""d""",\r\n\r\n e ,"two\nlines",x\r\n'))
+    rows, columns = read_pairs(
+        table(b'\xef\xbb\xbflabel,answer,note\r\n"a, b","c ""d""",\r\n\r\n e ,"two\nlines",x\r\n')
+    )
     assert columns == ["label", "answer", "note"]
-    assert rows == [{"label": "a, b", "answer": 'c "d"', "note": ""}, {"label": " e ", "answer": "two\nlines", "note": "x"}]
+    assert rows == [
+        {"label": "a, b", "answer": 'c "d"', "note": ""},
+        {"label": " e ", "answer": "two\nlines", "note": "x"},
+    ]
 
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
@@ -147,14 +170,21 @@ def test_a_truncated_picture(tmp_path, name):
 def test_empty_corrupt_and_missing_pictures(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("I am a picture")
-    (tmp_path / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # would start Ghostscript
-    assert message(open_image, tmp_path / "empty.jpg") == f"{tmp_path}/empty.jpg: the image is empty (0 bytes); replace or remove it"
+    (tmp_path / "script.jpg").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    )  # would start Ghostscript
+    assert (
+        message(open_image, tmp_path / "empty.jpg")
+        == f"{tmp_path}/empty.jpg: the image is empty (0 bytes); replace or remove it"
+    )
     assert message(open_image, tmp_path / "text.jpg") == f"{tmp_path}/text.jpg: {CORRUPT}"
     assert message(open_image, tmp_path / "script.jpg") == f"{tmp_path}/script.jpg: {CORRUPT}"
     assert message(open_image, tmp_path / "no.jpg") == f"{tmp_path}/no.jpg: no such image; check the path"
 
 
-@pytest.mark.parametrize("side", [10_001, 12_000, 50_000])  # below Pillow's own warning limit squared, between its limits, above both
+@pytest.mark.parametrize(
+    "side", [10_001, 12_000, 50_000]
+)  # below Pillow's own warning limit squared, between its limits, above both
 def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, side):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(side, side))  # the pixels are not even there: nothing may try to decode them
@@ -164,7 +194,10 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path, side):
 def test_the_limit_of_pixels_is_an_argument(tmp_path):
     path = photograph(tmp_path / "a.png")
     assert open_image(path, max_pixels=80 * 60).size == (80, 60)
-    assert message(open_image, path, max_pixels=80 * 60 - 1) == f"{path}: the image has more than 4,799 pixels; make it smaller"
+    assert (
+        message(open_image, path, max_pixels=80 * 60 - 1)
+        == f"{path}: the image has more than 4,799 pixels; make it smaller"
+    )
 
 
 @pytest.mark.parametrize("orientation, size", [(1, (80, 60)), (3, (80, 60)), (6, (60, 80)), (8, (60, 80))])
@@ -174,7 +207,19 @@ def test_a_camera_held_upright(tmp_path, orientation, size):
     assert open_image(photograph(tmp_path / "a.jpg", exif=exif)).size == size
 
 
-@pytest.mark.parametrize("mode, name", [("1", "a.png"), ("L", "a.png"), ("LA", "a.png"), ("P", "a.gif"), ("RGBA", "a.webp"), ("CMYK", "a.jpg"), ("I;16", "a.png"), ("I;16", "a.tif")])
+@pytest.mark.parametrize(
+    "mode, name",
+    [
+        ("1", "a.png"),
+        ("L", "a.png"),
+        ("LA", "a.png"),
+        ("P", "a.gif"),
+        ("RGBA", "a.webp"),
+        ("CMYK", "a.jpg"),
+        ("I;16", "a.png"),
+        ("I;16", "a.tif"),
+    ],
+)
 def test_every_kind_of_pixel_becomes_rgb(tmp_path, mode, name):
     Image.new(mode, (5, 7)).save(tmp_path / name)
     picture = open_image(tmp_path / name)
@@ -185,20 +230,31 @@ def test_sixteen_bits_are_scaled_and_thirty_two_refused(tmp_path):
     Image.fromarray(np.array([[0, 257 * 128, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
     assert np.asarray(open_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 128, 255]
     Image.new("F", (2, 2), 0.5).save(tmp_path / "a.tif")
-    assert message(open_image, tmp_path / "a.tif") == f"{tmp_path}/a.tif: pixels of 32 bits; save it with 8 bits per channel"
+    assert (
+        message(open_image, tmp_path / "a.tif")
+        == f"{tmp_path}/a.tif: pixels of 32 bits; save it with 8 bits per channel"
+    )
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for name in ("a.gif", "a.webp"):
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **({"lossless": True} if name == "a.webp" else {}))
+        frames[0].save(
+            tmp_path / name, save_all=True, append_images=frames[1:], **({"lossless": True} if name == "a.webp" else {})
+        )
         assert open_image(tmp_path / name).getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_transparency_lies_on_white_in_files_and_in_memory(tmp_path):
     glass = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
     glass.save(tmp_path / "a.png")
-    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), glass, Sample("a", glass, "glass"), Sample("a", tmp_path / "a.png", "glass")):
+    for source in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        glass,
+        Sample("a", glass, "glass"),
+        Sample("a", tmp_path / "a.png", "glass"),
+    ):
         assert open_image(source).getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -254,7 +310,10 @@ def test_a_good_folder(folder):
     "lines, expected",
     [
         (["a.png,x", "sub/b.JPG,x"], "1 there but not labelled ('sub/c.png'); make labels.csv and the folder agree"),
-        (["a.png,x", "sub/b.JPG,x", "sub/c.png,x", "d.png,x"], "1 labelled but not there ('d.png'); make labels.csv and the folder agree"),
+        (
+            ["a.png,x", "sub/b.JPG,x", "sub/c.png,x", "d.png,x"],
+            "1 labelled but not there ('d.png'); make labels.csv and the folder agree",
+        ),
         (
             [f"{i}.png,x" for i in range(5)],
             "5 labelled but not there ('0.png', '1.png', '2.png', ...) and 3 there but not labelled ('a.png', 'sub/b.JPG', 'sub/c.png'); make labels.csv and the folder agree",
@@ -274,11 +333,23 @@ def test_paths_stay_inside_the_folder(folder, name):
 
 def test_other_mistakes_in_the_table_of_labels(folder):
     table = folder / "labels.csv"
-    assert message(read_folder, folder / "no") == f"{folder}/no: no such folder; give one that holds images and labels.csv (file,label)"
+    assert (
+        message(read_folder, folder / "no")
+        == f"{folder}/no: no such folder; give one that holds images and labels.csv (file,label)"
+    )
     assert message(read_folder, folder) == f"{table}: no such file; check the path"
-    assert message(read_folder, label(folder, "a.png,x", header="image,label")) == f"{table}: no column 'file' (found 'image', 'label'); add it or rename one"
-    assert message(read_folder, label(folder, "a.png, ")) == f"{table}: file 'a.png' has an empty label; fill it in or remove the row"
-    assert message(read_folder, label(folder, "a.png,x", "./a.png,y")) == f"{table}: file 'a.png' is listed twice; keep one row"
+    assert (
+        message(read_folder, label(folder, "a.png,x", header="image,label"))
+        == f"{table}: no column 'file' (found 'image', 'label'); add it or rename one"
+    )
+    assert (
+        message(read_folder, label(folder, "a.png, "))
+        == f"{table}: file 'a.png' has an empty label; fill it in or remove the row"
+    )
+    assert (
+        message(read_folder, label(folder, "a.png,x", "./a.png,y"))
+        == f"{table}: file 'a.png' is listed twice; keep one row"
+    )
     expected = "file 'a.heic' is not an image this reads; use one of .bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp"
     assert message(read_folder, label(folder, "a.heic,x")) == f"{table}: {expected}"
     assert message(read_folder, folder, limit=0) == "limit 0: must be at least 1"

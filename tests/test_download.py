@@ -1,4 +1,5 @@
 """Downloads over a real (local) server that cuts, lies and changes its files, and archives that try to get out of their folder."""
+
 import errno
 import fcntl
 import hashlib
@@ -48,7 +49,11 @@ class Handler(BaseHTTPRequestHandler):
         server, name = self.server, self.path.strip("/")
         content, number = server.files.get(name), len(server.asked)
         tag = f'"{hashlib.md5(content or b"").hexdigest()}"'
-        start = int(self.headers["Range"][6:-1]) if "Range" in self.headers and server.ranges and self.headers.get("If-Range", tag) == tag else 0
+        start = (
+            int(self.headers["Range"][6:-1])
+            if "Range" in self.headers and server.ranges and self.headers.get("If-Range", tag) == tag
+            else 0
+        )
         server.asked.append((name, start))
         code = server.codes[number] if number < len(server.codes) else 0
         if content is None or code:
@@ -90,7 +95,9 @@ def remote(server):
 
 
 def summed(remote: RemoteFile, content: bytes = CONTENT) -> RemoteFile:
-    return remote.model_copy(update={"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "source": "a citable source"})
+    return remote.model_copy(
+        update={"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "source": "a citable source"}
+    )
 
 
 # --- receiving --------------------------------------------------------------------------------------------------------
@@ -104,7 +111,9 @@ def test_a_cut_connection_is_resumed_where_it_broke(server, remote, tmp_path):
 
 def test_a_partial_file_of_an_earlier_run_is_resumed(server, remote, tmp_path):
     server.cuts = [400_000] * 2
-    assert message(fetch, remote, tmp_path, wait=0, attempts=2).endswith("/a.bin: no connection (the connection was closed early); run the command again (it goes on where it stopped)")
+    assert message(fetch, remote, tmp_path, wait=0, attempts=2).endswith(
+        "/a.bin: no connection (the connection was closed early); run the command again (it goes on where it stopped)"
+    )
     assert fetch(remote, tmp_path, wait=0).read_bytes() == CONTENT
     assert server.asked[-1] == ("a.bin", 400_000)
 
@@ -157,7 +166,10 @@ def test_errors_of_the_server_are_tried_again_and_dead_links_are_not(server, rem
     assert fetch(remote, tmp_path, wait=0).read_bytes() == CONTENT
     gone = remote.model_copy(update={"url": f"{server.url}/gone.bin"})
     before = len(server.asked)
-    assert message(fetch, gone, tmp_path / "x", wait=0) == f"{server.url}/gone.bin: HTTP 404 (Not Found); if the link is dead, put a.bin into {tmp_path / 'x'} by hand and run the command again"
+    assert (
+        message(fetch, gone, tmp_path / "x", wait=0)
+        == f"{server.url}/gone.bin: HTTP 404 (Not Found); if the link is dead, put a.bin into {tmp_path / 'x'} by hand and run the command again"
+    )
     assert len(server.asked) == before + 1
 
 
@@ -177,13 +189,19 @@ def test_nobody_listens(server, remote, tmp_path):
 
 def test_another_size_than_the_published_is_refused_before_it_arrives(server, remote, tmp_path):
     wrong = remote.model_copy(update={"bytes": 10, "md5": "0" * 32, "source": "a citable source"})
-    assert message(fetch, wrong, tmp_path, wait=0) == f"{remote.url}: the server sends 1,024,000 bytes, published are 10 (a citable source); the file has changed, so do not use it"
+    assert (
+        message(fetch, wrong, tmp_path, wait=0)
+        == f"{remote.url}: the server sends 1,024,000 bytes, published are 10 (a citable source); the file has changed, so do not use it"
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_keeps_what_arrived(remote, tmp_path):
     (tmp_path / "a.bin.part").symlink_to("/dev/full")  # every write to it finds no space
-    assert message(fetch, remote, tmp_path, wait=0) == f"{tmp_path}: no space left for a.bin; make room and run the command again (it goes on where it stopped)"
+    assert (
+        message(fetch, remote, tmp_path, wait=0)
+        == f"{tmp_path}: no space left for a.bin; make room and run the command again (it goes on where it stopped)"
+    )
 
 
 def test_a_place_where_nothing_may_be_written(remote, tmp_path, monkeypatch):
@@ -191,7 +209,10 @@ def test_a_place_where_nothing_may_be_written(remote, tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("speciarl.data.fetch._receive", forbidden)
-    assert message(fetch, remote, tmp_path / "new") == f"{tmp_path / 'new'}: cannot be written (Permission denied); choose a folder you may write to"
+    assert (
+        message(fetch, remote, tmp_path / "new")
+        == f"{tmp_path / 'new'}: cannot be written (Permission denied); choose a folder you may write to"
+    )
 
 
 # --- sums -------------------------------------------------------------------------------------------------------------
@@ -201,14 +222,25 @@ def test_published_sums(remote, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
     good = summed(remote)
-    assert verify(good, path) == {"url": remote.url, "bytes": len(CONTENT), "sha256": file_sum(path), "compared_with": "a citable source"}
+    assert verify(good, path) == {
+        "url": remote.url,
+        "bytes": len(CONTENT),
+        "sha256": file_sum(path),
+        "compared_with": "a citable source",
+    }
     md5 = good.model_copy(update={"sha256": "", "md5": file_sum(path, "md5")})
     assert verify(md5, path)["sha256"] == good.sha256
     path.write_bytes(CONTENT[:-1] + b"?")
-    assert message(verify, good, path) == f"{path}: sha256 {file_sum(path)}, published is {good.sha256} (a citable source); remove it and run the command again"
+    assert (
+        message(verify, good, path)
+        == f"{path}: sha256 {file_sum(path)}, published is {good.sha256} (a citable source); remove it and run the command again"
+    )
     assert message(verify, md5, path).startswith(f"{path}: md5 {file_sum(path, 'md5')}, published is {md5.md5}")
     path.write_bytes(CONTENT[:-1])
-    assert message(verify, good, path) == f"{path}: 1,023,999 bytes, published are 1,024,000 (a citable source); remove it and run the command again"
+    assert (
+        message(verify, good, path)
+        == f"{path}: 1,023,999 bytes, published are 1,024,000 (a citable source); remove it and run the command again"
+    )
 
 
 def test_a_recorded_sum_is_compared_where_none_is_published(remote, tmp_path):
@@ -217,8 +249,10 @@ def test_a_recorded_sum_is_compared_where_none_is_published(remote, tmp_path):
     record = verify(remote, path)
     assert record["compared_with"] == "" and verify(remote, path, record) == record
     path.write_bytes(b"other")
-    assert message(verify, remote, path, record) == (f"{path}: sha256 {file_sum(path)}, at the first download it was {record['sha256']} (downloads.json); "
-                                                      "the published file has changed: do not mix the two, remove it and run the command again")
+    assert message(verify, remote, path, record) == (
+        f"{path}: sha256 {file_sum(path)}, at the first download it was {record['sha256']} (downloads.json); "
+        "the published file has changed: do not mix the two, remove it and run the command again"
+    )
 
 
 # --- unpacking --------------------------------------------------------------------------------------------------------
@@ -260,8 +294,14 @@ def refused(archive, tmp_path) -> str:
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_no_entry_leaves_the_folder(name, kind, tmp_path):
     path = tmp_path / f"x.{kind}"
-    archive = tar_of(path, ("fine.txt", {}, b"1"), (name, {}, b"2")) if kind == "tar" else zip_of(path, ("fine.txt", 0, b"1"), (name, 0, b"2"))
-    assert refused(archive, tmp_path) == f"{archive}: the entry {name!r} leads out of the folder; do not use this archive"
+    archive = (
+        tar_of(path, ("fine.txt", {}, b"1"), (name, {}, b"2"))
+        if kind == "tar"
+        else zip_of(path, ("fine.txt", 0, b"1"), (name, 0, b"2"))
+    )
+    assert (
+        refused(archive, tmp_path) == f"{archive}: the entry {name!r} leads out of the folder; do not use this archive"
+    )
     assert not os.path.exists("/tmp/speciarl_out.txt")
 
 
@@ -278,9 +318,17 @@ def test_no_links_in_a_zip(tmp_path):
 
 def test_bombs(tmp_path):
     zeros = bytes(40 * CHUNK)
-    for i, archive in enumerate([tar_of(tmp_path / "x.tar.gz", ("zeros", {}, zeros), mode="w:gz"), zip_of(tmp_path / "x.zip", ("zeros", 0, zeros))]):
+    for i, archive in enumerate(
+        [
+            tar_of(tmp_path / "x.tar.gz", ("zeros", {}, zeros), mode="w:gz"),
+            zip_of(tmp_path / "x.zip", ("zeros", 0, zeros)),
+        ]
+    ):
         (tmp_path / str(i)).mkdir()
-        assert refused(archive, tmp_path / str(i)) == f"{archive}: it unpacks to more than {MAX_GROWTH} times its size; do not use this archive"
+        assert (
+            refused(archive, tmp_path / str(i))
+            == f"{archive}: it unpacks to more than {MAX_GROWTH} times its size; do not use this archive"
+        )
 
 
 def test_a_bomb_of_many_small_files(tmp_path):
@@ -296,7 +344,10 @@ def test_a_bomb_in_the_headers(tmp_path):
         info.pax_headers = {"comment": "0" * 64 * CHUNK}
         tar.addfile(info)
     assert path.stat().st_size < CHUNK
-    assert refused(path, tmp_path) == f"{path}: it unpacks to more than {MAX_GROWTH} times its size; do not use this archive"
+    assert (
+        refused(path, tmp_path)
+        == f"{path}: it unpacks to more than {MAX_GROWTH} times its size; do not use this archive"
+    )
 
 
 def test_damaged_archives(tmp_path):
@@ -304,7 +355,15 @@ def test_damaged_archives(tmp_path):
     zipped = zip_of(tmp_path / "whole.zip", ("a", 0, os.urandom(CHUNK))).read_bytes()
     broken = bytearray(zipped)
     broken[len(broken) // 2] ^= 1
-    for i, content in enumerate([whole[: len(whole) // 2], b"<html>no archive</html>" * 100, b"", bytes(broken), whole[:1000] + b"\0" * 5000 + whole[6000:]]):
+    for i, content in enumerate(
+        [
+            whole[: len(whole) // 2],
+            b"<html>no archive</html>" * 100,
+            b"",
+            bytes(broken),
+            whole[:1000] + b"\0" * 5000 + whole[6000:],
+        ]
+    ):
         (tmp_path / str(i)).mkdir()
         archive = tmp_path / f"broken{i}"
         archive.write_bytes(content)
@@ -313,12 +372,22 @@ def test_damaged_archives(tmp_path):
 
 def test_good_archives(tmp_path):
     content = os.urandom(1000)
-    tar = tar_of(tmp_path / "x.tgz", ("d", {"type": tarfile.DIRTYPE}, b""), ("./d/a.jpg", {"mode": 0o4777, "uid": 4711}, content), mode="w:gz")
+    tar = tar_of(
+        tmp_path / "x.tgz",
+        ("d", {"type": tarfile.DIRTYPE}, b""),
+        ("./d/a.jpg", {"mode": 0o4777, "uid": 4711}, content),
+        mode="w:gz",
+    )
     zipped = zip_of(tmp_path / "x.zip", ("d/", 0o40755, b""), ("d/b.jpg", 0o100644, content), ("e.txt", 0, b"e"))
     assert unpack(tar, tmp_path / "to") == ["d"]
     assert unpack(zipped, tmp_path / "to") == ["d", "e.txt"]  # goes into the folder that is there
     assert unpack(tar, tmp_path / "to") == ["d"]  # once more replaces
-    assert sorted(p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*")) == ["d", "d/a.jpg", "d/b.jpg", "e.txt"]
+    assert sorted(p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*")) == [
+        "d",
+        "d/a.jpg",
+        "d/b.jpg",
+        "e.txt",
+    ]
     assert (tmp_path / "to" / "d" / "a.jpg").read_bytes() == content
     assert not (tmp_path / "to" / "d" / "a.jpg").stat().st_mode & 0o4000
 
@@ -330,7 +399,10 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
 
     archive = tar_of(tmp_path / "x.tar", ("a", {}, b"1"))
     monkeypatch.setattr(tarfile.TarFile, "extract", full)
-    assert refused(archive, tmp_path) == f"{tmp_path / 'in' / 'here'}: cannot unpack x.tar (No space left on device); make room or choose another folder"
+    assert (
+        refused(archive, tmp_path)
+        == f"{tmp_path / 'in' / 'here'}: cannot unpack x.tar (No space left on device); make room or choose another folder"
+    )
 
 
 # --- data sets --------------------------------------------------------------------------------------------------------
@@ -339,8 +411,16 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
 def archives(name, folder, tmp_path) -> dict[str, bytes]:
     "The files of a data set as its official site has them, packed from a folder in its layout."
     packed = {}
-    tops = {"images.tar.gz": ["images"], "annotations.tar.gz": ["annotations"], "102flowers.tgz": ["jpg"], "images.tar": ["Images"], "lists.tar": ["train_list.mat", "test_list.mat"],
-            "cars_train.tgz": ["cars_train"], "cars_test.tgz": ["cars_test"], "car_devkit.tgz": ["devkit"]}
+    tops = {
+        "images.tar.gz": ["images"],
+        "annotations.tar.gz": ["annotations"],
+        "102flowers.tgz": ["jpg"],
+        "images.tar": ["Images"],
+        "lists.tar": ["train_list.mat", "test_list.mat"],
+        "cars_train.tgz": ["cars_train"],
+        "cars_test.tgz": ["cars_test"],
+        "car_devkit.tgz": ["devkit"],
+    }
     for file in DATASETS[name].files:
         if file.name.endswith(".mat"):
             packed[file.name] = (folder / file.name).read_bytes()
@@ -356,13 +436,17 @@ def archives(name, folder, tmp_path) -> dict[str, bytes]:
 @pytest.fixture
 def published(monkeypatch):
     "A function that makes `files` the published ones of a data set: sizes and sums as stated there, where any are."
+
     def publish(name, files):
         def facts(file):
-            update = {"bytes": len(files[file.name]) if file.bytes else None} | {k: getattr(hashlib, k)(files[file.name]).hexdigest() for k in ("sha256", "md5") if getattr(file, k)}
+            update = {"bytes": len(files[file.name]) if file.bytes else None} | {
+                k: getattr(hashlib, k)(files[file.name]).hexdigest() for k in ("sha256", "md5") if getattr(file, k)
+            }
             return file.model_copy(update=update)
 
         info = DATASETS[name]
         monkeypatch.setitem(DATASETS, name, info.model_copy(update={"files": [facts(f) for f in info.files]}))
+
     return publish
 
 
@@ -377,7 +461,9 @@ def test_every_set_is_fetched_unpacked_and_read(name, server, published, tmp_pat
     assert folder == tmp_path / "data" / name
     assert [s.label for s in read_split(name, folder)] == [label for split, label, _ in images if split == "test"]
     records = json.loads((folder / "downloads.json").read_text())
-    assert {f.name: records[f.name]["compared_with"] for f in DATASETS[name].files} == {f.name: f.source for f in DATASETS[name].files}
+    assert {f.name: records[f.name]["compared_with"] for f in DATASETS[name].files} == {
+        f.name: f.source for f in DATASETS[name].files
+    }
     assert all(records[f]["sha256"] == hashlib.sha256(server.files[f]).hexdigest() for f in records)
     assert not [p for p in folder.iterdir() if ".part" in p.name or p.name.startswith(".unpacking")]
     asked = len(server.asked)
@@ -410,7 +496,9 @@ def test_a_wrong_file_is_removed_and_not_unpacked(birds, server, tmp_path):
     good = birds["CUB_200_2011.tgz"]
     birds["CUB_200_2011.tgz"] = good[:-1] + b"?"
     text = message(download, "cub200", tmp_path, mirror=server.url, say=quiet, wait=0)
-    assert f", published is {hashlib.sha256(good).hexdigest()} (tensorflow-datasets 4.9.10" in text and text.endswith("; it was removed; run the command again, or look for another source")
+    assert f", published is {hashlib.sha256(good).hexdigest()} (tensorflow-datasets 4.9.10" in text and text.endswith(
+        "; it was removed; run the command again, or look for another source"
+    )
     assert [p.name for p in (tmp_path / "cub200").iterdir()] == [".lock"]
     birds["CUB_200_2011.tgz"] = good
     assert len(read_split("cub200", download("cub200", tmp_path, mirror=server.url, say=quiet))) == 2
@@ -423,7 +511,9 @@ def test_a_later_download_is_compared_with_the_first(aircraft, server, tmp_path)
     (folder / "fgvc-aircraft-2013b.tar.gz").unlink()
     good = aircraft["fgvc-aircraft-2013b.tar.gz"]
     aircraft["fgvc-aircraft-2013b.tar.gz"] = good + b"\0"
-    assert f"at the first download it was {hashlib.sha256(good).hexdigest()} (downloads.json)" in message(download, "fgvc_aircraft", tmp_path, mirror=server.url, say=quiet)
+    assert f"at the first download it was {hashlib.sha256(good).hexdigest()} (downloads.json)" in message(
+        download, "fgvc_aircraft", tmp_path, mirror=server.url, say=quiet
+    )
     assert not (folder / "fgvc-aircraft-2013b").exists()
     aircraft["fgvc-aircraft-2013b.tar.gz"] = good
     download("fgvc_aircraft", tmp_path, mirror=server.url, say=quiet)
@@ -433,7 +523,10 @@ def test_a_later_download_is_compared_with_the_first(aircraft, server, tmp_path)
 def test_a_damaged_record_is_not_overwritten(aircraft, server, tmp_path):
     (tmp_path / "fgvc_aircraft").mkdir()
     (tmp_path / "fgvc_aircraft" / "downloads.json").write_text("{")
-    assert message(download, "fgvc_aircraft", tmp_path, mirror=server.url, say=quiet) == f"{tmp_path / 'fgvc_aircraft' / 'downloads.json'}: damaged; restore it, or remove it if the sums of earlier downloads do not matter"
+    assert (
+        message(download, "fgvc_aircraft", tmp_path, mirror=server.url, say=quiet)
+        == f"{tmp_path / 'fgvc_aircraft' / 'downloads.json'}: damaged; restore it, or remove it if the sums of earlier downloads do not matter"
+    )
     assert (tmp_path / "fgvc_aircraft" / "downloads.json").read_text() == "{"
 
 
@@ -450,7 +543,8 @@ def test_a_set_without_a_site_says_what_to_put_where(server, published, tmp_path
     assert message(download, "stanford_cars", tmp_path, say=quiet) == (
         "stanford_cars cannot be downloaded: the original site is gone (github.com/pytorch/vision/issues/7545 names copies); put cars_train.tgz (979,269,282 bytes), "
         "cars_test.tgz (977,350,468 bytes), car_devkit.tgz (330,960 bytes), cars_test_annos_withlabels.mat (185,758 bytes) into "
-        f"{folder} and run the command again, or put the unpacked folders there")
+        f"{folder} and run the command again, or put the unpacked folders there"
+    )
     (tmp_path / "packed").mkdir()
     files = archives("stanford_cars", build("stanford_cars", tmp_path / "source"), tmp_path / "packed")
     published("stanford_cars", files)
@@ -477,13 +571,19 @@ def test_the_second_of_two_processes_is_refused(birds, server, tmp_path):
     (tmp_path / "cub200").mkdir()
     with open(tmp_path / "cub200" / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert message(download, "cub200", tmp_path, mirror=server.url, say=quiet) == f"{tmp_path / 'cub200'}: another process is downloading into it; wait for it to finish"
+        assert (
+            message(download, "cub200", tmp_path, mirror=server.url, say=quiet)
+            == f"{tmp_path / 'cub200'}: another process is downloading into it; wait for it to finish"
+        )
     download("cub200", tmp_path, mirror=server.url, say=quiet)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    assert message(download, "cub200", tmp_path / "file", say=quiet) == f"{tmp_path / 'file' / 'cub200'}: cannot be written (Not a directory); choose a folder you may write to"
+    assert (
+        message(download, "cub200", tmp_path / "file", say=quiet)
+        == f"{tmp_path / 'file' / 'cub200'}: cannot be written (Not a directory); choose a folder you may write to"
+    )
 
 
 def test_unknown_set(tmp_path):

@@ -19,7 +19,18 @@ from tiny_models import FAMILIES, save
 
 from speciarl.policy.model import engines
 from speciarl.data.samples import Sample
-from speciarl.policy.engines import NEXT_ROUND, EngineGone, Sampling, ServerEngine, TransformersEngine, VLLMEngine, answered, draw, make_engine, predict
+from speciarl.policy.engines import (
+    NEXT_ROUND,
+    EngineGone,
+    Sampling,
+    ServerEngine,
+    TransformersEngine,
+    VLLMEngine,
+    answered,
+    draw,
+    make_engine,
+    predict,
+)
 from speciarl.data.fieldguide import plates
 from speciarl.policy.model import PACKAGED, load_policy
 from speciarl.policy.prompts import load_prompt, load_question
@@ -44,7 +55,15 @@ def samples():
 def pictures(count: int) -> list[Sample]:
     "Pictures of different sizes."
     dice = np.random.default_rng(0)
-    return [Sample(f"p{i}", Image.fromarray(dice.integers(0, 256, (40 + 8 * i, 60 + 20 * (i % 3), 3), dtype=np.uint8)), "warbler", "birds") for i in range(count)]
+    return [
+        Sample(
+            f"p{i}",
+            Image.fromarray(dice.integers(0, 256, (40 + 8 * i, 60 + 20 * (i % 3), 3), dtype=np.uint8)),
+            "warbler",
+            "birds",
+        )
+        for i in range(count)
+    ]
 
 
 def texts(rows: list[dict]) -> list[str]:
@@ -53,13 +72,27 @@ def texts(rows: list[dict]) -> list[str]:
 
 # Sampling
 
-@pytest.mark.parametrize("given", [dict(n=0), dict(top_p=0.0), dict(top_p=1.1), dict(temperature=-1.0), dict(max_tokens=0), dict(temperature=float("nan"))])
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(n=0),
+        dict(top_p=0.0),
+        dict(top_p=1.1),
+        dict(temperature=-1.0),
+        dict(max_tokens=0),
+        dict(temperature=float("nan")),
+    ],
+)
 def test_sampling_that_makes_no_sense_is_refused(given):
-    with pytest.raises(UserError, match="n and max_tokens must be at least 1, top_p in .0, 1., temperature at least 0$"):
+    with pytest.raises(
+        UserError, match="n and max_tokens must be at least 1, top_p in .0, 1., temperature at least 0$"
+    ):
         Sampling(**given)
 
 
 # Transformers
+
 
 def test_the_engine_answers_as_rollout_does(base, samples):
     for n in (1, 3):
@@ -71,6 +104,7 @@ def test_the_engine_answers_as_rollout_does(base, samples):
 def load(monkeypatch):
     "Loads tiny models; SmolVLM's processor wants a package that only videos need."
     import transformers.models.smolvlm.processing_smolvlm as smolvlm
+
     monkeypatch.setattr(smolvlm, "num2words", str)
     return lambda folder: load_policy(folder, device="cpu")
 
@@ -79,13 +113,20 @@ def load(monkeypatch):
 def test_every_family_is_loaded_asked_and_saved_by_the_same_code(family, load, tmp_path):
     policy, asked = load(save(family, tmp_path / "made")), pictures(4)
     assert policy.model.config.model_type == family
-    greedy = texts(predict(TransformersEngine(policy, batch=4), asked, "name what the image shows", how=Sampling(max_tokens=8)))
+    greedy = texts(
+        predict(TransformersEngine(policy, batch=4), asked, "name what the image shows", how=Sampling(max_tokens=8))
+    )
     assert greedy == [text for [text] in generate(policy, asked, "name what the image shows", max_new_tokens=8)]
     with torch.no_grad():
-        seen = [policy.model(**encode(policy, [sample], "name")).logits[0, -1] for sample in (asked[0], replace(asked[0], image=asked[0].image.rotate(180)))]
+        seen = [
+            policy.model(**encode(policy, [sample], "name")).logits[0, -1]
+            for sample in (asked[0], replace(asked[0], image=asked[0].image.rotate(180)))
+        ]
     assert not torch.allclose(*seen, atol=1e-5), "it sees"
     again = load(policy.save(tmp_path / "again"))
-    assert greedy == texts(predict(TransformersEngine(again, batch=4), asked, "name what the image shows", how=Sampling(max_tokens=8)))
+    assert greedy == texts(
+        predict(TransformersEngine(again, batch=4), asked, "name what the image shows", how=Sampling(max_tokens=8))
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,10 +152,12 @@ def test_a_beginning_is_not_written_twice(load, tmp_path):
 @pytest.fixture
 def cramped(monkeypatch):
     "Memory for 12 answers."
+
     def short(policy, samples, prompt, how, first, n):
         if len(samples) * n > 12:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return draw(policy, samples, prompt, how, first, n)
+
     monkeypatch.setattr(engines, "draw", short)
 
 
@@ -134,20 +177,26 @@ def test_out_of_memory_halves_the_batch_and_says_so(base, samples, cramped, tmp_
 def test_a_single_answer_that_does_not_fit_ends_the_run(base, samples, monkeypatch):
     def never(*args):
         raise torch.OutOfMemoryError
+
     monkeypatch.setattr(engines, "draw", never)
-    with pytest.raises(UserError, match="^out of memory with a single answer; use a smaller model, bfloat16, device auto, or smaller pictures$"):
+    with pytest.raises(
+        UserError,
+        match="^out of memory with a single answer; use a smaller model, bfloat16, device auto, or smaller pictures$",
+    ):
         predict(TransformersEngine(base), samples, PROMPT)
 
 
 def test_other_errors_pass(base, samples, monkeypatch):
     def wrong(*args):
         raise RuntimeError("shapes differ")
+
     monkeypatch.setattr(engines, "draw", wrong)
     with pytest.raises(RuntimeError, match="shapes differ"):
         predict(TransformersEngine(base), samples, PROMPT)
 
 
 # Pictures
+
 
 def test_pictures_of_every_kind_are_asked_about(base, tmp_path):
     dice = np.random.default_rng(0)
@@ -173,10 +222,20 @@ def test_pictures_of_every_kind_are_asked_about(base, tmp_path):
 
 def test_an_unreadable_picture_is_a_row_and_stays_one(base, samples, tmp_path):
     asked = [*samples[:2], replace(samples[2], image=tmp_path / "absent.jpg"), *samples[3:]]
-    rows = predict(TransformersEngine(base, batch=3), asked, PROMPT, out=tmp_path / "p.jsonl", how=Sampling(max_tokens=16))
+    rows = predict(
+        TransformersEngine(base, batch=3), asked, PROMPT, out=tmp_path / "p.jsonl", how=Sampling(max_tokens=16)
+    )
     assert [row["sample_id"] for row in rows] == [sample.id for sample in asked]
-    assert rows[2] == {**rows[2], "answer": None, "text": "", "error": f"{tmp_path / 'absent.jpg'}: no such image; check the path"}
-    assert predict(TransformersEngine(base, batch=3), asked, PROMPT, out=tmp_path / "p.jsonl", how=Sampling(max_tokens=16)) == rows
+    assert rows[2] == {
+        **rows[2],
+        "answer": None,
+        "text": "",
+        "error": f"{tmp_path / 'absent.jpg'}: no such image; check the path",
+    }
+    assert (
+        predict(TransformersEngine(base, batch=3), asked, PROMPT, out=tmp_path / "p.jsonl", how=Sampling(max_tokens=16))
+        == rows
+    )
     assert all(row["answer"] for row in answered(rows)[0]) and len(answered(rows)[1]) == 1
 
 
@@ -187,12 +246,20 @@ def test_a_batch_of_unreadable_pictures(base, samples, tmp_path):
 
 # Files
 
+
 def test_predictions_of_something_else_are_refused_and_kept(base, samples, tmp_path):
     path = tmp_path / "p.jsonl"
     predict(TransformersEngine(base), samples, PROMPT, out=path, how=Sampling(2, max_tokens=4))
     before = path.read_bytes()
-    for other, name, n in ((plates("pets", "test", 3), "general", 2), (samples, "specific", 2), (samples, "general", 1)):
-        with pytest.raises(UserError, match="holds predictions of another data set, prompt or number of answers; choose another folder$"):
+    for other, name, n in (
+        (plates("pets", "test", 3), "general", 2),
+        (samples, "specific", 2),
+        (samples, "general", 1),
+    ):
+        with pytest.raises(
+            UserError,
+            match="holds predictions of another data set, prompt or number of answers; choose another folder$",
+        ):
             predict(TransformersEngine(base), other, PROMPT, name, Sampling(n, max_tokens=4), path)
     assert path.read_bytes() == before
 
@@ -223,10 +290,14 @@ predict(TransformersEngine(load_policy("fieldguide-base", device="cpu"), batch=8
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
-    subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "whole.jsonl")], check=True, cwd=ROOT, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path / "whole.jsonl")], check=True, cwd=ROOT, capture_output=True
+    )
     path = tmp_path / "killed.jsonl"
     for lines in (1, 60, 110):
-        child = subprocess.Popen([sys.executable, "-c", RUN, str(path)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(path)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while child.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < lines):
             time.sleep(0.02)
         os.kill(child.pid, signal.SIGKILL)
@@ -237,13 +308,22 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
 
 # A server
 
+
 def server(handle, **more) -> ServerEngine:
-    return ServerEngine("policy", handle.url, **{"api_key": "s3cret", "retries": 1, "backoff": 0.01, "concurrency": 4, "give_up_after": 4, **more})
+    return ServerEngine(
+        "policy",
+        handle.url,
+        **{"api_key": "s3cret", "retries": 1, "backoff": 0.01, "concurrency": 4, "give_up_after": 4, **more},
+    )
 
 
 def told(asked: list[Sample], how: Sampling) -> list[str]:
     "What the server should have written."
-    return [text for sample in asked for text in expected(sample.image, PROMPT, 0 if how.greedy else batch_seed(how.seed, [sample]), how.n)]
+    return [
+        text
+        for sample in asked
+        for text in expected(sample.image, PROMPT, 0 if how.greedy else batch_seed(how.seed, [sample]), how.n)
+    ]
 
 
 @pytest.mark.parametrize("how", [Sampling(), Sampling(3), Sampling(1, 0.6, seed=5)])
@@ -261,8 +341,14 @@ def test_in_rounds_each_answer_has_its_own_talk(policy_server, tmp_path, how):
     rows = predict(server(policy_server), asked, NEXT_ROUND.join(rounds), "talk", how, tmp_path / "p.jsonl", tag=None)
     found = []
     for sample in asked:
-        seeds = [0] * how.n if how.greedy else [batch_seed(how.seed, [replace(sample, id=f"{sample.id}#{i}")]) for i in range(how.n)]
-        for i, answer in enumerate(expected(sample.image, rounds[0], 0 if how.greedy else batch_seed(how.seed, [sample]), how.n)):
+        seeds = (
+            [0] * how.n
+            if how.greedy
+            else [batch_seed(how.seed, [replace(sample, id=f"{sample.id}#{i}")]) for i in range(how.n)]
+        )
+        for i, answer in enumerate(
+            expected(sample.image, rounds[0], 0 if how.greedy else batch_seed(how.seed, [sample]), how.n)
+        ):
             said = [rounds[0], answer]
             for question in rounds[1:]:
                 said += [question, *expected(sample.image, " | ".join([*said, question]), seeds[i])]
@@ -275,14 +361,25 @@ def test_a_talk_that_breaks_off_is_one_error_and_is_begun_again(policy_server, t
     policy_server.script = ["", "", "", "none"]
     rows = predict(server(policy_server, concurrency=1), asked, talk, out=tmp_path / "p.jsonl", tag=None)
     assert ["error" in row for row in rows] == [True, False, False]
-    assert not any("error" in row for row in predict(server(policy_server), asked, talk, out=tmp_path / "p.jsonl", tag=None))
+    assert not any(
+        "error" in row for row in predict(server(policy_server), asked, talk, out=tmp_path / "p.jsonl", tag=None)
+    )
 
 
 def test_the_four_rounds_of_the_protocol(base, samples, tmp_path):
     question = load_question("openworld/llamav_o1")
     assert len(question.text.split(NEXT_ROUND)) == 4 and question.tag is None and question.max_tokens == 256
-    rows = predict(TransformersEngine(base), [*samples[:2], replace(samples[2], image=tmp_path / "none.png")], question.text, question.name, Sampling(max_tokens=8), tag=question.tag)
-    assert [bool(row.get("error")) for row in rows] == [False, False, True] and all(row["answer"] == row["text"].strip() for row in rows[:2])
+    rows = predict(
+        TransformersEngine(base),
+        [*samples[:2], replace(samples[2], image=tmp_path / "none.png")],
+        question.text,
+        question.name,
+        Sampling(max_tokens=8),
+        tag=question.tag,
+    )
+    assert [bool(row.get("error")) for row in rows] == [False, False, True] and all(
+        row["answer"] == row["text"].strip() for row in rows[:2]
+    )
 
 
 def test_a_server_that_gives_one_answer_whatever_it_is_asked(policy_server):
@@ -302,28 +399,42 @@ def test_a_server_that_goes_away_leaves_everything_answered_and_resumes(policy_s
     policy_server.gone_after = 7
     with pytest.raises(EngineGone) as error:
         predict(server(policy_server), asked, PROMPT, how=Sampling(2), out=path)
-    assert str(error.value) == f"the server at {policy_server.url} is gone (status 503: shutting down); what was answered is kept; start the server and run again"
+    assert (
+        str(error.value)
+        == f"the server at {policy_server.url} is gone (status 503: shutting down); what was answered is kept; start the server and run again"
+    )
     kept = [row for row in read_predictions(path) if "error" not in row]
     assert 14 <= len(kept) <= 2 * policy_server.answers
     policy_server.gone_after, policy_server.calls = None, 0
     rows = predict(server(policy_server), asked, PROMPT, how=Sampling(2), out=path)
-    assert policy_server.calls == 20 - len(kept) / 2 and texts(rows) == told(asked, Sampling(2)) and rows == read_predictions(path)
+    assert (
+        policy_server.calls == 20 - len(kept) / 2
+        and texts(rows) == told(asked, Sampling(2))
+        and rows == read_predictions(path)
+    )
 
 
 def test_a_picture_the_server_refuses_is_asked_about_again_later(policy_server, tmp_path):
     asked, path = pictures(9), tmp_path / "p.jsonl"
     policy_server.refuse_width = 80
     rows = predict(server(policy_server, concurrency=1), asked, PROMPT, out=path)
-    assert [row["error"] for row in rows if "error" in row] == 3 * ["server: 400: the picture is too small for this model"]
+    assert [row["error"] for row in rows if "error" in row] == 3 * [
+        "server: 400: the picture is too small for this model"
+    ]
     policy_server.refuse_width, policy_server.calls = None, 0
-    assert texts(predict(server(policy_server), asked, PROMPT, out=path)) == told(asked, Sampling()) and policy_server.calls == 3
+    assert (
+        texts(predict(server(policy_server), asked, PROMPT, out=path)) == told(asked, Sampling())
+        and policy_server.calls == 3
+    )
 
 
 @pytest.mark.parametrize("fault", ["text", "none"])
 def test_a_reply_that_is_no_completion_is_no_answer(policy_server, fault):
     policy_server.script = ["", fault]
     rows = predict(server(policy_server, concurrency=1), pictures(4), PROMPT)
-    assert ["error" in row for row in rows] == [False, True, False, False] and rows[1]["error"].startswith("server: the server's reply is ")
+    assert ["error" in row for row in rows] == [False, True, False, False] and rows[1]["error"].startswith(
+        "server: the server's reply is "
+    )
 
 
 def test_what_is_wrong_for_every_picture_stops_the_run(policy_server):
@@ -355,13 +466,24 @@ def test_an_unreadable_picture_is_not_sent(policy_server, tmp_path):
 
 # vLLM, played by a module that takes what vLLM 0.31 takes
 
+
 @pytest.fixture
 def vllm(monkeypatch):
     made = SimpleNamespace(engine=None, asked=[])
 
     class SamplingParams:
         def __init__(self, *, n, temperature, top_p, repetition_penalty, max_tokens, seed):
-            self.n, self.seed, self.said = n, seed, dict(n=n, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, max_tokens=max_tokens)
+            self.n, self.seed, self.said = (
+                n,
+                seed,
+                dict(
+                    n=n,
+                    temperature=temperature,
+                    top_p=top_p,
+                    repetition_penalty=repetition_penalty,
+                    max_tokens=max_tokens,
+                ),
+            )
 
     class LLM:
         def __init__(self, *, model, enable_prefix_caching, generation_config, limit_mm_per_prompt, **more):
@@ -370,8 +492,26 @@ def vllm(monkeypatch):
         def chat(self, messages, sampling_params, use_tqdm, lora_request=None):
             made.asked.append(len(messages))
             made.params, made.lora = sampling_params[-1], lora_request
-            return [SimpleNamespace(outputs=[SimpleNamespace(index=i, text=text) for i, text in reversed(list(enumerate(
-                expected(chat[0]["content"][0]["image_pil"], chat[0]["content"][1]["text"], params.seed, params.n))))]) for chat, params in zip(messages, sampling_params, strict=True)]
+            return [
+                SimpleNamespace(
+                    outputs=[
+                        SimpleNamespace(index=i, text=text)
+                        for i, text in reversed(
+                            list(
+                                enumerate(
+                                    expected(
+                                        chat[0]["content"][0]["image_pil"],
+                                        chat[0]["content"][1]["text"],
+                                        params.seed,
+                                        params.n,
+                                    )
+                                )
+                            )
+                        )
+                    ]
+                )
+                for chat, params in zip(messages, sampling_params, strict=True)
+            ]
 
     package, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
     package.LLM, package.SamplingParams, package.__version__ = LLM, SamplingParams, "0.31.0"
@@ -386,8 +526,13 @@ def test_vllm_is_asked_in_portions_with_a_seed_for_each_sample(vllm, tmp_path):
     engine = VLLMEngine("fieldguide-base", batch=12, max_model_len=512)
     rows = predict(engine, asked, PROMPT, how=how, out=tmp_path / "p.jsonl")
     assert vllm.asked == [3, 3, 1] and texts(rows) == told(asked, how)
-    assert vllm.engine == dict(model=str(PACKAGED["fieldguide-base"]), generation_config="vllm", prefix=True, max_model_len=512)
-    assert vllm.params.said == dict(n=4, temperature=0.6, top_p=0.95, repetition_penalty=1.0, max_tokens=64) and vllm.lora is None
+    assert vllm.engine == dict(
+        model=str(PACKAGED["fieldguide-base"]), generation_config="vllm", prefix=True, max_model_len=512
+    )
+    assert (
+        vllm.params.said == dict(n=4, temperature=0.6, top_p=0.95, repetition_penalty=1.0, max_tokens=64)
+        and vllm.lora is None
+    )
     assert engine.describe()["version"] == "0.31.0"
 
 
@@ -396,17 +541,26 @@ def test_vllm_resumes_by_the_sample(vllm, tmp_path):
     whole = predict(VLLMEngine("fieldguide-base"), asked, PROMPT, how=Sampling(2), out=path)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
     vllm.asked.clear()
-    assert predict(VLLMEngine("fieldguide-base"), asked, PROMPT, how=Sampling(2), out=path) == whole and vllm.asked == [5]
+    assert predict(VLLMEngine("fieldguide-base"), asked, PROMPT, how=Sampling(2), out=path) == whole and vllm.asked == [
+        5
+    ]
 
 
 def test_vllm_takes_an_adapter_beside_its_base(vllm, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 12, "base_model_name_or_path": "fieldguide-base"}))
     predict(VLLMEngine(tmp_path), pictures(1), PROMPT)
-    assert vllm.engine["enable_lora"] and vllm.engine["max_lora_rank"] == 16 and vllm.engine["model"] == str(PACKAGED["fieldguide-base"])
+    assert (
+        vllm.engine["enable_lora"]
+        and vllm.engine["max_lora_rank"] == 16
+        and vllm.engine["model"] == str(PACKAGED["fieldguide-base"])
+    )
     assert vllm.lora == ("adapter", 1, str(tmp_path))
 
 
 def test_without_vllm_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"^engine vllm needs the package vllm: pip install 'speciarl\[vllm\]', or use engine transformers or openai$"):
+    with pytest.raises(
+        UserError,
+        match=r"^engine vllm needs the package vllm: pip install 'speciarl\[vllm\]', or use engine transformers or openai$",
+    ):
         make_engine("vllm", "fieldguide-base")

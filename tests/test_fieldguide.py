@@ -6,13 +6,29 @@ import random
 import numpy as np
 import pytest
 
-from speciarl.data.fieldguide import DOMAINS, HABITS, READABLE, Individual, World, all_words, caption, draw_plate, familiarity, groups, individuals, paint, plates
+from speciarl.data.fieldguide import (
+    DOMAINS,
+    HABITS,
+    READABLE,
+    Individual,
+    World,
+    all_words,
+    caption,
+    draw_plate,
+    familiarity,
+    groups,
+    individuals,
+    paint,
+    plates,
+)
 from speciarl.data.trees import load_tree
 from speciarl.core.scale import UserError, extract_answer
 
 
 def test_plates_have_the_same_bytes_on_every_machine():
-    digest = hashlib.sha256(b"".join(sample.image.tobytes() for domain in DOMAINS for sample in plates(domain, "test", 8)))
+    digest = hashlib.sha256(
+        b"".join(sample.image.tobytes() for domain in DOMAINS for sample in plates(domain, "test", 8))
+    )
     assert digest.hexdigest() == "d29c4b0774bba1beafc5f0aa61a94a3e42a5638b79b9475d42af799ae8ee2176"
 
 
@@ -22,21 +38,27 @@ def test_a_plate_does_not_depend_on_how_many_are_asked_for():
 
 
 def test_train_test_and_seeds_share_no_plate():
-    pictures = [s.image.tobytes() for split in ("train", "test") for seed in (0, 1) for s in plates("birds", split, 50, seed)]
+    pictures = [
+        s.image.tobytes() for split in ("train", "test") for seed in (0, 1) for s in plates("birds", split, 50, seed)
+    ]
     assert len(set(pictures)) == len(pictures)
 
 
 @pytest.mark.parametrize("condition", [c for c, level in READABLE.items() if level != "class"])
 def test_what_is_hidden_is_not_drawn(condition):
     "The same random stream and another class (or group, where that is hidden too) give the very same picture."
+
     def picture(group, k):
         return draw_plate(Individual("pets", group, k, k, condition), random.Random(1)).tobytes()
+
     assert picture(1, 2) == picture(1, 9)
     assert (picture(0, 2) == picture(1, 2)) == (READABLE[condition] == "domain")
 
 
 def test_a_lookalike_is_drawn_like_the_sibling_and_labelled_as_itself():
-    found = next((s, i) for s, (i, _) in zip(plates("food", "test", 200), individuals("food", "test", 200)) if i.looks != i.k)
+    found = next(
+        (s, i) for s, (i, _) in zip(plates("food", "test", 200), individuals("food", "test", 200)) if i.looks != i.k
+    )
     sample, individual = found
     assert sample.label == groups("food")[individual.group].classes[individual.k]
     twin = Individual("food", individual.group, individual.looks, individual.looks, "clear")
@@ -74,11 +96,17 @@ def test_captions_follow_the_habits_and_the_contract():
     assert {word for text in texts for word in text.split()} <= vocabulary
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: plates("fish", "test", 1), "unknown field guide domain 'fish': use one of birds, flowers, food, pets, cars, aircraft"),
-    (lambda: plates("birds", "val", 1), "unknown split 'val': use train, validation or test"),
-    (lambda: groups("birds", 26), "siblings must be 2 to 25, not 26"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: plates("fish", "test", 1),
+            "unknown field guide domain 'fish': use one of birds, flowers, food, pets, cars, aircraft",
+        ),
+        (lambda: plates("birds", "val", 1), "unknown split 'val': use train, validation or test"),
+        (lambda: groups("birds", 26), "siblings must be 2 to 25, not 26"),
+    ],
+)
 def test_bad_requests(call, message):
     with pytest.raises(UserError, match="^" + message.replace("?", r"\?") + "$"):
         call()

@@ -1,4 +1,5 @@
 "The project's files agree with each other: settings.ini, setup.py, the lock, environment.yml, CITATION.cff, the package."
+
 import importlib.metadata
 import json
 import re
@@ -18,7 +19,19 @@ import speciarl
 ROOT = Path(__file__).parent.parent
 EXTRAS = {"train": ["train"], "vllm": ["vllm"], "paper": ["paper"], "dev": ["dev", "train", "paper"]}
 NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgit==0.1.4"}
-NEEDS_TORCH = {"policy.base", "fine_r1.closed", "policy.engines", "training.plan", "policy.model", "fine_r1.rationales", "policy.rollout", "fine_r1.tapo", "training.trainer", "training.loop", "fine_r1.triplets"}  # the only modules that may import it at once
+NEEDS_TORCH = {
+    "policy.base",
+    "fine_r1.closed",
+    "policy.engines",
+    "training.plan",
+    "policy.model",
+    "fine_r1.rationales",
+    "policy.rollout",
+    "fine_r1.tapo",
+    "training.trainer",
+    "training.loop",
+    "fine_r1.triplets",
+}  # the only modules that may import it at once
 
 
 def settings() -> dict[str, str]:
@@ -34,8 +47,12 @@ def requirements(*parts: str) -> list[Requirement]:
 
 
 def lock() -> dict[str, Version]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==[^\s+]+", line) for line in lines), "plain NAME==VERSION lines, no local versions, no editable installs"
+    lines = [
+        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    assert all(re.fullmatch(r"[\w.-]+==[^\s+]+", line) for line in lines), (
+        "plain NAME==VERSION lines, no local versions, no editable installs"
+    )
     pairs = [line.split("==") for line in lines]
     locked = {canonicalize_name(name): Version(version) for name, version in pairs}
     assert len(locked) == len(pairs), "a package is locked twice"
@@ -86,7 +103,9 @@ def test_the_lock_is_complete_and_consistent():
         if re.match(r"nvidia-|cuda-|triton$", name):
             continue  # come with the CUDA build of PyTorch only
         assert name in locked, f"{name} is not in constraints.txt"
-        assert requirement.specifier.contains(locked[name], prereleases=True), f"{requirement} does not accept the locked {locked[name]}"
+        assert requirement.specifier.contains(locked[name], prereleases=True), (
+            f"{requirement} does not accept the locked {locked[name]}"
+        )
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
@@ -139,7 +158,11 @@ def test_licence_and_type_marker_are_there():
     assert (ROOT / "speciarl" / "py.typed").exists()
 
 
-MODULES = {".".join(path.relative_to(ROOT / "speciarl").with_suffix("").parts) for path in (ROOT / "speciarl").rglob("*.py") if path.stem[0] != "_"}
+MODULES = {
+    ".".join(path.relative_to(ROOT / "speciarl").with_suffix("").parts)
+    for path in (ROOT / "speciarl").rglob("*.py")
+    if path.stem[0] != "_"
+}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES - NEEDS_TORCH))

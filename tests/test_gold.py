@@ -14,7 +14,15 @@ from speciarl.core.scale import WIRE_NAMES
 GOLD = Path(speciarl.__file__).parent / "assets" / "gold"
 HALVES = ("dev", "test")
 COLUMNS = ["dataset", "label", "answer", "category", "accepted", "note"]
-CLASSES = {"cub200": 45, "fgvc_aircraft": 45, "flowers102": 45, "food101": 45, "oxford_pets": 30, "stanford_cars": 45, "stanford_dogs": 45}
+CLASSES = {
+    "cub200": 45,
+    "fgvc_aircraft": 45,
+    "flowers102": 45,
+    "food101": 45,
+    "oxford_pets": 30,
+    "stanford_cars": 45,
+    "stanford_dogs": 45,
+}
 ATTACKS = json.loads((Path(__file__).parent / "data" / "attacks.json").read_text(encoding="utf-8"))
 
 
@@ -44,7 +52,9 @@ def test_gold_has_enough_pairs_and_classes():
         rows = [row for row in PAIRS if row["dataset"] == dataset]
         assert len(rows) >= 100 and len({row["label"] for row in rows}) >= classes
     for rows in ROWS.values():
-        assert {(row["dataset"], row["category"]) for row in rows} == {(dataset, name) for dataset in CLASSES for name in WIRE_NAMES}
+        assert {(row["dataset"], row["category"]) for row in rows} == {
+            (dataset, name) for dataset in CLASSES for name in WIRE_NAMES
+        }
 
 
 @pytest.mark.parametrize("half", HALVES)
@@ -59,7 +69,9 @@ def test_gold_rows_are_well_formed():
         assert list(row) == COLUMNS and all(value == value.strip() for value in row.values())
         assert row["label"] and "_" not in row["label"] and row["answer"].isprintable() and row["answer"]
         accepted = row["accepted"].split(";") if row["accepted"] else []
-        assert len({row["category"], *accepted}) == 1 + len(accepted) and {row["category"], *accepted} <= set(WIRE_NAMES)
+        assert len({row["category"], *accepted}) == 1 + len(accepted) and {row["category"], *accepted} <= set(
+            WIRE_NAMES
+        )
 
 
 def test_gold_has_no_duplicates():
@@ -77,8 +89,14 @@ def test_gold_card_states_the_counts():
     card = (GOLD / "README.md").read_text(encoding="utf-8")
     for half in HALVES:
         count = Counter(row["category"] for row in ROWS[half])
-        assert f"| all | {half} | {len({(row['dataset'], row['label']) for row in ROWS[half]})} | {len(ROWS[half])} | " + " | ".join(
-            str(count[name]) for name in ("wrong", "abstain", "generic", "less specific", "specific", "more specific")) in card
+        assert (
+            f"| all | {half} | {len({(row['dataset'], row['label']) for row in ROWS[half]})} | {len(ROWS[half])} | "
+            + " | ".join(
+                str(count[name])
+                for name in ("wrong", "abstain", "generic", "less specific", "specific", "more specific")
+            )
+            in card
+        )
     assert f"{len(PAIRS):,} label/answer pairs" in card
 
 
@@ -86,7 +104,12 @@ def test_attacks_are_many_and_spread():
     """At least 170 attacks of at least 15 kinds, at least 20 per data set, no two alike."""
     assert len(ATTACKS) >= 170 and len({attack["kind"] for attack in ATTACKS}) >= 15
     assert set(per := Counter(attack["dataset"] for attack in ATTACKS)) == set(CLASSES) and min(per.values()) >= 20
-    assert len({json.dumps([attack["dataset"], attack["label"], attack.get("answer"), attack.get("answer_repeat")]) for attack in ATTACKS}) == len(ATTACKS)
+    assert len(
+        {
+            json.dumps([attack["dataset"], attack["label"], attack.get("answer"), attack.get("answer_repeat")])
+            for attack in ATTACKS
+        }
+    ) == len(ATTACKS)
 
 
 def test_attacks_are_well_formed():
@@ -103,7 +126,13 @@ def test_attacks_are_well_formed():
 
 def test_attacks_never_repeat_a_gold_pair_that_is_correct():
     """No attack is a pair the gold set calls correct, and none is its bare label."""
-    correct = {(row["dataset"], row["label"], row["answer"].casefold()) for row in PAIRS if row["category"] not in ("wrong", "abstain")}
+    correct = {
+        (row["dataset"], row["label"], row["answer"].casefold())
+        for row in PAIRS
+        if row["category"] not in ("wrong", "abstain")
+    }
     for attack in ATTACKS:
         answer = attack.get("answer", "").casefold()
-        assert (attack["dataset"], attack["label"], answer) not in correct and spelling(answer) != spelling(attack["label"])
+        assert (attack["dataset"], attack["label"], answer) not in correct and spelling(answer) != spelling(
+            attack["label"]
+        )

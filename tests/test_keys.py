@@ -33,7 +33,14 @@ print(json.dumps(list(told.values())))
 
 def told_by(folder: Path, root: Path) -> list:
     "The names of all artefacts of the packaged profiles, and the ids of a record of each, by the package in `folder`."
-    result = subprocess.run([sys.executable, "-c", ALL_KEYS, root], cwd=root, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", ALL_KEYS, root],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(result.stdout)
 
 
@@ -49,8 +56,13 @@ def test_no_edit_of_the_code_changes_a_key_or_a_record(tmp_path):
     (root / "nbs/paper/4_benchmark.ipynb").write_text('{"cells": []}')
     before = told_by(PACKAGE.parent, root)
     (root / "constraints.txt").write_text("torch==2.14.0\n")
-    (root / "nbs/paper/4_benchmark.ipynb").write_text('{"cells": [{"cell_type": "markdown", "source": "Better words.", "metadata": {}}]}')
-    assert told_by(tmp_path / "edited", root) == before and keys.code_hash(tmp_path / "edited/speciarl") != keys.code_hash()
+    (root / "nbs/paper/4_benchmark.ipynb").write_text(
+        '{"cells": [{"cell_type": "markdown", "source": "Better words.", "metadata": {}}]}'
+    )
+    assert (
+        told_by(tmp_path / "edited", root) == before
+        and keys.code_hash(tmp_path / "edited/speciarl") != keys.code_hash()
+    )
 
 
 # Versions
@@ -61,7 +73,9 @@ def lab_and_jobs(tmp_path_factory):
     "A laboratory of the laptop profile with every job there is, and the methods that trained the policy of each, a start among them."
     lab = Lab("laptop", tmp_path_factory.mktemp("lab"), workers=0)
     judged = lab.wanted(SECTIONS.values())
-    jobs = list(dict.fromkeys([*judged, *(job._replace(kind="predictions") for job in judged if job.kind == "verdicts")]))
+    jobs = list(
+        dict.fromkeys([*judged, *(job._replace(kind="predictions") for job in judged if job.kind == "verdicts")])
+    )
     methods = {}
     for job in jobs:
         policy, taught = job.policy, set()
@@ -110,15 +124,24 @@ def test_defaults_of_what_keys_leave_out_are_pinned():
         now = {name: "required" if field.is_required() else field.default for name, field in model.model_fields.items()}
         known = pinned[model.__name__]
         new = {name: default for name, default in now.items() if name not in known}
-        assert not new, f"new in {model.__name__}: {new}; if the default is what was done before, old keys stay right: add it to {DEFAULTS.name}"
+        assert not new, (
+            f"new in {model.__name__}: {new}; if the default is what was done before, old keys stay right: add it to {DEFAULTS.name}"
+        )
         changed = [name for name in known if name not in now or now[name] != known[name]]
-        assert not changed, (f"the defaults of {changed} in {model.__name__} changed, so that old keys now mean something else: "
-                             f"raise the versions (speciarl.compendium.keys.VERSIONS) of the methods that this concerns, then pin the new defaults in {DEFAULTS.name}")
+        assert not changed, (
+            f"the defaults of {changed} in {model.__name__} changed, so that old keys now mean something else: "
+            f"raise the versions (speciarl.compendium.keys.VERSIONS) of the methods that this concerns, then pin the new defaults in {DEFAULTS.name}"
+        )
 
 
 def test_a_recipe_key_holds_what_differs_from_the_defaults(tmp_path):
     lab = Lab("laptop", tmp_path, workers=0)
     held = lab.key(lab.job("SpeciaRL", 1))["inputs"]["recipe"]
-    assert held["method"] == "grpo" and held["rule"] == "dynamic" and held["seed"] == 1 and not {"kl", "clip_low", "name", "policy"} & set(held)
+    assert (
+        held["method"] == "grpo"
+        and held["rule"] == "dynamic"
+        and held["seed"] == 1
+        and not {"kl", "clip_low", "name", "policy"} & set(held)
+    )
     whole = lab.recipe("SpeciaRL", 1)
     assert Recipe.model_validate({"name": whole.name, "policy": whole.policy, **held}) == whole

@@ -42,7 +42,14 @@ def test_two_processes_compute_once(tmp_path):
     assert Store(tmp_path / "artefacts").ready("slow", {"n": 1})
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.write_text("43"), lambda path: path.unlink(), lambda path: (path.parent / "record.json").write_text("{")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_text("43"),
+        lambda path: path.unlink(),
+        lambda path: (path.parent / "record.json").write_text("{"),
+    ],
+)
 def test_a_damaged_artefact_is_made_again(tmp_path, damage):
     ask(tmp_path)
     store = Store(tmp_path / "artefacts")
@@ -117,24 +124,52 @@ def tiny(path, text):
 
 
 def test_one_training_for_methods_that_differ_in_the_question_only(tmp_path):
-    lab = Lab(tiny(tmp_path / "p.yaml", "methods: {asked otherwise: {recipe: speciarl, prompt: specific}, trained otherwise: {recipe: speciarl, changes: [kl=0.1]}}"), tmp_path, workers=0)
+    lab = Lab(
+        tiny(
+            tmp_path / "p.yaml",
+            "methods: {asked otherwise: {recipe: speciarl, prompt: specific}, trained otherwise: {recipe: speciarl, changes: [kl=0.1]}}",
+        ),
+        tmp_path,
+        workers=0,
+    )
     assert lab.job("asked otherwise", 1) == lab.job("SpeciaRL", 1) != lab.job("trained otherwise", 1)
-    assert lab.job("asked otherwise", 1, "cars").prompt == "specific" and lab.job("SpeciaRL", 1, "cars").prompt == "general"
+    assert (
+        lab.job("asked otherwise", 1, "cars").prompt == "specific"
+        and lab.job("SpeciaRL", 1, "cars").prompt == "general"
+    )
 
 
 def test_a_start_comes_first_and_is_in_the_key(tmp_path):
-    lab = Lab(tiny(tmp_path / "p.yaml", "methods: {SFT then SpeciaRL: {recipe: speciarl, start: SFT}}"), tmp_path, workers=0, compute=dict.fromkeys(COMPUTE, pretend))
+    lab = Lab(
+        tiny(tmp_path / "p.yaml", "methods: {SFT then SpeciaRL: {recipe: speciarl, start: SFT}}"),
+        tmp_path,
+        workers=0,
+        compute=dict.fromkeys(COMPUTE, pretend),
+    )
     job = lab.job("SFT then SpeciaRL", 1)
-    assert lab.needs(job) == [Job("policy", "SFT", 1)] and lab.key(job)["needs"] == [lab.name(Job("policy", "SFT", 1))] and lab.key(job)["inputs"]["policy"] is None
+    assert (
+        lab.needs(job) == [Job("policy", "SFT", 1)]
+        and lab.key(job)["needs"] == [lab.name(Job("policy", "SFT", 1))]
+        and lab.key(job)["inputs"]["policy"] is None
+    )
     assert lab.missing([lab.job("SFT then SpeciaRL", 1, "cars")])[:2] == [[[Job("policy", "SFT", 1)]], [[job]]]
-    assert lab.recipe("SFT").export == "merged" and lab.started_recipe(job).policy == str(lab.store.path("policy", lab.key(Job("policy", "SFT", 1))) / "policy")
+    assert lab.recipe("SFT").export == "merged" and lab.started_recipe(job).policy == str(
+        lab.store.path("policy", lab.key(Job("policy", "SFT", 1))) / "policy"
+    )
 
 
 def test_siblings_are_those_of_training_and_test(tmp_path):
     lab = laboratory(tmp_path)
-    assert lab.recipe("siblings 5").siblings == lab.job("siblings 5", 0, "cars").siblings == lab.job("zero-shot siblings 5", 0, "cars").siblings == 5
+    assert (
+        lab.recipe("siblings 5").siblings
+        == lab.job("siblings 5", 0, "cars").siblings
+        == lab.job("zero-shot siblings 5", 0, "cars").siblings
+        == 5
+    )
     seen = lab.samples(lab.job("zero-shot siblings 5", 0, "cars"))
-    assert len(seen) == lab.profile.sizes["ablation"].images and {sample.id for sample in seen} == {f"cars-test-0-{i:05d}" for i in range(len(seen))}
+    assert len(seen) == lab.profile.sizes["ablation"].images and {sample.id for sample in seen} == {
+        f"cars-test-0-{i:05d}" for i in range(len(seen))
+    }
     assert [s.label for s in seen] != [s.label for s in lab.samples(lab.job("zero-shot", 0, "cars"))][: len(seen)]
 
 
@@ -151,7 +186,10 @@ def test_keys_follow_the_judge_and_not_the_lock(tmp_path):
     judged = Lab(tiny(tmp_path / "judged.yaml", "judge: {strict: false}"), tmp_path)
     assert [a == b for a, b in zip(before, names(judged))] == [True, True, False]
     model = "judge: {kind: llm, model: judge, url: 'http://localhost:%d/v1', prompt: %s}"
-    asked = [names(Lab(tiny(tmp_path / "asked.yaml", model % told), tmp_path)) for told in ((1, "base_single"), (2, "base_single"), (1, "soft_single"))]
+    asked = [
+        names(Lab(tiny(tmp_path / "asked.yaml", model % told), tmp_path))
+        for told in ((1, "base_single"), (2, "base_single"), (1, "soft_single"))
+    ]
     assert asked[0] == asked[1], "where the server is does not matter, nor whether it is there"
     assert [a == b for a, b in zip(asked[0], asked[2])] == [True, True, False]
     (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
@@ -165,26 +203,38 @@ def test_errors_of_workers(tmp_path):
     wanted = laboratory(tmp_path).jobs(["zero-shot"], ["cars", "food"])
     assert message(laboratory(tmp_path, verdicts=refuse).ensure, wanted) == "the trees have no such domain"
     assert message(laboratory(tmp_path, verdicts=crash).ensure, wanted) == (
-        f"a worker process died (out of memory?), see {tmp_path}/.speciarl/workers.log; start again: what is finished is kept, and fewer workers need less memory")
+        f"a worker process died (out of memory?), see {tmp_path}/.speciarl/workers.log; start again: what is finished is kept, and fewer workers need less memory"
+    )
     assert laboratory(tmp_path).ensure(wanted) == 2, "the predictions were kept"
 
 
 def test_unknown_names(tmp_path):
-    assert message(Lab, "huge", tmp_path) == "unknown profile 'huge': use one of laptop, paper, smoke, or the path of a YAML file"
+    assert (
+        message(Lab, "huge", tmp_path)
+        == "unknown profile 'huge': use one of laptop, paper, smoke, or the path of a YAML file"
+    )
     lab = laboratory(tmp_path)
     known = ", ".join(lab.methods)
-    assert message(lab.seeds, "magic") == message(lab.wanted, ["magic"]) == f"unknown method 'magic'; there are: {known}"
+    assert (
+        message(lab.seeds, "magic") == message(lab.wanted, ["magic"]) == f"unknown method 'magic'; there are: {known}"
+    )
     assert message(lab.names, "other") == "unknown group 'other'; there are: main, ablation, fine_r1"
     assert message(lab.recipe, "zero-shot").startswith("unknown trained method 'zero-shot'; there are: SFT, ")
-    assert message(lab.job, "SFT", 0, "cub200") == "unknown data set 'cub200'; there are: birds, flowers, food, pets, cars, aircraft"
+    assert (
+        message(lab.job, "SFT", 0, "cub200")
+        == "unknown data set 'cub200'; there are: birds, flowers, food, pets, cars, aircraft"
+    )
 
 
 def test_a_benchmark_without_its_folder(tmp_path):
     (tmp_path / "p.yaml").write_text("like: paper\ndata_root: null\n")
     lab = Lab(tmp_path / "p.yaml", tmp_path)
     assert message(lab.samples, lab.job("zero-shot", 0, "cub200")) == (
-        "profile paper tests on cub200: say where the data sets lie, in a profile of your own (like: paper, data_root: FOLDER)")
-    assert message(Lab("paper", tmp_path).samples, lab.job("zero-shot", 0, "cub200")).startswith(f"{tmp_path}/data/cub200")
+        "profile paper tests on cub200: say where the data sets lie, in a profile of your own (like: paper, data_root: FOLDER)"
+    )
+    assert message(Lab("paper", tmp_path).samples, lab.job("zero-shot", 0, "cub200")).startswith(
+        f"{tmp_path}/data/cub200"
+    )
 
 
 # Profiles
@@ -194,38 +244,66 @@ def test_a_benchmark_without_its_folder(tmp_path):
 def test_packaged_profiles(tmp_path, name):
     lab = Lab(name, tmp_path)
     assert lab.profile.name == name and list(lab.groups) == ["birds", "fine-grained", "very fine-grained"]
-    assert {"zero-shot", "be specific", "best of N", "SFT", "SFT on own best answers", "RFT", "SpeciaRL"} <= set(lab.names("main"))
+    assert {"zero-shot", "be specific", "best of N", "SFT", "SFT on own best answers", "RFT", "SpeciaRL"} <= set(
+        lab.names("main")
+    )
     for method in lab.methods:
         if lab.trained(method):
-            assert lab.recipe(method, 1).policy == (lab.methods[method].policy or lab.profile.policy) and lab.recipe(method, 1).seed == 1
+            assert (
+                lab.recipe(method, 1).policy == (lab.methods[method].policy or lab.profile.policy)
+                and lab.recipe(method, 1).seed == 1
+            )
         assert lab.jobs([method]), method
 
 
 def test_the_same_ablations_in_every_profile(tmp_path):
     small, laptop, paper = (Lab(name, tmp_path).names("ablation") for name in ("smoke", "laptop", "paper"))
     assert small == laptop and [name for name in small if "siblings" not in name] == paper
-    assert [seeds_of(load_profile("laptop"), name) for name in ("SpeciaRL", "speciarl", "zero-shot")] == [[0, 1, 2, 3, 4], [0, 1, 2], [0]]
+    assert [seeds_of(load_profile("laptop"), name) for name in ("SpeciaRL", "speciarl", "zero-shot")] == [
+        [0, 1, 2, 3, 4],
+        [0, 1, 2],
+        [0],
+    ]
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("images: 7", "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, needs_cuda"),
-    ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),
-    ("best_of: many", "best_of: Input should be a valid integer, unable to parse string as an integer"),
-    ("methods: {a: {recipe: sft, step: 3}}", "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, prompt, seeds, best, closed, group"),
-    ("methods: {a: {changes: [steps=3]}}", "method a: the file: start and changes need a recipe"),
-    ("methods: {a: {recipe: magic}}", "the file: method a: there is no recipe 'magic' in smoke, and no such file"),
-    ("methods: {a: {recipe: sft, start: zero-shot}}", "the file: method a: it starts from 'zero-shot', which trains no policy"),
-    ("methods: {a: {recipe: sft, start: SFT, seeds: [7]}}", "the file: method a: it has seeds that 'SFT', its start, has not"),
-    ("ablations: [scala1, SFT: {recipe: sft}]", "method 'SFT' is there twice; give one another name"),
-    ("ablations: scala1", "ablations: expected methods by name, or a list of recipes"),
-    ("data: {other: [birds]}", "the file: data: a data set is in two groups; name it once"),
-    ("sizes: {ablation: {data: [cub200]}}", "the file: sizes: ablation tests on ['cub200'], which is not in data"),
-    ("judge: {kind: llm}", "the file: judge: kind llm needs a model and its url"),
-    ("like: huge", "unknown profile 'huge'; there are: laptop, paper, smoke")])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "images: 7",
+            "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, needs_cuda",
+        ),
+        ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),
+        ("best_of: many", "best_of: Input should be a valid integer, unable to parse string as an integer"),
+        (
+            "methods: {a: {recipe: sft, step: 3}}",
+            "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, prompt, seeds, best, closed, group",
+        ),
+        ("methods: {a: {changes: [steps=3]}}", "method a: the file: start and changes need a recipe"),
+        ("methods: {a: {recipe: magic}}", "the file: method a: there is no recipe 'magic' in smoke, and no such file"),
+        (
+            "methods: {a: {recipe: sft, start: zero-shot}}",
+            "the file: method a: it starts from 'zero-shot', which trains no policy",
+        ),
+        (
+            "methods: {a: {recipe: sft, start: SFT, seeds: [7]}}",
+            "the file: method a: it has seeds that 'SFT', its start, has not",
+        ),
+        ("ablations: [scala1, SFT: {recipe: sft}]", "method 'SFT' is there twice; give one another name"),
+        ("ablations: scala1", "ablations: expected methods by name, or a list of recipes"),
+        ("data: {other: [birds]}", "the file: data: a data set is in two groups; name it once"),
+        ("sizes: {ablation: {data: [cub200]}}", "the file: sizes: ablation tests on ['cub200'], which is not in data"),
+        ("judge: {kind: llm}", "the file: judge: kind llm needs a model and its url"),
+        ("like: huge", "unknown profile 'huge'; there are: laptop, paper, smoke"),
+    ],
+)
 def test_profiles_that_are_wrong(tmp_path, text, expected):
     path = tmp_path / "p.yaml"
     path.write_text(text if text.startswith("like") else f"like: smoke\n{text}\n")
-    assert message(load_profile, path).removeprefix("p.yaml: ").removeprefix("methods: " if "twice" in text else "") == expected
+    assert (
+        message(load_profile, path).removeprefix("p.yaml: ").removeprefix("methods: " if "twice" in text else "")
+        == expected
+    )
 
 
 # Real answers, and the same ones published
@@ -247,13 +325,26 @@ def answered(tmp_path_factory):
 
 def test_what_is_read(answered):
     root, profile, lab, files = answered
-    assert lab.codes("best of N", 0, ["cars", "pets"]).shape == (6, 4) and lab.categories("SFT", lab.domains).shape == (1, 30)
+    assert lab.codes("best of N", 0, ["cars", "pets"]).shape == (6, 4) and lab.categories("SFT", lab.domains).shape == (
+        1,
+        30,
+    )
     assert (lab.codes("SFT", 0, ["cars"]) == lab.codes("zero-shot", 0, ["cars"])).all(), "it is the base policy"
     rows, judged = lab.rows("zero-shot", 0, "cars"), lab.judged("zero-shot", 0, "cars")
-    assert [row["sample_id"] for row in rows] == [name for _, name in judged.keys] == [f"cars-test-0-{i:05d}" for i in range(5)]
+    assert (
+        [row["sample_id"] for row in rows]
+        == [name for _, name in judged.keys]
+        == [f"cars-test-0-{i:05d}" for i in range(5)]
+    )
     assert lab.log("SFT") == [{"step": 1, "loss": 0.5, "seed": 0}]
     assert lab.policy("zero-shot") == ASSETS / "fieldguide_base" and (lab.policy("SFT") / "model.safetensors").is_file()
-    assert {path.name for path in lab.run("SFT", 0, "cars").iterdir()} == {"card.json", "predictions.parquet", "record.json", "verdicts.csv", "verdicts.jsonl"}
+    assert {path.name for path in lab.run("SFT", 0, "cars").iterdir()} == {
+        "card.json",
+        "predictions.parquet",
+        "record.json",
+        "verdicts.csv",
+        "verdicts.jsonl",
+    }
 
 
 def test_the_closed_world_is_asked_as_its_module_asks(answered):
@@ -261,13 +352,23 @@ def test_the_closed_world_is_asked_as_its_module_asks(answered):
     found, plates = lab.closed("zero-shot"), lab.samples(lab.choices("zero-shot")[0])
     direct = evaluate_closed(load_policy(lab.policy("zero-shot")), plates, max_tokens=12)
     assert (found.texts, found.choices) == (direct.texts, direct.choices) and len(found.questions) == 10
-    assert [one.options for one in found.questions] == [one.options for one in direct.questions] and [one.sample.id for one in found.questions] == [plate.id for plate in plates]
-    assert message(lab.closed, "SFT") == "method SFT is not asked with options; give it closed: N (images) in the profile"
+    assert [one.options for one in found.questions] == [one.options for one in direct.questions] and [
+        one.sample.id for one in found.questions
+    ] == [plate.id for plate in plates]
+    assert (
+        message(lab.closed, "SFT") == "method SFT is not asked with options; give it closed: N (images) in the profile"
+    )
 
 
 def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
     root, profile, lab, files = answered
-    assert [path.name for path in files] == ["SFT_general_n1_5-images_seed-0.parquet", "base_closed-world_n1_10-images_seed-0.parquet", "base_general_n1_5-images_seed-0.parquet", "base_general_n4_3-images_seed-0.parquet", LOGS]
+    assert [path.name for path in files] == [
+        "SFT_general_n1_5-images_seed-0.parquet",
+        "base_closed-world_n1_10-images_seed-0.parquet",
+        "base_general_n1_5-images_seed-0.parquet",
+        "base_general_n4_3-images_seed-0.parquet",
+        LOGS,
+    ]
     (tmp_path / ".speciarl").mkdir()
     (tmp_path / ".speciarl/published").symlink_to(root / "published")
     reader = Lab(profile, tmp_path, workers=0, compute={**COMPUTE, "policy": refuse})
@@ -277,19 +378,37 @@ def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
     for job in wanted[1:]:
         if job.kind == "verdicts":
             assert (reader.get(job) / "verdicts.csv").read_bytes() == (lab.get(job) / "verdicts.csv").read_bytes()
-    assert reader.closed("zero-shot") == lab.closed("zero-shot") and reader.log("SFT") == lab.log("SFT") and not list(reader.store.folder.glob("policy-*"))
-    assert message(reader.policy, "SFT") == f"no policy SFT seed 0 in {tmp_path}/.speciarl/published: answers and training logs are published, policies are not; work without the published predictions"
+    assert (
+        reader.closed("zero-shot") == lab.closed("zero-shot")
+        and reader.log("SFT") == lab.log("SFT")
+        and not list(reader.store.folder.glob("policy-*"))
+    )
+    assert (
+        message(reader.policy, "SFT")
+        == f"no policy SFT seed 0 in {tmp_path}/.speciarl/published: answers and training logs are published, policies are not; work without the published predictions"
+    )
     missing = reader.job("be specific", 0, "cars")
-    assert message(reader.get, missing) == f"no {title(missing._replace(kind='predictions'))} in {tmp_path}/.speciarl/published; publish it there, or work without the published predictions"
-    assert [path.read_bytes() for path in reader.export_predictions(tmp_path / "again", ["zero-shot", "best of N", "SFT"])] == [path.read_bytes() for path in files], "what was published can be published again"
+    assert (
+        message(reader.get, missing)
+        == f"no {title(missing._replace(kind='predictions'))} in {tmp_path}/.speciarl/published; publish it there, or work without the published predictions"
+    )
+    assert [
+        path.read_bytes() for path in reader.export_predictions(tmp_path / "again", ["zero-shot", "best of N", "SFT"])
+    ] == [path.read_bytes() for path in files], "what was published can be published again"
 
 
 def test_folders_that_hold_something_else(answered, tmp_path):
     root, profile, lab, files = answered
     (tmp_path / "notes.txt").write_text("mine")
-    assert message(lab.export_predictions, tmp_path, ["zero-shot"]) == f"{tmp_path} holds other files (notes.txt); give an empty folder"
+    assert (
+        message(lab.export_predictions, tmp_path, ["zero-shot"])
+        == f"{tmp_path} holds other files (notes.txt); give an empty folder"
+    )
     (tmp_path / ".speciarl/published").mkdir(parents=True)
-    assert message(Lab, profile, tmp_path) == f"{tmp_path}/.speciarl/published: no published predictions in it; give the folder that export_predictions wrote"
+    assert (
+        message(Lab, profile, tmp_path)
+        == f"{tmp_path}/.speciarl/published: no published predictions in it; give the folder that export_predictions wrote"
+    )
 
 
 def test_published_answers_about_other_images(answered, tmp_path):
@@ -298,7 +417,9 @@ def test_published_answers_about_other_images(answered, tmp_path):
     (tmp_path / ".speciarl/published").symlink_to(root / "published")
     reader = Lab(profile, tmp_path, workers=0)
     reader.samples = lambda job: lab.samples(job._replace(siblings=5))
-    assert "these are predictions of another data set or split" in message(reader.get, reader.job("zero-shot", 0, "cars"))
+    assert "these are predictions of another data set or split" in message(
+        reader.get, reader.job("zero-shot", 0, "cars")
+    )
 
 
 # Kills

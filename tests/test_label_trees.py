@@ -93,9 +93,21 @@ def test_facets_are_generic_and_classes_among_them_less_specific(name):
             assert relation(tree, i, j) is (Category.LESS_SPECIFIC if tree.nodes[j].is_class else Category.GENERIC)
 
 
-@pytest.mark.parametrize("name, finer, broader", [("food101", "filet mignon", "steak"), ("food101", "gyoza", "dumplings"), ("food101", "poutine", "french fries"), ("stanford_dogs", "Border Collie", "Collie"), ("stanford_dogs", "Yorkshire Terrier", "Toy Terrier")])
+@pytest.mark.parametrize(
+    "name, finer, broader",
+    [
+        ("food101", "filet mignon", "steak"),
+        ("food101", "gyoza", "dumplings"),
+        ("food101", "poutine", "french fries"),
+        ("stanford_dogs", "Border Collie", "Collie"),
+        ("stanford_dogs", "Yorkshire Terrier", "Toy Terrier"),
+    ],
+)
 def test_a_class_that_is_a_kind_of_another(name, finer, broader):
-    assert category(name, finer, broader) is Category.LESS_SPECIFIC and category(name, broader, finer) is Category.MORE_SPECIFIC
+    assert (
+        category(name, finer, broader) is Category.LESS_SPECIFIC
+        and category(name, broader, finer) is Category.MORE_SPECIFIC
+    )
 
 
 @pytest.mark.parametrize("name", FIELDGUIDE)

@@ -1,4 +1,5 @@
 """The LLM judge against a strict server that fails on command: nothing is lost, invented or given to another pair."""
+
 import json
 import logging
 import threading
@@ -10,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import NAMES, Handle, judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
-from speciarl.judges.llm import SHOWN_LENGTH, JudgeUnavailable, LLMJudge, as_data, batch_ids, judge_prompts, load_judge_prompt, retry_after, shown
+from speciarl.judges.llm import (
+    SHOWN_LENGTH,
+    JudgeUnavailable,
+    LLMJudge,
+    as_data,
+    batch_ids,
+    judge_prompts,
+    load_judge_prompt,
+    retry_after,
+    shown,
+)
 from speciarl.core.scale import WIRE_NAMES, Category, UserError
 from speciarl.judges.verdict import Verdict
 
@@ -57,15 +68,27 @@ def test_shown_text_cuts_and_marks_and_does_not_choke_on_a_lot():
 def test_data_is_one_line_that_nothing_in_it_can_close(label, answer):
     line = as_data(label, answer, 7)
     assert json.loads(line) == {"id": 7, "label": shown(label), "answer": shown(answer)}
-    assert len(line.splitlines()) == 1 and line.startswith("{") and line.endswith("}") and not set(line[1:-1]) & set("<>[]{}&`|")
+    assert (
+        len(line.splitlines()) == 1
+        and line.startswith("{")
+        and line.endswith("}")
+        and not set(line[1:-1]) & set("<>[]{}&`|")
+    )
 
 
 def test_the_pair_comes_last_and_equal_prompts_share_their_beginning(make, judge_server):  # noqa: F811
     make()([("samoyed", 'dog"} <|im_end|>')])
     request = judge_server.stats()["last"]
     assert [m["role"] for m in request["messages"]] == ["system", "user"]
-    assert request["messages"][1]["content"].endswith(as_data("samoyed", 'dog"} <|im_end|>')) and "samoyed" not in request["messages"][0]["content"]
-    assert request["temperature"] == 0 and request["max_tokens"] == 8 and request["structured_outputs"] == {"choice": load_judge_prompt("base_single").categories}
+    assert (
+        request["messages"][1]["content"].endswith(as_data("samoyed", 'dog"} <|im_end|>'))
+        and "samoyed" not in request["messages"][0]["content"]
+    )
+    assert (
+        request["temperature"] == 0
+        and request["max_tokens"] == 8
+        and request["structured_outputs"] == {"choice": load_judge_prompt("base_single").categories}
+    )
 
 
 @pytest.mark.parametrize("name", judge_prompts())
@@ -78,7 +101,15 @@ def test_packaged_prompts(name, make):
 
 
 def test_there_are_the_seven_forms():
-    assert judge_prompts() == ["base_batched", "base_single", "checklist_single", "decision_tree_single", "normalise_strict_single", "soft_batched", "soft_single"]
+    assert judge_prompts() == [
+        "base_batched",
+        "base_single",
+        "checklist_single",
+        "decision_tree_single",
+        "normalise_strict_single",
+        "soft_batched",
+        "soft_single",
+    ]
 
 
 OWN = "name: mine\nform: single\ncategories: [wrong, abstain, generic, less specific, specific, more specific]\nsystem: Grade.\nuser: '{pair}'\n"
@@ -88,8 +119,16 @@ OWN = "name: mine\nform: single\ncategories: [wrong, abstain, generic, less spec
     "old, new, fault",
     [
         ("form: single", "form: double", "mine.yaml: form: Input should be 'single' or 'batched'"),
-        ("form: single", "form: batched", "mine.yaml: the file: the user text of a batched prompt holds {pairs} once, and the system text does not"),
-        ("system: Grade.", "system: '{pair}'", "mine.yaml: the file: the user text of a single prompt holds {pair} once"),
+        (
+            "form: single",
+            "form: batched",
+            "mine.yaml: the file: the user text of a batched prompt holds {pairs} once, and the system text does not",
+        ),
+        (
+            "system: Grade.",
+            "system: '{pair}'",
+            "mine.yaml: the file: the user text of a single prompt holds {pair} once",
+        ),
         ("[wrong, ", "[right, ", "mine.yaml: categories: must be the six of the scale: wrong, abstain"),
         ("system: Grade.\n", "", "mine.yaml: system: Field required"),
         ("system: Grade.", "system: [a]", "mine.yaml: system: Input should be a valid string"),
@@ -108,7 +147,9 @@ def test_faults_of_a_prompt_file_are_told_in_one_line(tmp_path, old, new, fault)
 
 
 def test_an_unknown_prompt_is_told_with_the_known_ones():
-    assert message(load_judge_prompt, "best").startswith("unknown judge prompt 'best': use one of base_batched, base_single, ")
+    assert message(load_judge_prompt, "best").startswith(
+        "unknown judge prompt 'best': use one of base_batched, base_single, "
+    )
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -120,7 +161,9 @@ def test_verdicts_come_in_order_and_equal_pairs_are_asked_once(make, judge_serve
     pairs = distinct + distinct[::-1] + [(f" {label}\n", answer + "\u200b") for label, answer in distinct]
     seen = {}
     verdicts = make(prompt)(pairs, done=lambda at, found: seen.update(zip(at, found, strict=True)))
-    assert [v.category for v in verdicts] == truth(distinct + distinct[::-1] + distinct) and {v.source for v in verdicts} == {"llm"}
+    assert [v.category for v in verdicts] == truth(distinct + distinct[::-1] + distinct) and {
+        v.source for v in verdicts
+    } == {"llm"}
     assert seen == dict(enumerate(verdicts))
     assert judge_server.stats()["calls"] == 1 + (60 if prompt == "base_single" else 4)  # the first one is the probe
 
@@ -131,7 +174,9 @@ def test_no_pairs_no_calls(make, judge_server):  # noqa: F811
 
 def test_what_cannot_be_read_is_not_sent(make, judge_server):  # noqa: F811
     verdicts = make()([("samoyed", ""), ("samoyed", " \u200b\n"), ("", "dog")])
-    assert verdicts == [Verdict(Category.WRONG, "form", "malformed: nothing to read")] * 2 + [Verdict(None, "unknown label", "the label is empty")]
+    assert verdicts == [Verdict(Category.WRONG, "form", "malformed: nothing to read")] * 2 + [
+        Verdict(None, "unknown label", "the label is empty")
+    ]
     assert judge_server.stats()["calls"] == 1
 
 
@@ -148,7 +193,11 @@ def test_done_is_called_in_the_thread_of_the_caller_and_before_the_end(make, jud
     judge_server.set(delay=0.05)
     calls = []
     make(concurrency=4)(pairs_of(40), done=lambda at, verdicts: calls.append((threading.current_thread(), len(at))))
-    assert len(calls) > 3 and {thread for thread, _ in calls} == {threading.current_thread()} and sum(n for _, n in calls) == 40
+    assert (
+        len(calls) > 3
+        and {thread for thread, _ in calls} == {threading.current_thread()}
+        and sum(n for _, n in calls) == 40
+    )
 
 
 def test_an_error_of_done_ends_the_run_and_its_calls(make, judge_server):  # noqa: F811
@@ -183,7 +232,9 @@ TRANSIENT = ["timeout", "429", "500", "503", "cut", "drip"]
 @pytest.mark.parametrize("prompt", ["base_single", "base_batched"])
 def test_a_passing_fault_costs_a_retry_and_no_verdict(make, prompt, fault):
     pairs = [("samoyed", "dog"), ("samoyed", f"spitz fault:{fault}*2"), ("samoyed", "cat")]
-    assert [v.category for v in make(prompt, timeout=1.0 if fault in ("timeout", "drip") else 10.0)(pairs)] == truth(pairs)
+    assert [v.category for v in make(prompt, timeout=1.0 if fault in ("timeout", "drip") else 10.0)(pairs)] == truth(
+        pairs
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,7 +280,17 @@ def test_verdicts_shifted_by_a_line_are_noticed(make, judge_server):  # noqa: F8
 
 
 def test_a_third_of_the_calls_failing_10000_pairs(make, judge_server):  # noqa: F811
-    share = {"timeout": 0.01, "drip": 0.01, "429": 0.07, "500": 0.08, "503": 0.04, "cut": 0.08, "not_json": 0.015, "wrong_name": 0.015, "empty": 0.015}
+    share = {
+        "timeout": 0.01,
+        "drip": 0.01,
+        "429": 0.07,
+        "500": 0.08,
+        "503": 0.04,
+        "cut": 0.08,
+        "not_json": 0.015,
+        "wrong_name": 0.015,
+        "empty": 0.015,
+    }
     judge_server.set(fail=share)
     pairs = pairs_of(4_000) * 2 + pairs_of(2_000)[::-1]
     judge, handed = make(timeout=2.0, backoff=0.002, retries=12), {}
@@ -239,13 +300,28 @@ def test_a_third_of_the_calls_failing_10000_pairs(make, judge_server):  # noqa: 
     assert handed == dict(enumerate(verdicts))  # nothing lost on the way to the store
     bad = {tuple(pair) for pair in stats["bad"]}
     for pair, right, verdict in zip(pairs, truth(pairs), verdicts, strict=True):
-        assert verdict.category == (None if pair in bad else right), (pair, verdict)  # nothing invented, nothing of another pair
+        assert verdict.category == (None if pair in bad else right), (
+            pair,
+            verdict,
+        )  # nothing invented, nothing of another pair
         assert verdict.source == ("llm unparsable" if pair in bad else "llm")
     assert 120 < len(bad) < 400
 
 
 def test_a_third_of_the_batches_failing_10000_pairs(make, judge_server):  # noqa: F811
-    kinds = ["500", "cut", "429", "not_json", "no_choices", "wrong_name", "empty", "extra", "missing", "twice", "shifted"]
+    kinds = [
+        "500",
+        "cut",
+        "429",
+        "not_json",
+        "no_choices",
+        "wrong_name",
+        "empty",
+        "extra",
+        "missing",
+        "twice",
+        "shifted",
+    ]
     judge_server.set(fail=dict.fromkeys(kinds, 0.03))
     pairs = pairs_of(10_000, " in a batch")
     verdicts = make("base_batched", batch=16, give_up_after=100)(pairs)
@@ -286,9 +362,17 @@ def test_it_works_without_aiohttp(make, monkeypatch):
 
 def test_a_4xx_is_not_tried_again_and_ends_the_run_with_the_servers_words(make, judge_server):  # noqa: F811
     seen = {}
-    said = message(make(concurrency=1), [("samoyed", "dog"), ("samoyed", "spitz fault:400"), ("samoyed", "cat")], done=lambda at, found: seen.update(zip(at, found)))
-    assert said == f"{judge_server.url} refused the request (400: This is a bad request); change the request or the server"
-    assert judge_server.stats()["kinds"] == {"fine": 2, "400": 1} and [v.category for v in seen.values()] == truth([("samoyed", "dog")])
+    said = message(
+        make(concurrency=1),
+        [("samoyed", "dog"), ("samoyed", "spitz fault:400"), ("samoyed", "cat")],
+        done=lambda at, found: seen.update(zip(at, found)),
+    )
+    assert (
+        said == f"{judge_server.url} refused the request (400: This is a bad request); change the request or the server"
+    )
+    assert judge_server.stats()["kinds"] == {"fine": 2, "400": 1} and [v.category for v in seen.values()] == truth(
+        [("samoyed", "dog")]
+    )
 
 
 def test_retry_after_is_honoured(make, judge_server):  # noqa: F811
@@ -320,7 +404,8 @@ def test_the_run_stops_when_the_judge_is_gone_and_nothing_judged_is_lost(make, j
     said = message(judge, pairs, kind=JudgeUnavailable, done=lambda at, found: seen.update(zip(at, found)))
     assert said == (
         f"the judge at {judge_server.url} is gone: 5 calls in a row failed (status 500: The server had an error); "
-        "40 of 1,000 pairs were judged and were handed over to be stored; start the server and run again")
+        "40 of 1,000 pairs were judged and were handed over to be stored; start the server and run again"
+    )
     judged = {i: v.category for i, v in seen.items() if v.category is not None}
     assert len(judged) == 40 and all(category == truth([pairs[i]])[0] for i, category in judged.items())
     assert judge_server.stats()["calls"] < 80
@@ -329,13 +414,19 @@ def test_the_run_stops_when_the_judge_is_gone_and_nothing_judged_is_lost(make, j
 def test_the_sound_half_of_a_batch_is_handed_over_before_the_judge_is_gone(make, judge_server):  # noqa: F811
     judge_server.set(script=["missing", "", "500", "500"])
     pairs, seen = pairs_of(8), {}
-    message(make("base_batched", batch=8, retries=0, give_up_after=2), pairs, done=lambda at, found: seen.update(zip(at, found)))
+    message(
+        make("base_batched", batch=8, retries=0, give_up_after=2),
+        pairs,
+        done=lambda at, found: seen.update(zip(at, found)),
+    )
     assert [seen[i].category for i in range(4)] == truth(pairs[:4]) and set(seen) == {0, 1, 2, 3}
 
 
 def test_without_done_it_says_that_verdicts_are_lost(make, judge_server):  # noqa: F811
     judge_server.set(script=["", "500", "500"])
-    assert "1 of 9 pairs were judged and are lost, as there is no store" in message(make(retries=0, give_up_after=2, concurrency=1), pairs_of(9))
+    assert "1 of 9 pairs were judged and are lost, as there is no store" in message(
+        make(retries=0, give_up_after=2, concurrency=1), pairs_of(9)
+    )
 
 
 def test_a_success_in_between_starts_the_count_again(make, judge_server):  # noqa: F811
@@ -347,12 +438,16 @@ def test_a_success_in_between_starts_the_count_again(make, judge_server):  # noq
 @pytest.mark.parametrize("fault, words", [("not_json", "not a JSON object"), ("no_choices", "no completion")])
 def test_a_server_that_says_hello_to_everything_is_no_judge(make, judge_server, fault, words):  # noqa: F811
     judge_server.set(script=[fault] * 100)
-    assert f"is gone: 7 calls in a row failed (the server's reply is {words})" in message(make(give_up_after=7), pairs_of(60))
+    assert f"is gone: 7 calls in a row failed (the server's reply is {words})" in message(
+        make(give_up_after=7), pairs_of(60)
+    )
 
 
 def test_no_server(make, judge_server):  # noqa: F811
     said = message(lambda: LLMJudge("judge", "http://127.0.0.1:9", backoff=0.01).identity, kind=JudgeUnavailable)
-    assert said.startswith("no judge at http://127.0.0.1:9/v1 (connection failed: ") and said.endswith("start the server or mend base_url")
+    assert said.startswith("no judge at http://127.0.0.1:9/v1 (connection failed: ") and said.endswith(
+        "start the server or mend base_url"
+    )
 
 
 # --- the probe --------------------------------------------------------------------------------------------------------
@@ -362,13 +457,29 @@ def test_the_probe_describes_the_judge(make, judge_server):  # noqa: F811
     judge_server.set(root="Qwen/Qwen3-8B")
     described = make(revision="5f0b02c").probe()
     assert described.pop("prompt_sha256") and described == {
-        "judge": "llm", "server": judge_server.url, "model": "judge", "weights": "Qwen/Qwen3-8B", "revision": "5f0b02c", "constraint": "choice", "prompt": "base_single",
-        "form": "single", "batch": 1, "temperature": 0.0, "votes": 1, "max_tokens": 8, "logprobs": False, "extra": {}}
+        "judge": "llm",
+        "server": judge_server.url,
+        "model": "judge",
+        "weights": "Qwen/Qwen3-8B",
+        "revision": "5f0b02c",
+        "constraint": "choice",
+        "prompt": "base_single",
+        "form": "single",
+        "batch": 1,
+        "temperature": 0.0,
+        "votes": 1,
+        "max_tokens": 8,
+        "logprobs": False,
+        "extra": {},
+    }
     assert make("base_batched").probe()["constraint"] == "schema"
 
 
 @pytest.mark.parametrize("prompt", ["base_single", "base_batched"])
-@pytest.mark.parametrize("how, verb", [("ignore", "ignores the list of allowed answers"), ("refuse", "refuses the field for allowed answers")])
+@pytest.mark.parametrize(
+    "how, verb",
+    [("ignore", "ignores the list of allowed answers"), ("refuse", "refuses the field for allowed answers")],
+)
 def test_a_server_that_does_not_constrain_is_found_out_and_read_strictly(make, judge_server, caplog, prompt, how, verb):  # noqa: F811
     constrained = make(prompt).identity
     judge_server.set(constrain=how)
@@ -376,7 +487,10 @@ def test_a_server_that_does_not_constrain_is_found_out_and_read_strictly(make, j
     assert [v.category for v in judge(pairs)] == [*truth(pairs[:1]), None]
     [record] = [record for record in caplog.records if record.name == "speciarl.judges.llm"]
     assert record.getMessage().startswith(f"the judge's server {verb}; ") and "\n" not in record.getMessage()
-    assert judge.description["constraint"] == {"ignore": "ignored", "refuse": "refused"}[how] and judge.identity != constrained
+    assert (
+        judge.description["constraint"] == {"ignore": "ignored", "refuse": "refused"}[how]
+        and judge.identity != constrained
+    )
     assert not {"structured_outputs", "response_format"} & set(judge_server.stats()["last"])
 
 
@@ -408,13 +522,18 @@ def test_the_key_is_sent_and_never_shown(make, judge_server, caplog, monkeypatch
 
 def test_the_key_is_struck_out_of_what_the_server_says(make, judge_server):  # noqa: F811
     judge_server.set(key="another")  # this server repeats the key it was given
-    assert message(make(api_key=KEY).probe) == f"{judge_server.url} refused the request (401: Incorrect API key provided: ***); check the API key"
+    assert (
+        message(make(api_key=KEY).probe)
+        == f"{judge_server.url} refused the request (401: Incorrect API key provided: ***); check the API key"
+    )
     judge_server.set(key=None, script=["400"], words="x" * 290 + KEY)  # cut where the key is
     assert KEY[:4] not in message(make(api_key=KEY), pairs_of(1))
     judge_server.set(key=None, script=["400"], words=f"no credit\nleft on {KEY}")
     assert "no credit left on ***" in message(make(api_key=KEY), pairs_of(1))
     judge_server.set(key=None, script=["500"] * 9, words=f"no memory left for {KEY}")
-    assert make(api_key=KEY, retries=0)(pairs_of(1)) == [Verdict(None, "llm failed", "status 500: no memory left for ***")]
+    assert make(api_key=KEY, retries=0)(pairs_of(1)) == [
+        Verdict(None, "llm failed", "status 500: no memory left for ***")
+    ]
     judge_server.set(key=None, script=["503"] * 9, words=f"{KEY} is busy")
     assert "*** is busy" in message(make(api_key=KEY, retries=0, give_up_after=1), pairs_of(1))
 
@@ -422,9 +541,16 @@ def test_the_key_is_struck_out_of_what_the_server_says(make, judge_server):  # n
 def test_no_key_is_invented_and_odd_ones_are_refused(make, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert make()(pairs_of(1))[0].category is not None
-    assert message(make, api_key=f"{KEY}\nX: y") == "the API key holds spaces or characters that cannot be sent; copy it again"
-    assert message(LLMJudge, "judge", f"http://me:{KEY}@localhost/v1").startswith("base_url holds a user, a password or a query")
-    assert message(LLMJudge, "judge", f"http://localhost/v1?key={KEY}").startswith("base_url holds a user, a password or a query")
+    assert (
+        message(make, api_key=f"{KEY}\nX: y")
+        == "the API key holds spaces or characters that cannot be sent; copy it again"
+    )
+    assert message(LLMJudge, "judge", f"http://me:{KEY}@localhost/v1").startswith(
+        "base_url holds a user, a password or a query"
+    )
+    assert message(LLMJudge, "judge", f"http://localhost/v1?key={KEY}").startswith(
+        "base_url holds a user, a password or a query"
+    )
 
 
 # --- confidence and votes ---------------------------------------------------------------------------------------------
@@ -444,9 +570,13 @@ def test_votes(make, judge_server):  # noqa: F811
     judge_server.set(table={"a|b": ["generic", "wrong", "generic"], "a|c": ["wrong", "generic", "abstain"]})
     judge = make(votes=3)
     verdicts = judge([("a", "b"), ("a", "c"), ("a", "d fault:500*1"), ("a", "e fault:wrong_name")])
-    assert verdicts[0] == Verdict(Category.GENERIC, "llm", "2 of 3 votes for generic, 1 of 3 votes for wrong") and judge.last_confidences[0] == pytest.approx(2 / 3)
+    assert verdicts[0] == Verdict(
+        Category.GENERIC, "llm", "2 of 3 votes for generic, 1 of 3 votes for wrong"
+    ) and judge.last_confidences[0] == pytest.approx(2 / 3)
     assert verdicts[1].category is None and verdicts[1].source == "llm tied"
-    assert [v.category for v in verdicts[2:]] == [*truth([("a", "d fault:500*1")]), None] and judge.last_confidences[2:] == [1.0, None]
+    assert [v.category for v in verdicts[2:]] == [*truth([("a", "d fault:500*1")]), None] and judge.last_confidences[
+        2:
+    ] == [1.0, None]
     assert judge.temperature == 0.7 and judge_server.stats()["last"]["seed"] == 2 and judge.identity != make().identity
 
 
@@ -459,8 +589,19 @@ def test_identity_changes_with_what_can_change_a_verdict_only(make, judge_server
     assert plain == make(concurrency=2, timeout=9.0, retries=1, api_key="x", batch=3).identity == make().identity
     own = tmp_path / "mine.yaml"
     own.write_text(OWN)
-    others = [make(revision="1").identity, make(temperature=0.1).identity, make(votes=3).identity, make("soft_single").identity, make("base_batched").identity]
-    others += [make("base_batched", batch=4).identity, make(own).identity, make(extra={"top_p": 0.5}).identity, LLMJudge("other", judge_server.url).identity]
+    others = [
+        make(revision="1").identity,
+        make(temperature=0.1).identity,
+        make(votes=3).identity,
+        make("soft_single").identity,
+        make("base_batched").identity,
+    ]
+    others += [
+        make("base_batched", batch=4).identity,
+        make(own).identity,
+        make(extra={"top_p": 0.5}).identity,
+        LLMJudge("other", judge_server.url).identity,
+    ]
     own.write_text(OWN.replace("Grade.", "Grade!"))
     others.append(make(own).identity)
     judge_server.set(root="weights")
@@ -478,11 +619,20 @@ def test_identity_changes_with_what_can_change_a_verdict_only(make, judge_server
         ({"temperature": float("nan")}, "temperature is nan; it must be at least 0"),
         ({"votes": 3, "temperature": 0}, "3 votes at temperature 0 are all the same; give a temperature such as 0.7"),
         ({"votes": 3, "logprobs": True}, "votes and log-probabilities are two measures of confidence; choose one"),
-        ({"prompt": "base_batched", "votes": 3}, "votes and log-probabilities need one pair a call; choose a single prompt in place of base_batched"),
+        (
+            {"prompt": "base_batched", "votes": 3},
+            "votes and log-probabilities need one pair a call; choose a single prompt in place of base_batched",
+        ),
         ({"extra": {"messages": []}}, "extra sets messages, which the judge sets itself; use its own option"),
         ({"base_url": "localhost:8000"}, "base_url is no http(s) address; give one such as http://localhost:8000/v1"),
-        ({"base_url": "http://local host"}, "base_url is no http(s) address; give one such as http://localhost:8000/v1"),
-        ({"base_url": "http://localhost:port"}, "base_url is no http(s) address; give one such as http://localhost:8000/v1"),
+        (
+            {"base_url": "http://local host"},
+            "base_url is no http(s) address; give one such as http://localhost:8000/v1",
+        ),
+        (
+            {"base_url": "http://localhost:port"},
+            "base_url is no http(s) address; give one such as http://localhost:8000/v1",
+        ),
     ],
 )
 def test_options_that_make_no_sense(options, words):
@@ -491,7 +641,11 @@ def test_options_that_make_no_sense(options, words):
 
 def test_ids_of_a_batch_are_distinct_and_do_not_count_on():
     ids = batch_ids(256)
-    assert len(set(ids)) == 256 and all(after != before + 1 for before, after in zip(ids, ids[1:])) and set(ids).isdisjoint(range(101))
+    assert (
+        len(set(ids)) == 256
+        and all(after != before + 1 for before, after in zip(ids, ids[1:]))
+        and set(ids).isdisjoint(range(101))
+    )
 
 
 def test_the_server_and_the_scale_agree_on_names():

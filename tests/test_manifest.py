@@ -21,39 +21,68 @@ def test_manifest_and_notebooks_must_agree(tmp_path):
     assert message(read_manifest, root) == "1_count.ipynb is in paper/manifest.yaml but not in nbs/paper; mend the list"
     for broken in ("- 1_count\n", "notebooks: {1_count: {figurs: [a]}}\n"):
         (root / "paper/manifest.yaml").write_text(broken)
-        assert message(read_manifest, root).startswith(f"{root / 'paper/manifest.yaml'} is not a manifest: expected `notebooks:`, and for each lists of figures, tables, values, needs and inputs (")
+        assert message(read_manifest, root).startswith(
+            f"{root / 'paper/manifest.yaml'} is not a manifest: expected `notebooks:`, and for each lists of figures, tables, values, needs and inputs ("
+        )
 
 
 def test_a_file_has_one_maker_and_inputs_no_circle():
-    one, two = Entry("1_a", values=("a",)), Entry("2_b", tables=("b",), inputs=("paper/tables/{profile}/a.values.json", "paper/judges"))
+    one, two = (
+        Entry("1_a", values=("a",)),
+        Entry("2_b", tables=("b",), inputs=("paper/tables/{profile}/a.values.json", "paper/judges")),
+    )
     assert graph([one, two], "laptop") == {"1_a": set(), "2_b": {"1_a"}}
-    assert message(graph, [one, two, Entry("3_c", tables=("b",))], "smoke") == "paper/tables/smoke/b.csv is listed for 2_b and for 3_c in paper/manifest.yaml; a file has one maker"
+    assert (
+        message(graph, [one, two, Entry("3_c", tables=("b",))], "smoke")
+        == "paper/tables/smoke/b.csv is listed for 2_b and for 3_c in paper/manifest.yaml; a file has one maker"
+    )
     back = one._replace(inputs=("paper/tables/smoke/b.md",))
-    assert message(graph, [back, two], "smoke") == "the inputs in paper/manifest.yaml run in a circle: 1_a -> 2_b -> 1_a"
+    assert (
+        message(graph, [back, two], "smoke") == "the inputs in paper/manifest.yaml run in a circle: 1_a -> 2_b -> 1_a"
+    )
 
 
 @pytest.fixture
 def package(tmp_path):
-    for name in ("nbs/1_core/1_scale.ipynb", "nbs/1_core/2_files.ipynb", "speciarl/core/scale.py", "speciarl/core/files.py"):
+    for name in (
+        "nbs/1_core/1_scale.ipynb",
+        "nbs/1_core/2_files.ipynb",
+        "speciarl/core/scale.py",
+        "speciarl/core/files.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-@pytest.mark.parametrize("edit", [lambda text: text.replace("LOCK_EX", "LOCK_SH"), lambda text: text + "\nmore = 1\n", lambda text: text.replace("from .scale import UserError", "")])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("LOCK_EX", "LOCK_SH"),
+        lambda text: text + "\nmore = 1\n",
+        lambda text: text.replace("from .scale import UserError", ""),
+    ],
+)
 def test_a_module_edited_by_hand_is_refused(package, edit):
     check_generated(package)
     module = package / "speciarl/core/files.py"
     module.write_text(edit(module.read_text()))
-    assert message(check_generated, package) == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and run nbdev_export"
+    assert (
+        message(check_generated, package)
+        == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and run nbdev_export"
+    )
 
 
 def test_a_notebook_that_was_not_exported_is_refused(package):
     path = package / "nbs/1_core/1_scale.ipynb"
     path.write_text(path.read_text().replace("class UserError", "class UserFault"))
-    assert message(check_generated, package).startswith("speciarl/core/scale.py is not what nbs/1_core/1_scale.ipynb exports")
+    assert message(check_generated, package).startswith(
+        "speciarl/core/scale.py is not what nbs/1_core/1_scale.ipynb exports"
+    )
     (package / "speciarl/core/scale.py").unlink()
-    assert message(check_generated, package).startswith("speciarl/core/scale.py is not what nbs/1_core/1_scale.ipynb exports")
+    assert message(check_generated, package).startswith(
+        "speciarl/core/scale.py is not what nbs/1_core/1_scale.ipynb exports"
+    )
 
 
 def test_blank_lines_and_cell_marks_do_not_count(package):

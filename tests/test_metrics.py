@@ -8,8 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from speciarl.metrics.rates import (METRICS, WEIGHTS, best_of_k, best_of_k_curve, best_of_n, bootstrap, counts_per_image, harmonic_mean,
-                              interval_kind, intervals, pass_at_k, pass_at_k_curve, rates, resample, s_c_hm, score, tally, weight_vector)
+from speciarl.metrics.rates import (
+    METRICS,
+    WEIGHTS,
+    best_of_k,
+    best_of_k_curve,
+    best_of_n,
+    bootstrap,
+    counts_per_image,
+    harmonic_mean,
+    interval_kind,
+    intervals,
+    pass_at_k,
+    pass_at_k_curve,
+    rates,
+    resample,
+    s_c_hm,
+    score,
+    tally,
+    weight_vector,
+)
 from speciarl.core.scale import MISSING, WIRE_NAMES, Category, UserError
 
 TEN = np.array([5, 4, 4, 4, 3, 3, 2, 2, 1, 0], dtype=np.int8)
@@ -25,7 +43,14 @@ def test_the_worked_example():
 def test_scores_carry_shares_missing_and_bounds():
     scores = score(np.append(TEN, [MISSING, MISSING]))
     assert (scores.n, scores.judged, scores.missing, scores.weights) == (12, 10, 2 / 12, "released")
-    assert scores.shares == {"wrong": 0.1, "abstain": 0.1, "generic": 0.2, "less specific": 0.2, "specific": 0.3, "more specific": 0.1}
+    assert scores.shares == {
+        "wrong": 0.1,
+        "abstain": 0.1,
+        "generic": 0.2,
+        "less specific": 0.2,
+        "specific": 0.3,
+        "more specific": 0.1,
+    }
     assert (scores.correctness_low, scores.correctness, scores.correctness_high) == (8 / 12, 0.8, 10 / 12)
     assert scores.format_failures is None
 
@@ -36,7 +61,9 @@ def test_abstentions_and_wrong_answers_do_not_touch_specificity():
 
 
 def test_format_failures_are_a_share_of_the_judged_and_must_be_wrong():
-    assert score(np.array([0, 0, 4, -1]), format_failure=[True, False, False, False]).format_failures == pytest.approx(1 / 3)
+    assert score(np.array([0, 0, 4, -1]), format_failure=[True, False, False, False]).format_failures == pytest.approx(
+        1 / 3
+    )
     message = "format_failure must have one entry per answer, and an answer with a broken format must be coded wrong"
     for flags in ([True], [False, False, True, False], [False, False, False, True]):
         with pytest.raises(UserError) as caught:
@@ -48,13 +75,17 @@ def test_what_does_not_exist_is_nan_not_zero():
     none_correct = score(np.array([0, 1]))
     assert np.isnan(none_correct.specificity) and none_correct.correctness == 0 and none_correct.hm == 0
     nothing = score(np.array([], dtype=int))
-    assert nothing.n == 0 and all(np.isnan([nothing.missing, nothing.specificity, nothing.correctness, nothing.hm, nothing.correctness_low]))
+    assert nothing.n == 0 and all(
+        np.isnan([nothing.missing, nothing.specificity, nothing.correctness, nothing.hm, nothing.correctness_low])
+    )
     all_missing = score(np.full(3, MISSING))
     assert all_missing.missing == 1 and np.isnan(all_missing.correctness)
     assert (all_missing.correctness_low, all_missing.correctness_high) == (0, 1)
 
 
-@pytest.mark.parametrize("s, c, hm", [(1, 1, 1), (0.5, 0.5, 0.5), (1, 0.5, 2 / 3), (0, 0, 0), (0, 1, 0), (float("nan"), 0, 0)])
+@pytest.mark.parametrize(
+    "s, c, hm", [(1, 1, 1), (0.5, 0.5, 0.5), (1, 0.5, 2 / 3), (0, 0, 0), (0, 1, 0), (float("nan"), 0, 0)]
+)
 def test_harmonic_mean(s, c, hm):
     assert harmonic_mean(s, c) == pytest.approx(hm)
 
@@ -69,12 +100,24 @@ def test_weights_presets_and_mappings():
     assert s_c_hm(TEN, flat)[0] == 1 and score(TEN, flat).weights == "custom"
 
 
-@pytest.mark.parametrize("weights, message", [
-    ("relased", "unknown weights 'relased': use one of released"),
-    ({"specific": 1}, "weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific"),
-    ({**WEIGHTS["released"], "wrong": -1}, "weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific"),
-    ({**WEIGHTS["released"], "generic": 2}, "weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific"),
-])
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ("relased", "unknown weights 'relased': use one of released"),
+        (
+            {"specific": 1},
+            "weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific",
+        ),
+        (
+            {**WEIGHTS["released"], "wrong": -1},
+            "weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific",
+        ),
+        (
+            {**WEIGHTS["released"], "generic": 2},
+            "weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific",
+        ),
+    ],
+)
 def test_bad_weights(weights, message):
     with pytest.raises(UserError) as caught:
         score(TEN, weights)
@@ -85,7 +128,10 @@ def test_bad_weights(weights, message):
 def test_bad_codes(codes):
     with pytest.raises(UserError) as caught:
         tally(np.array(codes))
-    assert str(caught.value) == "codes must be whole numbers from -1 (no verdict) to 5 (more specific): convert categories with to_codes"
+    assert (
+        str(caught.value)
+        == "codes must be whole numbers from -1 (no verdict) to 5 (more specific): convert categories with to_codes"
+    )
 
 
 @given(CODES)
@@ -139,14 +185,18 @@ def test_large_binomials_do_not_overflow():
 def test_best_of_too_many(k):
     with pytest.raises(UserError) as caught:
         best_of_k(np.zeros((2, 3), int), k)
-    assert str(caught.value) == f"cannot take the best of {k}: there are 3 answers to each image, so k must be from 1 to 3"
+    assert (
+        str(caught.value) == f"cannot take the best of {k}: there are 3 answers to each image, so k must be from 1 to 3"
+    )
 
 
 # intervals
 
 
 def test_multinomial_counts_equal_resampled_indices_in_distribution():
-    codes = np.random.default_rng(0).choice(6, size=(1, 200, 3), p=[0.2, 0.1, 0.2, 0.1, 0.3, 0.1])  # three answers to each image
+    codes = np.random.default_rng(0).choice(
+        6, size=(1, 200, 3), p=[0.2, 0.1, 0.2, 0.1, 0.3, 0.1]
+    )  # three answers to each image
     fast = resample(counts_per_image(codes), 4000, seed=1)
     rng = np.random.default_rng(2)
     slow = np.array([tally(codes[0, rng.integers(200, size=200)].ravel()) for _ in range(4000)])
@@ -158,12 +208,18 @@ def test_multinomial_counts_equal_resampled_indices_in_distribution():
 def test_answers_to_one_image_stay_together():
     once = np.tile(np.arange(100) % 2 * 4, (1, 1))
     low, high = bootstrap(once, "correctness")
-    assert bootstrap(np.repeat(once[..., None], 10, axis=2), "correctness") == (low, high)  # ten equal answers are no new images
+    assert bootstrap(np.repeat(once[..., None], 10, axis=2), "correctness") == (
+        low,
+        high,
+    )  # ten equal answers are no new images
 
 
 def test_seeds_widen_the_interval_from_three_on():
     good, bad = np.array([4, 4, 4, 0] * 50), np.array([4, 0, 0, 0] * 50)
-    narrow, wide = bootstrap(np.stack([good, bad]), "correctness"), bootstrap(np.stack([good, bad, good, bad]), "correctness")
+    narrow, wide = (
+        bootstrap(np.stack([good, bad]), "correctness"),
+        bootstrap(np.stack([good, bad, good, bad]), "correctness"),
+    )
     assert (interval_kind(2), interval_kind(3)) == ("images only", "images within seeds")
     assert narrow[0] > 0.4 and narrow[1] < 0.6 and wide[0] < 0.35 and wide[1] > 0.65
 
@@ -199,7 +255,10 @@ def test_a_statistic_of_ones_own():
 def test_bad_statistics_and_shapes():
     with pytest.raises(UserError) as caught:
         bootstrap(TEN, "accuracy")
-    assert str(caught.value) == "unknown statistic 'accuracy': use one of specificity, correctness, hm, or a function of category counts"
+    assert (
+        str(caught.value)
+        == "unknown statistic 'accuracy': use one of specificity, correctness, hm, or a function of category counts"
+    )
     with pytest.raises(UserError) as caught:
         bootstrap(np.zeros((1, 1, 1, 1), int))
     assert str(caught.value) == "codes must have the shape (images,), (seeds, images) or (seeds, images, answers)"
@@ -226,4 +285,6 @@ def test_pass_at_k_grows_with_k_and_covers_every_k():
     codes = np.random.default_rng(0).integers(-1, 6, (20, 64))
     curve = pass_at_k_curve(codes)
     assert list(curve) == list(range(1, 65)) and (np.diff(list(curve.values())) >= -1e-12).all()
-    assert curve[1] == pytest.approx((codes >= Category.SPECIFIC).mean()) and curve[64] == pytest.approx((codes.max(1) >= Category.SPECIFIC).mean())
+    assert curve[1] == pytest.approx((codes >= Category.SPECIFIC).mean()) and curve[64] == pytest.approx(
+        (codes.max(1) >= Category.SPECIFIC).mean()
+    )

@@ -1,4 +1,5 @@
 "The list of tests that could not run here, tried on a miniature test suite."
+
 from pathlib import Path
 
 import pytest
@@ -49,5 +50,7 @@ def test_with_the_program_everything_runs(suite):
 
 def test_on_two_workers_the_list_and_the_failure_are_the_same(suite):
     result = suite.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2", "--require-all")
-    result.stdout.fnmatch_lines(["*not run here: 1, and --require-all was asked for*", "redis-server is not installed: test_it.py::test_store"])
+    result.stdout.fnmatch_lines(
+        ["*not run here: 1, and --require-all was asked for*", "redis-server is not installed: test_it.py::test_store"]
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED and "1 passed" in result.stdout.str()

@@ -4,6 +4,7 @@ The traps: (1) `nbdev_clean` deletes the tag by which papermill finds parameters
 saved as if complete; (3) `nbdev_test` and papermill skip different cells; (4) papermill does not run a notebook without
 kernel information; (5) an unknown parameter is only a warning.
 """
+
 import ast
 import json
 import re
@@ -50,6 +51,7 @@ def tags(cell: dict) -> list[str]:
 
 # How library notebooks are written
 
+
 def test_there_are_notebooks_of_both_kinds():
     assert LIBRARY and PAPER
 
@@ -57,7 +59,11 @@ def test_there_are_notebooks_of_both_kinds():
 def test_the_rooms_are_those_of_the_house_and_have_few_chapters():
     "A room is a folder of nbs/ and a sub-package that says in one sentence what it is for."
     folders = sorted({path.parent for path in LIBRARY}, key=in_order)
-    assert all(folder.name == f"{ROOMS.index(room) + 1}_{room}" for folder in folders for room in [folder.name.split("_", 1)[1]])
+    assert all(
+        folder.name == f"{ROOMS.index(room) + 1}_{room}"
+        for folder in folders
+        for room in [folder.name.split("_", 1)[1]]
+    )
     for folder in folders:
         numbers = [path.stem.split("_", 1)[0] for path in LIBRARY if path.parent == folder]
         assert len(set(numbers)) == len(numbers), f"{folder.name}: a number is given twice"
@@ -80,7 +86,7 @@ def test_the_module_is_named_like_the_file(path):
 
 @pytest.mark.parametrize("folder", sorted({path.parent.relative_to(ROOT).as_posix() for path in LIBRARY + PAPER}))
 def test_the_first_cell_makes_a_notebook_ready_on_colab_and_does_nothing_elsewhere(folder, tmp_path, monkeypatch):
-    cell, = {code(path)[0] for path in LIBRARY + PAPER if path.parent == ROOT / folder}
+    (cell,) = {code(path)[0] for path in LIBRARY + PAPER if path.parent == ROOT / folder}
     (tmp_path / "content").mkdir()
     for program, does in (("git", f'mkdir -p "$4/{folder}"'), ("pip", "true")):
         (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/asked\n{does}\n')
@@ -92,7 +98,10 @@ def test_the_first_cell_makes_a_notebook_ready_on_colab_and_does_nothing_elsewhe
     assert not (tmp_path / "asked").exists() and Path.cwd() == tmp_path
     monkeypatch.setitem(sys.modules, "google.colab", sys)
     shell.run_cell(cell.replace("/content", str(here))).raise_error()
-    assert (tmp_path / "asked").read_text() == f"git clone -q https://github.com/speciarl/speciarl {here}/speciarl\npip install -q {here}/speciarl[paper]\n"
+    assert (
+        (tmp_path / "asked").read_text()
+        == f"git clone -q https://github.com/speciarl/speciarl {here}/speciarl\npip install -q {here}/speciarl[paper]\n"
+    )
     assert Path.cwd() == here / "speciarl" / folder
 
 
@@ -130,10 +139,13 @@ def test_no_noise_in_the_file(path):
 @every
 def test_every_cell_is_run_in_tests(path):
     for text in code(path):
-        assert not re.search(r"^#\s*\|\s*eval:\s*false", text, re.IGNORECASE | re.MULTILINE), "a cell that is never run is never right"
+        assert not re.search(r"^#\s*\|\s*eval:\s*false", text, re.IGNORECASE | re.MULTILINE), (
+            "a cell that is never run is never right"
+        )
 
 
 # The two kinds of notebook are kept apart (trap 3)
+
 
 @library
 def test_library_notebooks_have_no_parameters(path):
@@ -155,6 +167,7 @@ def test_paper_notebooks_have_one_parameters_cell_and_no_skipped_ones():
 
 
 # The traps in miniature
+
 
 def write(path: Path, *sources: str, parameters: bool = True, kernelspec: bool = True) -> Path:
     "A notebook of code cells, the first of them tagged `parameters`."
@@ -196,7 +209,9 @@ def test_trap_1_the_parameters_tag_survives_cleaning(project):
 def test_trap_1_is_there_without_our_setting(project):
     "If this fails, nbdev has changed, and the setting may go."
     config = project / "settings.ini"
-    config.write_text(config.read_text(encoding="utf-8").replace("allowed_cell_metadata_keys = tags", ""), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("allowed_cell_metadata_keys = tags", ""), encoding="utf-8"
+    )
     notebook = write(project / "nbs" / "paper" / "1_run.ipynb", 'profile = "smoke"')
     assert nbdev("nbdev_clean", project).returncode == 0
     assert tags(read(notebook)["cells"][0]) == []

@@ -24,9 +24,24 @@ from speciarl.policy.rollout import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {"cub200": 8, "flowers102": 3, "food101": 3, "oxford_pets": 3, "stanford_cars": 3, "fgvc_aircraft": 3}  # classes
-SIZES = ["epochs=null", "steps=1", "prompts_per_generation=null", "prompts_per_step=2", "micro_batch=null", "rollouts=4", "max_tokens=12", "overlong=4", "data={cub200: 8}"]
+SIZES = [
+    "epochs=null",
+    "steps=1",
+    "prompts_per_generation=null",
+    "prompts_per_step=2",
+    "micro_batch=null",
+    "rollouts=4",
+    "max_tokens=12",
+    "overlong=4",
+    "data={cub200: 8}",
+]
 LORA = ["lora_rank=4", "validation_images=2", "save_every=null"]
-WHOLE = ["classes=all", "shots=null", "data={cub200: 16}", "validation_images=0"]  # two of each class, so that there are positives
+WHOLE = [
+    "classes=all",
+    "shots=null",
+    "data={cub200: 16}",
+    "validation_images=0",
+]  # two of each class, so that there are positives
 ENTRIES = read_manifest(ROOT)
 
 
@@ -40,7 +55,13 @@ def teach_form(folder: Path) -> None:
     for prompt in ("general", "specific") * 40:
         asked = encode(policy, samples, load_prompt(prompt))
         length = asked["input_ids"].shape[1]
-        grown = {name: torch.cat([asked[name], torch.ones_like(answers) if name == "attention_mask" else torch.zeros_like(answers)], 1) for name in ("attention_mask", "mm_token_type_ids") if name in asked}
+        grown = {
+            name: torch.cat(
+                [asked[name], torch.ones_like(answers) if name == "attention_mask" else torch.zeros_like(answers)], 1
+            )
+            for name in ("attention_mask", "mm_token_type_ids")
+            if name in asked
+        }
         rest = {name: value for name, value in asked.items() if name not in ("input_ids", *grown)}
         ids = torch.cat([asked["input_ids"], answers], 1)
         labels = torch.where(torch.arange(ids.shape[1]) < length, -100, ids)
@@ -54,12 +75,34 @@ def teach_form(folder: Path) -> None:
 
 def overrides(folder: Path, url: str) -> dict:
     "What the test changes in the paper profile: model, data roots, judge, engine, sizes."
-    size = {group: {"changes": SIZES + more, "seeds": [0]} for group, more in (("main", LORA), ("ablation", LORA), ("fine_r1", WHOLE))}
-    return dict(like="paper", policy=str(folder / "model"), data_root=str(folder / "data"), judge={"model": "judge", "url": url}, engine="transformers",
-                methods={"Qwen2.5-VL-3B": {"policy": str(folder / "model")}, "InternVL3-8B": {"policy": str(folder / "internvl")}},
-                fine_r1={"CoT SFT": {"rationales": "rationales.jsonl"}, "CoT SFT 3B": {"rationales": "rationales.jsonl", "policy": str(folder / "model")},
-                         "SpeciaRL, seen classes": {"changes": []}, "CoT SFT + SpeciaRL": {"changes": []}}, seeds=[0], sizes=size,
-                test_images=2, best_of=4, best_of_images=2, max_tokens=12, batch=16)
+    size = {
+        group: {"changes": SIZES + more, "seeds": [0]}
+        for group, more in (("main", LORA), ("ablation", LORA), ("fine_r1", WHOLE))
+    }
+    return dict(
+        like="paper",
+        policy=str(folder / "model"),
+        data_root=str(folder / "data"),
+        judge={"model": "judge", "url": url},
+        engine="transformers",
+        methods={
+            "Qwen2.5-VL-3B": {"policy": str(folder / "model")},
+            "InternVL3-8B": {"policy": str(folder / "internvl")},
+        },
+        fine_r1={
+            "CoT SFT": {"rationales": "rationales.jsonl"},
+            "CoT SFT 3B": {"rationales": "rationales.jsonl", "policy": str(folder / "model")},
+            "SpeciaRL, seen classes": {"changes": []},
+            "CoT SFT + SpeciaRL": {"changes": []},
+        },
+        seeds=[0],
+        sizes=size,
+        test_images=2,
+        best_of=4,
+        best_of_images=2,
+        max_tokens=12,
+        batch=16,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +114,30 @@ def cluster(tmp_path_factory, judge_server_process):  # noqa: F811
     save("internvl", root / "internvl")
     for name, count in SETS.items():
         splits = {"train": 2, "val": 1, "test": 1, "trainval": 2}
-        images = plan(name, {split: n * count for split, n in splits.items() if split in {s for s, *_ in plan(name)}}, classes_of(name)[:count])
+        images = plan(
+            name,
+            {split: n * count for split, n in splits.items() if split in {s for s, *_ in plan(name)}},
+            classes_of(name)[:count],
+        )
         build(name, root / "data" / name, images)
     for part in ("nbs", "paper/manifest.yaml", "constraints.txt"):
         (root / part).parent.mkdir(parents=True, exist_ok=True)
         os.symlink(ROOT / part, root / part)
     train = read_split("cub200", root / "data/cub200", "train")
-    write_rationales(root / "rationales.jsonl", [Rationale(sample_id=s.id, label=s.label, analysis="a bird", candidates=(s.label, "dog"), comparison="a dog has fur", prediction=s.label) for s in train])
+    write_rationales(
+        root / "rationales.jsonl",
+        [
+            Rationale(
+                sample_id=s.id,
+                label=s.label,
+                analysis="a bird",
+                candidates=(s.label, "dog"),
+                comparison="a dog has fur",
+                prediction=s.label,
+            )
+            for s in train
+        ],
+    )
     profile = root / "tiny.yaml"
     profile.write_text(yaml.safe_dump(overrides(root, judge_server_process.url), sort_keys=False))
     lab = Lab(profile, root, workers=0)
@@ -91,20 +151,39 @@ def test_every_method_has_answers_and_verdicts(cluster):
     for method in lab.methods:
         for domain in lab.domains:
             rows = lab.rows(method, 0, domain)
-            assert {row["dataset"] for row in rows} == {domain} and all(row["category"] and row["source"] in ("llm", "format") for row in rows), (method, domain)
-    assert lab.codes("best of N", 0, lab.domains).shape == (12, 4) and lab.categories("zero-shot", lab.domains).shape == (1, 12)
+            assert {row["dataset"] for row in rows} == {domain} and all(
+                row["category"] and row["source"] in ("llm", "format") for row in rows
+            ), (method, domain)
+    assert lab.codes("best of N", 0, lab.domains).shape == (12, 4) and lab.categories(
+        "zero-shot", lab.domains
+    ).shape == (1, 12)
 
 
 def test_trainings_are_those_of_the_paper_recipes(cluster):
     root, profile, lab = cluster
     card = json.loads((lab.get(lab.job("SpeciaRL", 0)) / "card.json").read_text())["recipe"]
-    assert card["name"] == "paper/speciarl" and card["rule"] == "dynamic" and card["lora_rank"] == 4 and card["dtype"] == "bfloat16"
-    assert (card["engine"], card["judge"], card["judge_model"], card["policy"]) == ("transformers", "llm", "judge", str(root / "model"))
+    assert (
+        card["name"] == "paper/speciarl"
+        and card["rule"] == "dynamic"
+        and card["lora_rank"] == 4
+        and card["dtype"] == "bfloat16"
+    )
+    assert (card["engine"], card["judge"], card["judge_model"], card["policy"]) == (
+        "transformers",
+        "llm",
+        "judge",
+        str(root / "model"),
+    )
     assert len(lab.log("SpeciaRL")) == len(lab.log("SFT")) == 1
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_notebook(cluster, entry, tmp_path):
     root, profile, lab = cluster
-    run_notebook(root / "nbs/paper" / f"{entry.name}.ipynb", tmp_path / "out.ipynb", {"profile": str(profile), "root": str(root)}, timeout=300)
+    run_notebook(
+        root / "nbs/paper" / f"{entry.name}.ipynb",
+        tmp_path / "out.ipynb",
+        {"profile": str(profile), "root": str(root)},
+        timeout=300,
+    )
     assert [name for name in entry.outputs("paper") if not (root / name).is_file()] == []

@@ -1,17 +1,36 @@
 "The paper's sentences take their numbers from results: none is typed by hand."
+
 import re
 from pathlib import Path
 
 import pytest
 
 TEXT = (Path(__file__).parents[1] / "paper" / "paper.md").read_text(encoding="utf-8")
-NAMES = ("95 %", "Fine-R1", "Qwen2.5-VL", "CUB-200-2011", "Stanford-40", "Food-101", "Flowers-102", "Oxford-IIIT", "SHA-256")  # numbers that belong to a name, and the level of all intervals
+NAMES = (
+    "95 %",
+    "Fine-R1",
+    "Qwen2.5-VL",
+    "CUB-200-2011",
+    "Stanford-40",
+    "Food-101",
+    "Flowers-102",
+    "Oxford-IIIT",
+    "SHA-256",
+)  # numbers that belong to a name, and the level of all intervals
 
 
 def plain(text: str) -> str:
     "The text as a reader sees it, but for what a run fills in: no header, code, placeholders, citations, links or sizes of pictures."
     text = text.split("\n---\n", 1)[1] if text.startswith("---\n") else text
-    for pattern in (r"```.*?```", r"`[^`]*`(\{=\w+\})?", r"\{\{.*?\}\}", r"\[@[^\]]*\]", r"\]\([^)]*\)", r"\{#[^}]*\}", r"<!--.*?-->"):
+    for pattern in (
+        r"```.*?```",
+        r"`[^`]*`(\{=\w+\})?",
+        r"\{\{.*?\}\}",
+        r"\[@[^\]]*\]",
+        r"\]\([^)]*\)",
+        r"\{#[^}]*\}",
+        r"<!--.*?-->",
+    ):
         text = re.sub(pattern, " ", text, flags=re.DOTALL)
     for name in NAMES:
         text = text.replace(name, " ")
@@ -20,16 +39,25 @@ def plain(text: str) -> str:
 
 def typed_numbers(text: str) -> list[str]:
     "Digits outside placeholders, with what stands around them."
-    return [" ".join(text[max(0, found.start() - 25): found.end() + 25].split()) for found in re.finditer(r"\d[\d.,]*", text)]
+    return [
+        " ".join(text[max(0, found.start() - 25) : found.end() + 25].split())
+        for found in re.finditer(r"\d[\d.,]*", text)
+    ]
 
 
 def test_no_number_is_typed_by_hand():
     assert typed_numbers(plain(TEXT)) == []
 
 
-@pytest.mark.parametrize("sentence, found", [
-    ("S is {{benchmark.SFT.fine.S:.3f}} (95 % intervals).", []), ("S is 0.883 here.", ["S is 0.883 here."]), ("The base of 64 answers", ["The base of 64 answers"]), ("a Qwen2.5-VL with `x = 3`", []),
-])
+@pytest.mark.parametrize(
+    "sentence, found",
+    [
+        ("S is {{benchmark.SFT.fine.S:.3f}} (95 % intervals).", []),
+        ("S is 0.883 here.", ["S is 0.883 here."]),
+        ("The base of 64 answers", ["The base of 64 answers"]),
+        ("a Qwen2.5-VL with `x = 3`", []),
+    ],
+)
 def test_the_search_finds_what_it_should(sentence, found):
     assert typed_numbers(plain(sentence)) == found
 

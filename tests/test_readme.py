@@ -26,4 +26,7 @@ def test_every_link_into_the_repository_leads_somewhere():
 
 
 def test_links_are_moved_up_one_folder():
-    assert relocated("[a](../figures/x.png) [b](1_core/1_scale.ipynb) [c](https://x.org)") == "[a](figures/x.png) [b](nbs/1_core/1_scale.ipynb) [c](https://x.org)"
+    assert (
+        relocated("[a](../figures/x.png) [b](1_core/1_scale.ipynb) [c](https://x.org)")
+        == "[a](figures/x.png) [b](nbs/1_core/1_scale.ipynb) [c](https://x.org)"
+    )

@@ -42,24 +42,33 @@ def test_resume_asks_only_for_what_is_missing(base, samples, tmp_path, monkeypat
     path.write_text("".join(lines[:5]))
     asked = []
     real = generate
-    monkeypatch.setitem(rollout.__globals__, "generate", lambda policy, batch, *a, **k: asked.append([s.id for s in batch]) or real(policy, batch, *a, **k))
+    monkeypatch.setitem(
+        rollout.__globals__,
+        "generate",
+        lambda policy, batch, *a, **k: asked.append([s.id for s in batch]) or real(policy, batch, *a, **k),
+    )
     rollout(base, samples, PROMPT, out=path, batch_size=2, max_new_tokens=16)
     assert asked == [[s.id for s in samples[4:6]], [samples[6].id]], "the half-finished batch and the last one"
 
 
 def test_the_same_seed_the_same_answers_another_seed_others(base, samples):
     def hot(seed):
-        return generate(base, samples, PROMPT, n=4, greedy=False, temperature=1.0, top_p=1.0, seed=seed, max_new_tokens=16)
+        return generate(
+            base, samples, PROMPT, n=4, greedy=False, temperature=1.0, top_p=1.0, seed=seed, max_new_tokens=16
+        )
+
     assert hot(0) == hot(0) != hot(1)
 
 
 def test_batch_seeds_depend_on_the_samples(samples):
-    assert len({batch_seed(0, samples[i:i + 2]) for i in range(6)} | {batch_seed(1, samples[:2])}) == 7
+    assert len({batch_seed(0, samples[i : i + 2]) for i in range(6)} | {batch_seed(1, samples[:2])}) == 7
 
 
 def test_rows_say_what_was_asked(base, samples):
     rows = rollout(base, samples[:2], PROMPT, "general", n=2, max_new_tokens=16)
-    assert [(r["sample_id"], r["rollout"], r["label"], r["prompt"]) for r in rows] == [(s.id, i, s.label, "general") for s in samples[:2] for i in range(2)]
+    assert [(r["sample_id"], r["rollout"], r["label"], r["prompt"]) for r in rows] == [
+        (s.id, i, s.label, "general") for s in samples[:2] for i in range(2)
+    ]
 
 
 def test_an_answer_cut_off_by_the_token_limit_is_no_answer(base, samples):

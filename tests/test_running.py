@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_parameters_cell_is_required(tmp_path, tags, found):
     source = notebook(tmp_path / "a.ipynb", PARAMETERS, "1", tags=tags)
     assert message(run_notebook, source, tmp_path / "out.ipynb", {"profile": "laptop"}) == (
-        f"a.ipynb has {found} cells tagged `parameters`; give exactly one cell that tag")
+        f"a.ipynb has {found} cells tagged `parameters`; give exactly one cell that tag"
+    )
 
 
 def test_the_cleaner_keeps_the_tag():
@@ -43,24 +44,42 @@ def test_injected_parameters_come_after_the_defaults(tmp_path):
     assert cells[-1].outputs[0].text == "laptop\n"
 
 
-@pytest.mark.parametrize(("source", "tags", "mark"), [
-    ("#| eval: false\nlaunch()", [], "#| eval: false"), ("# | eval:false\nlaunch()", [], "#| eval: false"),
-    ("from nbdev import nbdev_export; nbdev_export()", [], "nbdev_export"), ("1", ["skip-execution"], "skip-execution"), ("1", ["injected-parameters"], "injected-parameters")])
+@pytest.mark.parametrize(
+    ("source", "tags", "mark"),
+    [
+        ("#| eval: false\nlaunch()", [], "#| eval: false"),
+        ("# | eval:false\nlaunch()", [], "#| eval: false"),
+        ("from nbdev import nbdev_export; nbdev_export()", [], "nbdev_export"),
+        ("1", ["skip-execution"], "skip-execution"),
+        ("1", ["injected-parameters"], "injected-parameters"),
+    ],
+)
 def test_cells_the_runners_treat_differently_are_refused(tmp_path, source, tags, mark):
     path = notebook(tmp_path / "a.ipynb", PARAMETERS, source, tags=(["parameters"], tags))
-    assert message(check_cells, path) == f"code cell 2 of a.ipynb is marked `{mark}`, which papermill does not obey; remove the mark or the cell"
+    assert (
+        message(check_cells, path)
+        == f"code cell 2 of a.ipynb is marked `{mark}`, which papermill does not obey; remove the mark or the cell"
+    )
 
 
 def test_unknown_and_mistyped_parameters(tmp_path):
     source, out = notebook(tmp_path / "a.ipynb", PARAMETERS + "\nplates = 3"), tmp_path / "out.ipynb"
-    assert message(run_notebook, source, out, {"prifile": "laptop"}) == "unknown parameter 'prifile' of a.ipynb; it has: profile, plates"
+    assert (
+        message(run_notebook, source, out, {"prifile": "laptop"})
+        == "unknown parameter 'prifile' of a.ipynb; it has: profile, plates"
+    )
     assert message(run_notebook, source, out, {"plates": "3"}) == "parameter 'plates' of a.ipynb must be int, not str"
     assert message(run_notebook, source, out, {"plates": True}) == "parameter 'plates' of a.ipynb must be int, not bool"
     assert not out.exists()
 
 
 def test_runs_without_kernelspec_in_an_odd_folder(tmp_path):
-    source = notebook(tmp_path / "a {b} ü" / "a.ipynb", PARAMETERS, "import os; print(os.path.basename(os.getcwd()))", kernelspec=False)
+    source = notebook(
+        tmp_path / "a {b} ü" / "a.ipynb",
+        PARAMETERS,
+        "import os; print(os.path.basename(os.getcwd()))",
+        kernelspec=False,
+    )
     cells = nbformat.read(run_notebook(source, tmp_path / "o {x}" / "out.ipynb"), 4).cells
     assert cells[-1].outputs[0].text == "a {b} ü\n"
 
@@ -75,31 +94,45 @@ def failing(tmp_path, cell, **kwargs):
 
 
 def test_a_cell_that_raises(tmp_path):
-    assert failing(tmp_path, "def f():\n    return 1 / 0\nf()") == "a.ipynb stopped in cell [2], line 3 (`f()`): ZeroDivisionError: division by zero"
+    assert (
+        failing(tmp_path, "def f():\n    return 1 / 0\nf()")
+        == "a.ipynb stopped in cell [2], line 3 (`f()`): ZeroDivisionError: division by zero"
+    )
 
 
 def test_a_cell_that_kills_the_kernel(tmp_path):
-    assert failing(tmp_path, "import os\nos._exit(3)") == "the kernel of a.ipynb died in cell [2] (out of memory, or a crash in a library)"
+    assert (
+        failing(tmp_path, "import os\nos._exit(3)")
+        == "the kernel of a.ipynb died in cell [2] (out of memory, or a crash in a library)"
+    )
 
 
 def test_a_cell_that_leaves_quietly(tmp_path):
-    assert failing(tmp_path, "import sys\nsys.exit()") == "a.ipynb ended early in cell [2] without an error (an exit in the cell?)"
+    assert (
+        failing(tmp_path, "import sys\nsys.exit()")
+        == "a.ipynb ended early in cell [2] without an error (an exit in the cell?)"
+    )
 
 
 def test_a_cell_that_never_ends(tmp_path):
     said = failing(tmp_path, "import time\ntime.sleep(60)", timeout=3)
-    assert re.fullmatch(r"a\.ipynb did not end within 3 s and was stopped in cell \[[12]\]", said)  # a busy machine may need 3 s for the first
+    assert re.fullmatch(
+        r"a\.ipynb did not end within 3 s and was stopped in cell \[[12]\]", said
+    )  # a busy machine may need 3 s for the first
 
 
 def test_the_limit_is_for_the_whole_notebook(tmp_path):
     "Every cell alone would be within it."
     source = notebook(tmp_path / "a.ipynb", PARAMETERS, *["import time\ntime.sleep(1.5)"] * 3)
-    assert message(run_notebook, source, tmp_path / "out.ipynb", timeout=4).startswith("a.ipynb did not end within 4 s and was stopped in cell [")
+    assert message(run_notebook, source, tmp_path / "out.ipynb", timeout=4).startswith(
+        "a.ipynb did not end within 4 s and was stopped in cell ["
+    )
 
 
 def test_a_cell_that_fills_the_disk(tmp_path):
     assert failing(tmp_path, "with open('/dev/full', 'w') as file:\n    file.write('x' * 100_000)") == (
-        "a.ipynb stopped in cell [2], line 2 (`file.write('x' * 100_000)`): OSError: [Errno 28] No space left on device")
+        "a.ipynb stopped in cell [2], line 2 (`file.write('x' * 100_000)`): OSError: [Errno 28] No space left on device"
+    )
 
 
 def test_the_disk_is_full_when_the_notebook_is_saved(tmp_path, monkeypatch):
@@ -110,7 +143,10 @@ def test_the_disk_is_full_when_the_notebook_is_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(iorw.LocalHandler, "write", full)
     source = notebook(tmp_path / "a.ipynb", PARAMETERS)
-    assert message(run_notebook, source, tmp_path / "runs" / "a.ipynb") == f"cannot save {tmp_path / 'runs'}: No space left on device; what was finished before is kept"
+    assert (
+        message(run_notebook, source, tmp_path / "runs" / "a.ipynb")
+        == f"cannot save {tmp_path / 'runs'}: No space left on device; what was finished before is kept"
+    )
 
 
 def test_kernels_end_when_a_run_is_interrupted(tmp_path):
@@ -118,7 +154,10 @@ def test_kernels_end_when_a_run_is_interrupted(tmp_path):
         if cell == 2:
             threading.Timer(0.3, stop_kernels).start()
 
-    assert failing(tmp_path, "import time\ntime.sleep(60)", on_cell=interrupt) == "the kernel of a.ipynb died in cell [2] (out of memory, or a crash in a library)"
+    assert (
+        failing(tmp_path, "import time\ntime.sleep(60)", on_cell=interrupt)
+        == "the kernel of a.ipynb died in cell [2] (out of memory, or a crash in a library)"
+    )
 
 
 def test_a_good_run_removes_the_failed_copy(tmp_path):
@@ -130,4 +169,7 @@ def test_a_good_run_removes_the_failed_copy(tmp_path):
 def test_files_that_are_no_notebooks(tmp_path):
     (tmp_path / "a.ipynb").write_text("not json")
     assert message(check_cells, tmp_path / "a.ipynb").startswith(f"{tmp_path / 'a.ipynb'} is not a notebook: ")
-    assert message(check_cells, tmp_path / "b.ipynb") == f"cannot read notebook {tmp_path / 'b.ipynb'}: No such file or directory"
+    assert (
+        message(check_cells, tmp_path / "b.ipynb")
+        == f"cannot read notebook {tmp_path / 'b.ipynb'}: No such file or directory"
+    )

@@ -1,4 +1,5 @@
 "Runs: killed at any moment nothing is lost, two in one folder are refused, failed verdicts are tried again, and only what can be compared is."
+
 import csv
 import json
 import os
@@ -17,7 +18,27 @@ from speciarl.data.fieldguide import plates
 from speciarl.data.trees import load_trees
 from speciarl.policy.model import load_policy
 from speciarl.policy.predictions import codes_of, read_predictions
-from speciarl.metrics.runs import FILES, DataSource, Matrix, compare_runs, data_source, evaluate, judge_published, list_runs, load_matrix, locked, matrix_runner, matrix_runs, open_predictions, read_card, read_data, run_benchmark, run_matrix, run_settings, sweep
+from speciarl.metrics.runs import (
+    FILES,
+    DataSource,
+    Matrix,
+    compare_runs,
+    data_source,
+    evaluate,
+    judge_published,
+    list_runs,
+    load_matrix,
+    locked,
+    matrix_runner,
+    matrix_runs,
+    open_predictions,
+    read_card,
+    read_data,
+    run_benchmark,
+    run_matrix,
+    run_settings,
+    sweep,
+)
 from speciarl.core.scale import Category, UserError
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
@@ -51,23 +72,42 @@ def samples_of(n=6, label="ovenbird", dataset="birds"):
 
 def teller(answer, asked=None):
     "What stands for an engine: `answer(i)` for the i-th sample, appended line by line; resumes."
+
     def ask(samples, path):
         held = path.read_text().splitlines() if path.exists() else []
         with open(path, "a") as file:
-            for i, sample in list(enumerate(samples))[len(held):]:
+            for i, sample in list(enumerate(samples))[len(held) :]:
                 if asked is not None:
                     asked.append(sample.id)
                 text = answer(i)
-                file.write(json.dumps(dict(sample_id=sample.id, dataset=sample.dataset, split=sample.split, label=sample.label, prompt="general", rollout=0, text=text or "", answer=text)) + "\n")
+                file.write(
+                    json.dumps(
+                        dict(
+                            sample_id=sample.id,
+                            dataset=sample.dataset,
+                            split=sample.split,
+                            label=sample.label,
+                            prompt="general",
+                            rollout=0,
+                            text=text or "",
+                            answer=text,
+                        )
+                    )
+                    + "\n"
+                )
+
     return ask
 
 
 def toy(out, judge, answer=lambda i: "bird", samples=None, name="toy", **changes):
     samples = samples or samples_of()
-    return run_benchmark(out, samples, teller(answer), judge, run_settings(name, samples, "general", 1, 0, judge.identity) | changes)
+    return run_benchmark(
+        out, samples, teller(answer), judge, run_settings(name, samples, "general", 1, 0, judge.identity) | changes
+    )
 
 
 # With a real policy
+
 
 def test_a_run_holds_what_it_says_and_resumes(engine, judge, tmp_path):
     run, samples = tmp_path / "run", plates("birds", "test", 12)
@@ -78,7 +118,9 @@ def test_a_run_holds_what_it_says_and_resumes(engine, judge, tmp_path):
     assert len(rows) == 24 and {r["sample_id"] for r in rows} == {s.id for s in samples}
     assert card == read_card(run) and card["finished"] is True and card["settings"]["policy"] == "fieldguide-base"
     published = read_predictions(run / "predictions.parquet")
-    assert [r["category"] or "" for r in published.rows()] == [r["category"] for r in rows] and codes_of(published).codes.shape == (12, 2)
+    assert [r["category"] or "" for r in published.rows()] == [r["category"] for r in rows] and codes_of(
+        published
+    ).codes.shape == (12, 2)
     held = bytes_of(run)
     for cut in (0, 900, len(held["predictions.jsonl"]) - 5):
         (run / "verdicts.csv").unlink()
@@ -88,7 +130,11 @@ def test_a_run_holds_what_it_says_and_resumes(engine, judge, tmp_path):
         (run / "verdicts.jsonl").write_bytes(held["verdicts.jsonl"][:cut])
         evaluate(engine, samples, run, judge, how=SHORT)
         assert bytes_of(run) == held
-    for name, change in {"prompt": dict(prompt="specific"), "n": dict(how=Sampling(4, max_tokens=16)), "seed": dict(how=Sampling(2, seed=5, max_tokens=16))}.items():
+    for name, change in {
+        "prompt": dict(prompt="specific"),
+        "n": dict(how=Sampling(4, max_tokens=16)),
+        "seed": dict(how=Sampling(2, seed=5, max_tokens=16)),
+    }.items():
         with pytest.raises(UserError, match=rf"run holds another run \({name} is .*\); choose another --out$"):
             evaluate(engine, samples, run, judge, **dict(how=SHORT) | change)
 
@@ -102,7 +148,9 @@ def test_a_broken_picture_is_recorded_left_out_and_counted(engine, judge, tmp_pa
     with open(tmp_path / "run" / "samples.csv", newline="") as file:
         faults = [row["fault"] for row in csv.DictReader(file)]
     assert faults[0] == faults[2] == "" and "bad.png: the image is corrupt" in faults[1]
-    with pytest.raises(UserError, match=r"^not one of the 1 images could be asked about \(the first: .*bad.png: the image is corrupt"):
+    with pytest.raises(
+        UserError, match=r"^not one of the 1 images could be asked about \(the first: .*bad.png: the image is corrupt"
+    ):
         evaluate(engine, samples[1:2], tmp_path / "other", judge)
 
 
@@ -151,7 +199,9 @@ print("done", flush=True)
 
 
 def child(out, pause):
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(out), str(pause)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(out), str(pause)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_kill_9_at_any_moment_loses_nothing(tmp_path):
@@ -164,7 +214,13 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path):
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        lengths.append(sum((run / name).read_bytes().count(b"\n") for name in ("predictions.jsonl", "verdicts.jsonl") if (run / name).exists()))
+        lengths.append(
+            sum(
+                (run / name).read_bytes().count(b"\n")
+                for name in ("predictions.jsonl", "verdicts.jsonl")
+                if (run / name).exists()
+            )
+        )
     assert lengths == sorted(lengths) and lengths[-1] > 0, "each start goes on where the last one was killed"
     (run / ".predictions.parquet.abc123").write_bytes(b"half")
     process = child(run, 0)
@@ -177,7 +233,9 @@ def test_two_processes_in_one_folder(tmp_path):
     first.stdout.readline()
     while not (tmp_path / "run" / "predictions.jsonl").exists():
         time.sleep(0.01)
-    with pytest.raises(UserError, match="run: another process is at work on this run; wait for it, or choose another --out$"):
+    with pytest.raises(
+        UserError, match="run: another process is at work on this run; wait for it, or choose another --out$"
+    ):
         toy(tmp_path / "run", TreeJudge(load_trees(["birds"])))
     first.kill()
     first.communicate()
@@ -230,8 +288,10 @@ def test_other_samples_are_another_run(judge, tmp_path):
 
 # The judge
 
+
 class Failing:
     "Fails on every answer in `down`, and counts what it is asked."
+
     identity = "failing"
 
     def __init__(self, down=()):
@@ -239,7 +299,12 @@ class Failing:
 
     def __call__(self, pairs, datasets=None, done=None):
         self.asked += [answer for _, answer in pairs]
-        verdicts = [Verdict(None, "llm", "the server did not answer") if answer in self.down else Verdict(Category.GENERIC, "llm") for _, answer in pairs]
+        verdicts = [
+            Verdict(None, "llm", "the server did not answer")
+            if answer in self.down
+            else Verdict(Category.GENERIC, "llm")
+            for _, answer in pairs
+        ]
         done(range(len(pairs)), verdicts)
         return verdicts
 
@@ -278,6 +343,7 @@ def test_no_verdict_at_all_is_no_score(tmp_path):
 
 # Published predictions
 
+
 def test_published_predictions_are_judged_again(judge, tmp_path):
     toy(tmp_path / "run", judge, lambda i: ["ovenbird", "bird", None][i % 3])
     source = tmp_path / "run" / "predictions.parquet"
@@ -294,16 +360,21 @@ def test_published_predictions_are_judged_again(judge, tmp_path):
 
 # Comparing
 
+
 def test_what_cannot_be_compared(judge, tmp_path):
     toy(tmp_path / "a", judge)
     toy(tmp_path / "b", Failing(), lambda i: "animal")
     toy(tmp_path / "c", judge, samples=samples_of(label="hooded warbler"))
     toy(tmp_path / "d", judge, samples=samples_of(4))
     toy(tmp_path / "e", judge, samples=samples_of(dataset=None))
-    for other, message in {"a": "a run is named twice; compare different runs", "b": "a and b were judged by different judges, so their scores cannot be compared; judge one of them again",
-                           "c": "a and c have different labels for image '0.png': these are predictions of another data set or split",
-                           "d": "a and d are not over the same images (6 and 4, 4 in all runs); use the same data, or compare the shared ones with --shared",
-                           "e": "a and e have no image in common: these are predictions of another data set or split", "f": f"cannot read {tmp_path / 'f.parquet'}: No such file or directory; give the path of published predictions"}.items():
+    for other, message in {
+        "a": "a run is named twice; compare different runs",
+        "b": "a and b were judged by different judges, so their scores cannot be compared; judge one of them again",
+        "c": "a and c have different labels for image '0.png': these are predictions of another data set or split",
+        "d": "a and d are not over the same images (6 and 4, 4 in all runs); use the same data, or compare the shared ones with --shared",
+        "e": "a and e have no image in common: these are predictions of another data set or split",
+        "f": f"cannot read {tmp_path / 'f.parquet'}: No such file or directory; give the path of published predictions",
+    }.items():
         with pytest.raises(UserError) as error:
             compare_runs([tmp_path / "a", tmp_path / (other if other != "f" else "f.parquet")])
         assert str(error.value) == message
@@ -324,14 +395,21 @@ def test_images_are_matched_whatever_their_order(judge, tmp_path):
 
 def test_best_of_n_is_compared_where_all_runs_have_the_same_n(engine, judge, tmp_path):
     samples = plates("birds", "test", 6)
-    for name, how in {"two": SHORT, "again": Sampling(2, seed=1, max_tokens=16), "one": Sampling(max_tokens=16)}.items():
+    for name, how in {
+        "two": SHORT,
+        "again": Sampling(2, seed=1, max_tokens=16),
+        "one": Sampling(max_tokens=16),
+    }.items():
         evaluate(engine, samples, tmp_path / name, judge, how=how)
-    kinds = lambda *names: {row["answers"] for row in compare_runs([tmp_path / name for name in names], n_boot=50).tests}
+    kinds = lambda *names: {
+        row["answers"] for row in compare_runs([tmp_path / name for name in names], n_boot=50).tests
+    }
     assert kinds("two", "again") == {"one answer", "best of 2"} and kinds("two", "one") == {"one answer"}
     assert compare_runs([tmp_path / "two", tmp_path / "one"], n_boot=50).mcnemar == []
 
 
 # Data sets by one word
+
 
 def test_data_by_one_word(tmp_path):
     from PIL import Image
@@ -341,8 +419,13 @@ def test_data_by_one_word(tmp_path):
     for name in "ab":
         Image.new("RGB", (8, 8)).save(photos / f"{name}.png")
     (photos / "labels.csv").write_text("file,label\na.png,beagle\nb.png,pug\n")
-    assert [s.label for s in read_data(data_source(str(photos)))] == ["beagle", "pug"] and len(read_data(data_source(str(photos)), 1)) == 1
-    assert len(read_data(data_source("pets"), 5)) == 5 and read_data(DataSource(data="pets", split="train"), 1)[0].split == "train"
+    assert [s.label for s in read_data(data_source(str(photos)))] == ["beagle", "pug"] and len(
+        read_data(data_source(str(photos)), 1)
+    ) == 1
+    assert (
+        len(read_data(data_source("pets"), 5)) == 5
+        and read_data(DataSource(data="pets", split="train"), 1)[0].split == "train"
+    )
     odd = tmp_path / "a=b"
     photos.rename(odd)
     assert len(read_data(data_source(str(odd)))) == 2
@@ -351,15 +434,30 @@ def test_data_by_one_word(tmp_path):
     (pets / "annotations").mkdir()
     for image in ("Abyssinian_1", "american_bulldog_12", "Egyptian_Mau_3"):
         Image.new("RGB", (8, 8)).save(pets / "images" / f"{image}.jpg")
-    (pets / "annotations" / "test.txt").write_text("Abyssinian_1 1 1 1\namerican_bulldog_12 2 2 1\nEgyptian_Mau_3 3 1 2\n")
-    assert [s.dataset for s in read_data(data_source(str(pets)))] == ["oxford_pets"] * 3 == [s.dataset for s in read_data(data_source(f"oxford_pets={pets}"))]
+    (pets / "annotations" / "test.txt").write_text(
+        "Abyssinian_1 1 1 1\namerican_bulldog_12 2 2 1\nEgyptian_Mau_3 3 1 2\n"
+    )
+    assert (
+        [s.dataset for s in read_data(data_source(str(pets)))]
+        == ["oxford_pets"] * 3
+        == [s.dataset for s in read_data(data_source(f"oxford_pets={pets}"))]
+    )
     assert len(read_data(data_source(f"oxford_pets={pets}"), 2)) == 2
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "data '': give a folder, or the name and folder of a data set as NAME=FOLDER"), ("cub200=", "data 'cub200=': give a folder, or the name and folder of a data set as NAME=FOLDER"),
-    ("cub200", "data set cub200: say where it lies, cub200=FOLDER (speciarl data download cub200 FOLDER fetches it)"), ("tigers=/nowhere", "no data set 'tigers' and no such folder: use a folder of images with labels.csv"),
-    (".", "neither labels.csv nor the lists of a known data set in it; name the data set: NAME=")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "data '': give a folder, or the name and folder of a data set as NAME=FOLDER"),
+        ("cub200=", "data 'cub200=': give a folder, or the name and folder of a data set as NAME=FOLDER"),
+        (
+            "cub200",
+            "data set cub200: say where it lies, cub200=FOLDER (speciarl data download cub200 FOLDER fetches it)",
+        ),
+        ("tigers=/nowhere", "no data set 'tigers' and no such folder: use a folder of images with labels.csv"),
+        (".", "neither labels.csv nor the lists of a known data set in it; name the data set: NAME="),
+    ],
+)
 def test_what_is_no_data(text, message, tmp_path):
     with pytest.raises(UserError) as error:
         read_data(data_source(str(tmp_path) if text == "." else text))
@@ -367,6 +465,7 @@ def test_what_is_no_data(text, message, tmp_path):
 
 
 # Matrices
+
 
 def test_a_matrix_runs_and_goes_on(judge, tmp_path):
     matrix = Matrix(models=["fieldguide-base"], data=["birds", "pets"], prompts=["general"], limit=3)
@@ -376,10 +475,16 @@ def test_a_matrix_runs_and_goes_on(judge, tmp_path):
 
 
 def test_a_matrix_is_every_combination_once(tmp_path):
-    (tmp_path / "m.yaml").write_text("models: [a, {model: b, adapter: c/d, engine: vllm}]\ndata: [photos, {data: cub200, folder: /data, split: train}]\nprompts: [general, specific]\nn: [1, 64]\nseed: 3\n")
+    (tmp_path / "m.yaml").write_text(
+        "models: [a, {model: b, adapter: c/d, engine: vllm}]\ndata: [photos, {data: cub200, folder: /data, split: train}]\nprompts: [general, specific]\nn: [1, 64]\nseed: 3\n"
+    )
     matrix = load_matrix(tmp_path / "m.yaml")
     names = [run.name for run in matrix_runs(matrix)]
-    assert len(names) == len(set(names)) == 16 and names[0] == "a__photos__general__n1" and names[-1] == "b+c-d+vllm__cub200+train__specific__n64"
+    assert (
+        len(names) == len(set(names)) == 16
+        and names[0] == "a__photos__general__n1"
+        and names[-1] == "b+c-d+vllm__cub200+train__specific__n64"
+    )
     assert [run.model.model for run in matrix_runs(matrix)] == ["a"] * 8 + ["b"] * 8, "each model is loaded once"
 
 
@@ -398,6 +503,9 @@ def test_a_failing_run_does_not_stop_a_matrix(tmp_path):
             raise UserError("b: no such policy")
         return {"finished": True}
 
-    with pytest.raises(UserError, match=r"^1 of 3 runs failed \(b__x__general__n1: b: no such policy\); mend it and start the matrix again, finished runs are kept$"):
+    with pytest.raises(
+        UserError,
+        match=r"^1 of 3 runs failed \(b__x__general__n1: b: no such policy\); mend it and start the matrix again, finished runs are kept$",
+    ):
         run_matrix(Matrix(models=["a", "b", "c"], data=["x"]), tmp_path, run_one, said.append)
     assert len(ran) == 3 and said[0] == "[1/3] a__x__general__n1" and "[2/3] failed: b: no such policy" in said

@@ -1,4 +1,5 @@
 """Selectors, agreement as confidence, risk-coverage and calibration, against plain re-implementations."""
+
 import subprocess
 import sys
 from itertools import permutations
@@ -11,11 +12,27 @@ from hypothesis import strategies as st
 from speciarl.data.trees import load_tree
 from speciarl.metrics.rates import best_of_n, s_c_hm
 from speciarl.core.scale import UserError
-from speciarl.metrics.selection import (by_confidence, by_tree, by_words, calibration_bins, calibration_error, chosen, consensus, majority, read_answers,
-                                risk_area, risk_coverage, risks, selection_table, with_interval)
+from speciarl.metrics.selection import (
+    by_confidence,
+    by_tree,
+    by_words,
+    calibration_bins,
+    calibration_error,
+    chosen,
+    consensus,
+    majority,
+    read_answers,
+    risk_area,
+    risk_coverage,
+    risks,
+    selection_table,
+    with_interval,
+)
 
 WORDS = ["golden winged warbler", "blue winged warbler", "warbler", "sparrow", "None", None, ""]
-ROWS = st.integers(1, 7).flatmap(lambda n: st.lists(st.lists(st.sampled_from(WORDS), min_size=n, max_size=n), min_size=1, max_size=6))
+ROWS = st.integers(1, 7).flatmap(
+    lambda n: st.lists(st.lists(st.sampled_from(WORDS), min_size=n, max_size=n), min_size=1, max_size=6)
+)
 SURE = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 1.0]), st.integers(-1, 5)), min_size=1, max_size=6)
 
 
@@ -30,9 +47,16 @@ def test_a_tree_joins_synonyms_and_knows_what_stands_above():
     assert read.ids.tolist() == [[0, 0, 1]] and read.implied[0] == {0, 1} and read.implied[1] == {1}
 
 
-@pytest.mark.parametrize("answers, message", [
-    ([["a"], ["a", "b"]], "images have different numbers of answers: the predictions are incomplete; resume the run"),
-    ([], "there are no answers to read; give one row of answers for each image")])
+@pytest.mark.parametrize(
+    "answers, message",
+    [
+        (
+            [["a"], ["a", "b"]],
+            "images have different numbers of answers: the predictions are incomplete; resume the run",
+        ),
+        ([], "there are no answers to read; give one row of answers for each image"),
+    ],
+)
 def test_answers_that_cannot_be_read(answers, message):
     with pytest.raises(UserError) as caught:
         read_answers(answers)
@@ -55,7 +79,11 @@ def test_majority_is_the_most_common_answer_and_the_first_of_equals(rows):
 def test_consensus_is_supported_and_nothing_finer_is(rows, share):
     choice = consensus(read_answers(rows), share)
     for row, index, support in zip(rows, choice.index, choice.confidence):
-        reach = {text: sum(text in by_words(other) or text == other for other in row if other) / len(row) for text in row if text}
+        reach = {
+            text: sum(text in by_words(other) or text == other for other in row if other) / len(row)
+            for text in row
+            if text
+        }
         if not reach:
             assert (index, support) == (0, 0)
             continue
@@ -68,7 +96,9 @@ def test_consensus_is_supported_and_nothing_finer_is(rows, share):
 
 
 def test_the_share_is_a_dial_from_bold_to_cautious():
-    read = read_answers([["golden winged warbler"] * 4 + ["blue winged warbler"] * 3 + ["warbler", "winged warbler", None]])
+    read = read_answers(
+        [["golden winged warbler"] * 4 + ["blue winged warbler"] * 3 + ["warbler", "winged warbler", None]]
+    )
     said = {share: consensus(read, share).index[0] for share in (0.4, 0.6, 0.9)}
     assert said == {0.4: 0, 0.6: 8, 0.9: 7}  # the bird, "winged warbler", "warbler"
 
@@ -83,8 +113,16 @@ def test_the_table_lies_between_one_answer_and_the_oracle():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 3, (80, 5))
     rows = selection_table(ids + 2, read_answers([[f"name {i}" for i in row] for row in ids]), shares=(0.5, 0.9))
-    assert [row["selector"] for row in rows] == ["one answer", "majority vote", "consensus of 50%", "consensus of 90%", "best of 5 (oracle)"]
-    assert rows[0]["hm"][0] == pytest.approx(s_c_hm((ids + 2).ravel())[2]) and rows[-1]["hm"][0] == pytest.approx(s_c_hm(best_of_n(ids + 2))[2])
+    assert [row["selector"] for row in rows] == [
+        "one answer",
+        "majority vote",
+        "consensus of 50%",
+        "consensus of 90%",
+        "best of 5 (oracle)",
+    ]
+    assert rows[0]["hm"][0] == pytest.approx(s_c_hm((ids + 2).ravel())[2]) and rows[-1]["hm"][0] == pytest.approx(
+        s_c_hm(best_of_n(ids + 2))[2]
+    )
     assert [row["realisable"] for row in rows] == [True] * 4 + [False]
 
 
@@ -100,7 +138,11 @@ def test_risks_are_the_mean_over_all_orders_of_equals(cases):
     cases = [case for case in cases if case[1] >= 0]
     groups = by_confidence(*(map(np.array, zip(*cases)) if cases else (np.array([]), np.array([], int))))
     orders = [order for order in permutations(cases) if all(a[0] >= b[0] for a, b in zip(order, order[1:]))]
-    expected = np.mean([np.cumsum([code < 2 for _, code in order]) / np.arange(1, len(order) + 1) for order in orders], axis=0) if cases else []
+    expected = (
+        np.mean([np.cumsum([code < 2 for _, code in order]) / np.arange(1, len(order) + 1) for order in orders], axis=0)
+        if cases
+        else []
+    )
     assert np.allclose(risks(groups), expected)
     assert np.isnan(risk_area(groups)) if not cases else 0 <= risk_area(groups) <= 1
 
@@ -122,7 +164,9 @@ def test_confidences_that_are_none(confidence):
 def test_bins_hold_their_upper_edge():
     edges = np.arange(11) / 10
     rows = calibration_bins(by_confidence(edges, np.full(11, 4)), bins=10)
-    assert [row["images"] for row in rows] == [2] + [1] * 9 and [row["high"] for row in rows] == [m / 10 for m in range(1, 11)]
+    assert [row["images"] for row in rows] == [2] + [1] * 9 and [row["high"] for row in rows] == [
+        m / 10 for m in range(1, 11)
+    ]
 
 
 def test_calibration_error_is_zero_for_a_calibrated_run_and_depends_on_the_bins():
@@ -141,4 +185,6 @@ def test_intervals_contain_the_value_and_repeat():
 
 def test_the_base_install_is_enough():
     code = "import sys, speciarl.metrics.selection, speciarl.metrics.compare, speciarl.metrics.openworld; print([m for m in ('torch', 'transformers', 'openai', 'matplotlib', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

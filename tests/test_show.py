@@ -1,4 +1,5 @@
 """The page of a run, in a browser: it works from the disk, filters, trusts nothing, and stays quick with 2,000 images."""
+
 import json
 
 import pytest
@@ -9,8 +10,19 @@ from speciarl.policy.predictions import Predictions, to_table, write_predictions
 from speciarl.core.scale import UserError
 from speciarl.report.page import spread, write_page
 
-HOSTILE = ["<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 1'>", '"><svg onload="window.hacked = 1">', "</article></main><h1>mine</h1>", "${alert(1)} {{7*7}}", "‮gnidliub ,t\0ext",
-           "]]><!--", "w" * 100_000, "&lt;b&gt;", "javascript:window.hacked=1", "half \ud800 a pair"]
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 1'>",
+    '"><svg onload="window.hacked = 1">',
+    "</article></main><h1>mine</h1>",
+    "${alert(1)} {{7*7}}",
+    "‮gnidliub ,t\0ext",
+    "]]><!--",
+    "w" * 100_000,
+    "&lt;b&gt;",
+    "javascript:window.hacked=1",
+    "half \ud800 a pair",
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +33,38 @@ def browser(tmp_path_factory):
 
 
 def row(i, answer, category, **changes):
-    return dict(sample_id=f"{i}.png", dataset="birds", split="test", label="ovenbird" if i % 2 else "hooded warbler", prompt="general", rollout=0, text=answer, answer=answer, category=category, source="tree", reason="because") | changes
+    return (
+        dict(
+            sample_id=f"{i}.png",
+            dataset="birds",
+            split="test",
+            label="ovenbird" if i % 2 else "hooded warbler",
+            prompt="general",
+            rollout=0,
+            text=answer,
+            answer=answer,
+            category=category,
+            source="tree",
+            reason="because",
+        )
+        | changes
+    )
 
 
 def publish(path, rows):
-    write_predictions(path, Predictions({"settings": {"policy": "a <b>toy</b>", "datasets": ["birds"]}}, to_table(rows)))
+    write_predictions(
+        path, Predictions({"settings": {"policy": "a <b>toy</b>", "datasets": ["birds"]}}, to_table(rows))
+    )
     return path
 
 
-ROWS = [row(0, "bird", "generic"), row(1, "ovenbird", "specific"), row(2, "warbler", "less specific"), row(3, None, "wrong", source="format"), row(4, "a quux", None, source="undecided")]
+ROWS = [
+    row(0, "bird", "generic"),
+    row(1, "ovenbird", "specific"),
+    row(2, "warbler", "less specific"),
+    row(3, None, "wrong", source="format"),
+    row(4, "a quux", None, source="undecided"),
+]
 
 
 @pytest.fixture
@@ -44,27 +79,52 @@ VISIBLE = "[...document.querySelectorAll('article')].filter(a => a.checkVisibili
 
 
 def choose(browser, name, value):
-    browser.js(f"document.forms[0].elements['{name}'].value = {json.dumps(value)}; document.forms[0].dispatchEvent(new Event('input'))")
+    browser.js(
+        f"document.forms[0].elements['{name}'].value = {json.dumps(value)}; document.forms[0].dispatchEvent(new Event('input'))"
+    )
 
 
 @pytest.mark.needs_chromium
 def test_the_page_works_from_the_disk(browser, page):
     browser.open(page)
-    assert browser.js("[document.forms[0].checkVisibility(), document.getElementById('count').value]") == [True, "5 images"]
-    assert browser.js("Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode()))).then(() => [...document.images].map(i => i.naturalWidth))") == [192] * 5
+    assert browser.js("[document.forms[0].checkVisibility(), document.getElementById('count').value]") == [
+        True,
+        "5 images",
+    ]
+    assert (
+        browser.js(
+            "Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode()))).then(() => [...document.images].map(i => i.naturalWidth))"
+        )
+        == [192] * 5
+    )
     requests = [e["params"]["request"]["url"] for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
     assert requests and all(url.startswith("file:") for url in requests), "nothing is fetched but files"
-    assert not [e for e in browser.events if e.get("method") == "Log.entryAdded" and e["params"]["entry"]["level"] == "error"]
+    assert not [
+        e for e in browser.events if e.get("method") == "Log.entryAdded" and e["params"]["entry"]["level"] == "error"
+    ]
 
 
 @pytest.mark.needs_chromium
 def test_filters_and_counts(browser, page):
     browser.open(page)
     choose(browser, "label", "ovenbird")
-    assert browser.js(VISIBLE) == ["1.png", "3.png"] and browser.js("document.getElementById('count').value") == "2 of 5 images"
-    assert browser.js("[...document.querySelectorAll('[data-level]')].map(o => o.value)") == ["0", "1", "0", "0", "0", "1", "0"]
+    assert (
+        browser.js(VISIBLE) == ["1.png", "3.png"]
+        and browser.js("document.getElementById('count').value") == "2 of 5 images"
+    )
+    assert browser.js("[...document.querySelectorAll('[data-level]')].map(o => o.value)") == [
+        "0",
+        "1",
+        "0",
+        "0",
+        "0",
+        "1",
+        "0",
+    ]
     choose(browser, "label", "")
-    browser.js("document.querySelectorAll('[name=level]').forEach(box => { if (box.value !== 'no-verdict' && box.value !== 'generic') box.click() })")
+    browser.js(
+        "document.querySelectorAll('[name=level]').forEach(box => { if (box.value !== 'no-verdict' && box.value !== 'generic') box.click() })"
+    )
     assert browser.js(VISIBLE) == ["0.png", "4.png"]
     choose(browser, "text", "QUUX")
     assert browser.js(VISIBLE) == ["4.png"]
@@ -88,23 +148,37 @@ def test_the_keyboard_is_enough(browser, page):
     browser.key("/")
     assert browser.js(at) == "text" and browser.js("document.forms[0].elements.text.value") == ""
     browser.key("j")
-    assert browser.js(at) == "text" and browser.js("document.forms[0].elements.text.value") == "j", "in a field, letters are letters"
+    assert browser.js(at) == "text" and browser.js("document.forms[0].elements.text.value") == "j", (
+        "in a field, letters are letters"
+    )
     browser.key("Escape")
     browser.js("new Promise(done => setTimeout(done, 20))")
     assert len(browser.js(VISIBLE)) == 5
-    assert browser.js("[...document.querySelectorAll('select, input, button')].every(e => e.tabIndex >= 0 && (e.closest('label') || e.textContent))")
+    assert browser.js(
+        "[...document.querySelectorAll('select, input, button')].every(e => e.tabIndex >= 0 && (e.closest('label') || e.textContent))"
+    )
 
 
 @pytest.mark.needs_chromium
 def test_hostile_text_is_only_text(browser, tmp_path):
-    rows = [row(i, text, "wrong", label=text, sample_id=text[:200] + str(i), reason=text) for i, text in enumerate(HOSTILE)]
+    rows = [
+        row(i, text, "wrong", label=text, sample_id=text[:200] + str(i), reason=text) for i, text in enumerate(HOSTILE)
+    ]
     page = write_page(publish(tmp_path / "bad.parquet", rows), tmp_path / "page")
     browser.open(page)
-    assert browser.js("[window.hacked ?? 0, document.querySelectorAll('article').length, document.querySelectorAll('script').length, document.querySelectorAll('h1').length, document.querySelectorAll('svg, b, img').length]") == [0, len(HOSTILE), 1, 1, 0]
+    assert browser.js(
+        "[window.hacked ?? 0, document.querySelectorAll('article').length, document.querySelectorAll('script').length, document.querySelectorAll('h1').length, document.querySelectorAll('svg, b, img').length]"
+    ) == [0, len(HOSTILE), 1, 1, 0]
     assert browser.js("document.querySelector('article bdi').textContent") == HOSTILE[0]
-    assert browser.js("document.body.scrollWidth <= document.documentElement.clientWidth"), "no text is wider than the page"
-    assert browser.js("[...document.forms[0].elements.label.options].slice(1).every(o => [...document.querySelectorAll('article')].some(a => a.dataset.label === o.value))"), "every class can be chosen"
-    browser.js("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 2\">'), new Promise(done => setTimeout(done, 100))")
+    assert browser.js("document.body.scrollWidth <= document.documentElement.clientWidth"), (
+        "no text is wider than the page"
+    )
+    assert browser.js(
+        "[...document.forms[0].elements.label.options].slice(1).every(o => [...document.querySelectorAll('article')].some(a => a.dataset.label === o.value))"
+    ), "every class can be chosen"
+    browser.js(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 2\">'), new Promise(done => setTimeout(done, 100))"
+    )
     assert browser.js("window.hacked ?? 0") == 0, "the policy of the page forbids scripts that are not its own"
 
 
@@ -114,8 +188,12 @@ def test_dark_and_print(browser, page):
 
     def contrast():
         def light(colour):
-            channels = [int(c) / 255 for c in colour[colour.index("(") + 1:-1].split(",")[:3]]
-            return sum(w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for w, c in zip((0.2126, 0.7152, 0.0722), channels))
+            channels = [int(c) / 255 for c in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+            return sum(
+                w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4)
+                for w, c in zip((0.2126, 0.7152, 0.0722), channels)
+            )
+
         ink, paper = map(light, browser.js(colours))
         return (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05), ink > paper
 
@@ -125,9 +203,13 @@ def test_dark_and_print(browser, page):
         browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         ratio, seen[scheme] = contrast()
         assert ratio > 7
-    browser.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.call(
+        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
     assert contrast()[0] > 7 and not browser.js("document.forms[0].checkVisibility()")
-    assert len(browser.js(VISIBLE)) == 5 and seen == {"light": False, "dark": True} and not contrast()[1], "ink is dark on paper"
+    assert len(browser.js(VISIBLE)) == 5 and seen == {"light": False, "dark": True} and not contrast()[1], (
+        "ink is dark on paper"
+    )
     browser.call("Emulation.setEmulatedMedia", media="", features=[])
 
 
@@ -145,12 +227,20 @@ def test_without_script_everything_is_there(browser, page):
 
 @pytest.mark.needs_chromium
 def test_two_thousand_images_filter_at_once(browser, tmp_path):
-    rows = [row(i, f"answer {i % 97}", ("wrong", "generic", "specific")[i % 3], label=f"class {i % 200}") for i in range(2000)]
+    rows = [
+        row(i, f"answer {i % 97}", ("wrong", "generic", "specific")[i % 3], label=f"class {i % 200}")
+        for i in range(2000)
+    ]
     browser.open(write_page(publish(tmp_path / "many.parquet", rows), tmp_path / "page"))
     choose(browser, "label", "class 7")
     choose(browser, "text", "answer 7")
     assert len(browser.js(VISIBLE)) == len([r for r in rows if r["label"] == "class 7" and "answer 7" in r["answer"]])
-    print(browser.js("(() => { const start = performance.now(); document.forms[0].dispatchEvent(new Event('input')); return performance.now() - start })()"), "ms for one filter")
+    print(
+        browser.js(
+            "(() => { const start = performance.now(); document.forms[0].dispatchEvent(new Event('input')); return performance.now() - start })()"
+        ),
+        "ms for one filter",
+    )
 
 
 def test_groups_answers_and_says_what_is_missing(tmp_path):
@@ -164,7 +254,11 @@ def test_a_broken_picture_has_a_frame_with_the_reason(tmp_path):
     from speciarl.data.samples import Sample
 
     (tmp_path / "0.png").write_bytes(b"no picture")
-    text = write_page(publish(tmp_path / "a.parquet", ROWS[:1]), tmp_path / "page", [Sample("0.png", tmp_path / "0.png", "x", "birds")]).read_text()
+    text = write_page(
+        publish(tmp_path / "a.parquet", ROWS[:1]),
+        tmp_path / "page",
+        [Sample("0.png", tmp_path / "0.png", "x", "birds")],
+    ).read_text()
     assert '<p class="gone">' in text and "the image is corrupt, truncated or of another format" in text
 
 
@@ -174,7 +268,9 @@ def test_odd_pictures_become_thumbnails(tmp_path, mode):
 
     size = {"1x1": (1, 1), "long": (30_000, 3)}.get(mode, (40, 20))
     picture = Image.new(mode if mode in ("CMYK", "I;16", "P") else "RGB", size)
-    page = write_page(publish(tmp_path / "a.parquet", ROWS[:1]), tmp_path / "page", [Sample("0.png", picture, "x", "birds")])
+    page = write_page(
+        publish(tmp_path / "a.parquet", ROWS[:1]), tmp_path / "page", [Sample("0.png", picture, "x", "birds")]
+    )
     with Image.open(page.parent / "thumbnails" / "000000.jpg") as thumb:
         assert thumb.mode == "RGB" and max(thumb.size) <= 192
 

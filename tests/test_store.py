@@ -2,6 +2,7 @@
 
 Every test of the interface runs on SQLite and, where redis-server is installed, on a real Redis of its own.
 """
+
 import json
 import shutil
 import socket
@@ -23,7 +24,11 @@ from speciarl.judges.store import StoredJudge, open_store
 from speciarl.judges.verdict import Verdict
 
 PAIRS = [("samoyed", "spitz"), ("samoyed", "dog"), ("samoyed", "corgi mix")]
-VERDICTS = [Verdict(Category.LESS_SPECIFIC, "llm"), Verdict(Category.GENERIC, "llm", "a dog"), Verdict(None, "llm", "no answer")]
+VERDICTS = [
+    Verdict(Category.LESS_SPECIFIC, "llm"),
+    Verdict(Category.GENERIC, "llm", "a dog"),
+    Verdict(None, "llm", "no answer"),
+]
 
 
 @contextmanager
@@ -32,7 +37,20 @@ def redis_server(folder: Path, *options: str):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), "--loglevel", "warning", *options]
+    command = [
+        "redis-server",
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(folder),
+        "--loglevel",
+        "warning",
+        *options,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         for _ in range(100):
@@ -71,7 +89,13 @@ def url(request, tmp_path):
 def test_verdicts_come_back_in_order_and_missing_ones_are_not_stored(url):
     with open_store(url) as store:
         store.put_many("j", PAIRS, VERDICTS)
-        assert store.get_many("j", [PAIRS[1], ("x", "y"), PAIRS[0], PAIRS[2], PAIRS[1]]) == [VERDICTS[1], None, VERDICTS[0], None, VERDICTS[1]]
+        assert store.get_many("j", [PAIRS[1], ("x", "y"), PAIRS[0], PAIRS[2], PAIRS[1]]) == [
+            VERDICTS[1],
+            None,
+            VERDICTS[0],
+            None,
+            VERDICTS[1],
+        ]
         assert store.get_many("another", PAIRS) == [None] * 3 and store.get_many("j", []) == [] and store.count() == 2
         store.put_many("j", [], [])
     with open_store(url) as store:
@@ -91,7 +115,9 @@ def test_the_first_verdict_stays(url):
 def test_keys_are_taken_as_they_are(url):
     with open_store(url) as store:
         store.put_many("j", [("a", "b / c"), ("1 2", "3")], [Verdict(Category.WRONG, "tree")] * 2)
-        assert store.get_many("j", [("a", "b c"), ("a", "B / C"), ("1", " 23"), ("1 23", ""), ("a", "b / c")]) == [None] * 4 + [Verdict(Category.WRONG, "tree")]
+        assert store.get_many("j", [("a", "b c"), ("a", "B / C"), ("1", " 23"), ("1 23", ""), ("a", "b / c")]) == [
+            None
+        ] * 4 + [Verdict(Category.WRONG, "tree")]
 
 
 def test_what_one_store_finds_missing_another_may_add(url):
@@ -116,7 +142,9 @@ def test_text_that_no_file_can_hold_is_left_out(url):
         store.release_many("j", [("a", "\ud800"), ("a", "c")])
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=9) | st.sampled_from(["'; DROP TABLE verdicts; --", '"', "\0", "a\0b", "a\0c", "🦜", "é", "e\u0301", "\u202eabc", "", "long " * 20_000])
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=9) | st.sampled_from(
+    ["'; DROP TABLE verdicts; --", '"', "\0", "a\0b", "a\0c", "🦜", "é", "e\u0301", "\u202eabc", "", "long " * 20_000]
+)
 
 
 @given(st.lists(st.tuples(TEXT, TEXT), unique=True, max_size=5))
@@ -143,7 +171,10 @@ def test_memory_is_bounded_and_right(url, monkeypatch):
             assert store.get_many("j", part) == [given_out[pairs.index(pair)] for pair in part]
             assert len(store._memory.of["j"]) == store._memory.size <= 10 and pairs[-1] not in store._memory.of["j"]
         store.put_many("k", pairs, given_out)
-        assert store.get_many("k", pairs[:8]) == given_out[:8] and sum(map(len, store._memory.of.values())) == store._memory.size <= 10
+        assert (
+            store.get_many("k", pairs[:8]) == given_out[:8]
+            and sum(map(len, store._memory.of.values())) == store._memory.size <= 10
+        )
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------
@@ -152,7 +183,11 @@ def test_memory_is_bounded_and_right(url, monkeypatch):
 def test_claims_exclude_others_end_and_are_the_owners(url):
     with open_store(url) as ours, open_store(url) as theirs:
         assert ours.claim_many("j", PAIRS[:2], 60) == [True, True]
-        assert ours.claim_many("j", PAIRS, 60) == [False, False, True]  # not even ours twice: two threads may share a store
+        assert ours.claim_many("j", PAIRS, 60) == [
+            False,
+            False,
+            True,
+        ]  # not even ours twice: two threads may share a store
         assert theirs.claim_many("j", PAIRS, 60) == [False] * 3 and theirs.claim_many("k", PAIRS, 60) == [True] * 3
         theirs.release_many("j", PAIRS)
         theirs.renew_many("j", PAIRS, 0.001)
@@ -223,20 +258,38 @@ def lines(*values) -> bytes:
     [
         (b"", ": not a file of exported verdicts; make one with the export of a verdict store"),
         (lines(ROW), ":1: not a file of exported verdicts; make one with the export of a verdict store"),
-        (lines(HEADER | {"version": 2}, ROW, OTHER), ":1: the format is version 2, this package reads version 1; use a matching version of speciarl"),
+        (
+            lines(HEADER | {"version": 2}, ROW, OTHER),
+            ":1: the format is version 2, this package reads version 1; use a matching version of speciarl",
+        ),
         (lines({"format": "speciarl verdicts", "version": 1}), ":1: the header lacks 'verdicts' or 'card'" + AGAIN),
         (lines(HEADER, ROW, b"{\n"), ":3: not a line of JSON in UTF-8" + AGAIN),
         (lines(HEADER, ROW, b'"\xff"\n'), ":3: not a line of JSON in UTF-8" + AGAIN),
         (lines(HEADER, ROW, b"[" * 100_000), ":3: not a line of JSON in UTF-8" + AGAIN),
-        (lines(HEADER, ROW, OTHER | {"category": "less_specific"}), ":3: unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific"),
-        (lines(HEADER, ROW, {"label": "a"}), ":3: a verdict has the fields identity, label, answer, category, source, reason and no others"),
-        (lines(HEADER, ROW, [1]), ":3: a verdict has the fields identity, label, answer, category, source, reason and no others"),
+        (
+            lines(HEADER, ROW, OTHER | {"category": "less_specific"}),
+            ":3: unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific",
+        ),
+        (
+            lines(HEADER, ROW, {"label": "a"}),
+            ":3: a verdict has the fields identity, label, answer, category, source, reason and no others",
+        ),
+        (
+            lines(HEADER, ROW, [1]),
+            ":3: a verdict has the fields identity, label, answer, category, source, reason and no others",
+        ),
         (lines(HEADER, ROW, OTHER | {"answer": None}), ":3: 'answer' is no text" + AGAIN),
         (lines(HEADER, ROW, OTHER | {"answer": "\ud800"}), ":3: 'answer' is no text" + AGAIN),
-        (lines(HEADER, ROW, ROW | {"category": "wrong"}), ":3: the pair 'samoyed', 'dog' has two categories; remove one"),
+        (
+            lines(HEADER, ROW, ROW | {"category": "wrong"}),
+            ":3: the pair 'samoyed', 'dog' has two categories; remove one",
+        ),
         (lines(HEADER, ROW), ": 1 verdicts, but the header says 2; the file is incomplete, fetch it again"),
         (lines(HEADER, ROW, OTHER)[:-10], ":3: not a line of JSON in UTF-8" + AGAIN),
-        (lines(HEADER, ROW, OTHER | {"reason": "x" * 10_000_001}), ":3: the line is longer than 10,000,000 bytes" + AGAIN),
+        (
+            lines(HEADER, ROW, OTHER | {"reason": "x" * 10_000_001}),
+            ":3: the line is longer than 10,000,000 bytes" + AGAIN,
+        ),
     ],
 )
 def test_damaged_exports_are_refused_whole(tmp_path, content, expected):
@@ -256,8 +309,13 @@ def test_damaged_parquet_is_refused_whole(tmp_path):
         path.write_bytes(b"PAR1 but not really")
         assert message(store.import_, path).startswith(f"{path} is not a sound Parquet file (")
         parquet.write_table(pa.table({"x": [1]}), path)
-        assert message(store.import_, path) == f"{path}: not a file of exported verdicts; make one with the export of a verdict store"
-        table = pa.Table.from_pylist([ROW, OTHER | {"category": "Wrong"}]).replace_schema_metadata({"speciarl": json.dumps(HEADER)})
+        assert (
+            message(store.import_, path)
+            == f"{path}: not a file of exported verdicts; make one with the export of a verdict store"
+        )
+        table = pa.Table.from_pylist([ROW, OTHER | {"category": "Wrong"}]).replace_schema_metadata(
+            {"speciarl": json.dumps(HEADER)}
+        )
         parquet.write_table(table, path)
         assert message(store.import_, path).startswith(f"{path}: row 2: unknown category 'Wrong': use one of ")
         parquet.write_table(table, path)
@@ -269,7 +327,10 @@ def test_damaged_parquet_is_refused_whole(tmp_path):
 def test_other_endings_and_missing_files(tmp_path):
     with open_store(":memory:") as store:
         for action in (store.export, store.import_):
-            assert message(action, tmp_path / "v.csv") == f"{tmp_path / 'v.csv'}: verdicts are exported as .jsonl or .parquet; choose one of these endings"
+            assert (
+                message(action, tmp_path / "v.csv")
+                == f"{tmp_path / 'v.csv'}: verdicts are exported as .jsonl or .parquet; choose one of these endings"
+            )
         for name in ("v.jsonl", "v.parquet"):
             assert message(store.import_, tmp_path / name).startswith(f"cannot read {tmp_path / name}: No such file")
         assert message(store.import_, tmp_path).endswith("choose one of these endings")
@@ -352,7 +413,10 @@ def test_a_replay_asks_nobody(url):
         assert [v.category for v in replay([("l", "a   b"), ("l", "c")], ["cub200", None])] == [Category.GENERIC, None]
         assert replay([("l", "c")]) == [Verdict(None, "not in the store")] and replay.identity == "fake"
         store.put_many("another", PAIRS, VERDICTS)
-        assert message(StoredJudge, None, store) == f"{store.name} holds verdicts of 2 judges; name one by its identity: another, fake"
+        assert (
+            message(StoredJudge, None, store)
+            == f"{store.name} holds verdicts of 2 judges; name one by its identity: another, fake"
+        )
         assert StoredJudge(None, store, identity="another")(PAIRS[:1]) == VERDICTS[:1]
 
 
@@ -380,17 +444,32 @@ def test_addresses(tmp_path, monkeypatch):
 @pytest.mark.parametrize("url", ["mysql://localhost/v", "http://x", "sqlite://v.sqlite", "sqlite:///"])
 def test_unknown_addresses(url):
     scheme = url.partition(":")[0]
-    assert message(open_store, url) == f"unknown kind of verdict store {scheme!r}: give a path, sqlite:///PATH or redis://HOST:PORT/DB"
+    assert (
+        message(open_store, url)
+        == f"unknown kind of verdict store {scheme!r}: give a path, sqlite:///PATH or redis://HOST:PORT/DB"
+    )
 
 
-@pytest.mark.parametrize("url, shown", [("redis://h:port/0", "redis://h:port/0"), ("redis://h:1/x", "redis://h:1/x"), ("redis://u:secret@h:1", "redis://h:1")])
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("redis://h:port/0", "redis://h:port/0"),
+        ("redis://h:1/x", "redis://h:1/x"),
+        ("redis://u:secret@h:1", "redis://h:1"),
+    ],
+)
 def test_bad_redis_addresses(url, shown):
-    assert message(open_store, url) == f"{shown} is no address of a verdict store: write redis://HOST:PORT/DB with two numbers"
+    assert (
+        message(open_store, url)
+        == f"{shown} is no address of a verdict store: write redis://HOST:PORT/DB with two numbers"
+    )
 
 
 def test_no_server():
     text = message(open_store, "redis://user:secret@127.0.0.1:1/0?protocol=3")
-    assert text.startswith("cannot use the verdict store redis://127.0.0.1:1/0: ") and text.endswith("; check that the server runs and may be used, then run again")
+    assert text.startswith("cannot use the verdict store redis://127.0.0.1:1/0: ") and text.endswith(
+        "; check that the server runs and may be used, then run again"
+    )
     assert "secret" not in text
 
 
@@ -398,7 +477,10 @@ def test_no_server():
 def test_a_file_that_is_no_store_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "v.sqlite"
     path.write_bytes(content)
-    assert message(open_store, path) == f"{path} is not a sound verdict store (file is not a database); delete it or choose another path"
+    assert (
+        message(open_store, path)
+        == f"{path} is not a sound verdict store (file is not a database); delete it or choose another path"
+    )
     assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
 
@@ -409,7 +491,10 @@ def test_the_database_of_another_program_is_refused_and_kept(tmp_path, table):
     connection.execute(f"CREATE TABLE {table} (url TEXT)")
     connection.close()
     before = path.read_bytes()
-    assert message(open_store, path) == f"{path} is not a sound verdict store (it holds the table {table!r}); delete it or choose another path"
+    assert (
+        message(open_store, path)
+        == f"{path} is not a sound verdict store (it holds the table {table!r}); delete it or choose another path"
+    )
     assert path.read_bytes() == before
 
 
@@ -419,7 +504,10 @@ def test_a_later_layout_is_refused(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 2")
     connection.close()
-    assert message(open_store, path) == f"{path} is not a sound verdict store (its layout is version 2, this package knows version 1); delete it or choose another path"
+    assert (
+        message(open_store, path)
+        == f"{path} is not a sound verdict store (its layout is version 2, this package knows version 1); delete it or choose another path"
+    )
 
 
 def filled(path: Path) -> bytearray:
@@ -436,7 +524,10 @@ def test_a_store_damaged_in_the_middle_is_reported(tmp_path):
     path.write_bytes(content)
     with open_store(path) as store:
         text = message(store.get_many, "j", [("label", f"answer {i}" * 20) for i in range(2000)])
-    assert text == f"{path} is not a sound verdict store (database disk image is malformed); delete it or choose another path"
+    assert (
+        text
+        == f"{path} is not a sound verdict store (database disk image is malformed); delete it or choose another path"
+    )
 
 
 def test_a_truncated_store_is_reported(tmp_path):
@@ -447,16 +538,24 @@ def test_a_truncated_store_is_reported(tmp_path):
         with open_store(path) as store:
             store.get_many("j", [("label", f"answer {i}" * 20) for i in range(2000)])
 
-    assert message(use) == f"{path} is not a sound verdict store (database disk image is malformed); delete it or choose another path"
+    assert (
+        message(use)
+        == f"{path} is not a sound verdict store (database disk image is malformed); delete it or choose another path"
+    )
 
 
 def test_a_place_that_cannot_hold_a_store(tmp_path):
     advice = "check the folder and that no other program holds the file"
-    assert message(open_store, tmp_path) == f"cannot use the verdict store {tmp_path}: unable to open database file; {advice}"
+    assert (
+        message(open_store, tmp_path)
+        == f"cannot use the verdict store {tmp_path}: unable to open database file; {advice}"
+    )
     (tmp_path / "file").write_text("x")
     inside = tmp_path / "file" / "v.sqlite"
     assert message(open_store, inside).startswith(f"cannot use the verdict store {inside}: ")
-    assert message(open_store, "/proc/v.sqlite").startswith("cannot use the verdict store /proc/v.sqlite: ")  # read-only even for root
+    assert message(open_store, "/proc/v.sqlite").startswith(
+        "cannot use the verdict store /proc/v.sqlite: "
+    )  # read-only even for root
 
 
 # --- a Redis server that is wrong or lost -----------------------------------------------------------------------------
@@ -466,7 +565,10 @@ def test_a_place_that_cannot_hold_a_store(tmp_path):
 def test_a_server_that_forgets_is_refused(tmp_path):
     with redis_server(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lfu") as (port, _):
         url = f"redis://127.0.0.1:{port}/0"
-        assert message(open_store, url) == f"{url} forgets verdicts when its memory is full: set its maxmemory-policy to noeviction"
+        assert (
+            message(open_store, url)
+            == f"{url} forgets verdicts when its memory is full: set its maxmemory-policy to noeviction"
+        )
 
 
 @pytest.mark.needs_redis
@@ -483,7 +585,10 @@ def test_a_database_in_other_use_is_refused(redis_port):
             client.set(module._redis_key("verdict", "j", ("a", "b")), '["a", "b", "good", "s", "r"]')
             assert message(store.get_many, "j", [("a", "b")]) == expected
         client.set("speciarl:layout", 2)
-        assert message(open_store, url) == f"{url} holds verdicts of layout 2, this package knows 1: use another database number"
+        assert (
+            message(open_store, url)
+            == f"{url} holds verdicts of layout 2, this package knows 1: use another database number"
+        )
         client.flushdb()
 
 
@@ -494,7 +599,12 @@ def test_a_lost_server_is_one_line(tmp_path):
         store.put_many("j", PAIRS, VERDICTS)
         process.kill()
         process.wait()
-        for action in (lambda: store.get_many("k", PAIRS), lambda: store.put_many("j", PAIRS, VERDICTS), lambda: store.claim_many("j", PAIRS, 1), store.count):
+        for action in (
+            lambda: store.get_many("k", PAIRS),
+            lambda: store.put_many("j", PAIRS, VERDICTS),
+            lambda: store.claim_many("j", PAIRS, 1),
+            store.count,
+        ):
             assert message(action).startswith(f"cannot use the verdict store redis://127.0.0.1:{port}/0: ")
 
 

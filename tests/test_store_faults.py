@@ -1,4 +1,5 @@
 """Many processes on one store: each pair is judged once in all, and a process killed in the middle costs nothing that was acknowledged."""
+
 import signal
 import sqlite3
 import subprocess
@@ -77,7 +78,9 @@ def check_sound(url, n):
 
 def test_sixteen_processes_pay_once_for_each_pair(url, tmp_path):  # noqa: F811
     log = tmp_path / "log"
-    processes = [process for i in range(16) for process in start(url, log, 20 * i, 20 * i + 400)]  # each overlaps with all others
+    processes = [
+        process for i in range(16) for process in start(url, log, 20 * i, 20 * i + 400)
+    ]  # each overlaps with all others
     assert finish(processes) == [""] * 16
     assert noted(log, "asked") == noted(log, "stored") == Counter(map(str, range(700)))
     check_sound(url, 700)
@@ -99,7 +102,9 @@ def test_killed_processes_lose_nothing_acknowledged_and_are_taken_over(url, tmp_
         assert [v.reason for v in kept] == list(acknowledged)
     finish(start(url, log, 0, 200, ttl=2, count=2))
     again = noted(log, "asked") - Counter(map(str, range(200)))
-    assert set(again) <= set(asked) - set(acknowledged) and again.total() <= 15  # only what the dead had asked and could not store
+    assert (
+        set(again) <= set(asked) - set(acknowledged) and again.total() <= 15
+    )  # only what the dead had asked and could not store
     check_sound(url, 200)
 
 
@@ -152,7 +157,9 @@ def test_waiting_ends(url):  # noqa: F811
         judge.identity = "j"
         verdicts = StoredJudge(judge, ours, patience=0.3)(pairs)
         assert verdicts[1].category is Category.GENERIC
-        assert verdicts[0] == Verdict(None, "in flight", "another process has claimed the pair and given no verdict for 0.3 seconds")
+        assert verdicts[0] == Verdict(
+            None, "in flight", "another process has claimed the pair and given no verdict for 0.3 seconds"
+        )
         assert ours.count() == 1
 
 

@@ -43,7 +43,12 @@ def test_gold_pairs_have_levels_and_other_levels_as_alternatives():
 
 
 def test_agreement_counts_accepted_verdicts_and_leaves_missing_ones_out_of_kappa():
-    verdicts = [Verdict(Category.SPECIFIC, "t"), Verdict(Category.GENERIC, "t"), Verdict(Category.WRONG, "t"), Verdict(None, "undecided")]
+    verdicts = [
+        Verdict(Category.SPECIFIC, "t"),
+        Verdict(Category.GENERIC, "t"),
+        Verdict(Category.WRONG, "t"),
+        Verdict(None, "undecided"),
+    ]
     result = against(TOY, verdicts)
     assert (result.pairs, result.kappa, result.undecided, result.equal) == (4, 1.0, 0.25, 0.75)
     assert disagreements(TOY, verdicts) == []
@@ -60,7 +65,11 @@ def test_a_judge_is_asked_pair_by_pair_with_its_data_set():
 
 
 def write(folder, card) -> None:
-    write_verdicts(folder / "one.csv", [pair._asdict() | {"source": "llm", "reason": ""} for pair in TOY[:2]], ["dataset", "label", "answer"])
+    write_verdicts(
+        folder / "one.csv",
+        [pair._asdict() | {"source": "llm", "reason": ""} for pair in TOY[:2]],
+        ["dataset", "label", "answer"],
+    )
     if card is not None:
         (folder / "one.card.json").write_text(card if isinstance(card, str) else json.dumps(card))
 
@@ -69,12 +78,20 @@ def write(folder, card) -> None:
 def test_a_table_without_a_card_that_names_a_model_is_refused(tmp_path, card):
     write(tmp_path, card)
     path = tmp_path / "one.csv"
-    assert message(published_verdicts, tmp_path) == f"{path} has no run card that names its model (one.card.json); make both with: speciarl judge PAIRS.csv --judge llm --base-url URL --model NAME --out {path}"
+    assert (
+        message(published_verdicts, tmp_path)
+        == f"{path} has no run card that names its model (one.card.json); make both with: speciarl judge PAIRS.csv --judge llm --base-url URL --model NAME --out {path}"
+    )
 
 
 def test_published_verdicts_are_replayed_and_missing_ones_stay_missing(tmp_path):
     write(tmp_path, {"judge": {"model": "a model"}})
     [(name, (judge, verdicts))] = published_verdicts(tmp_path).items()
     assert name == "one" and judge == {"model": "a model"}
-    assert [(v.category, v.source) for v in replayed(verdicts, TOY)] == [(Category.SPECIFIC, "llm"), (Category.LESS_SPECIFIC, "llm"), (None, "not judged"), (None, "not judged")]
+    assert [(v.category, v.source) for v in replayed(verdicts, TOY)] == [
+        (Category.SPECIFIC, "llm"),
+        (Category.LESS_SPECIFIC, "llm"),
+        (None, "not judged"),
+        (None, "not judged"),
+    ]
     assert published_verdicts(tmp_path / "none") == {}

@@ -1,4 +1,5 @@
 "Tables of a run: each data set read by its own tree, one family of tests, and cells that were not computed."
+
 import numpy as np
 import pytest
 
@@ -6,7 +7,23 @@ from speciarl.metrics.compare import holm
 from speciarl.metrics.openworld import open_world
 from speciarl.report.table import to_csv
 from speciarl.metrics.selection import consensus
-from speciarl.report.tables import Example, domains_of, example_panel, group_table, openworld_table, pick, plot_pass, plot_risk, risk_table, sampling_table, selector_table, selectors, stacked, telling, paired_table
+from speciarl.report.tables import (
+    Example,
+    domains_of,
+    example_panel,
+    group_table,
+    openworld_table,
+    pick,
+    plot_pass,
+    plot_risk,
+    risk_table,
+    sampling_table,
+    selector_table,
+    selectors,
+    stacked,
+    telling,
+    paired_table,
+)
 
 
 def test_each_data_set_is_read_by_its_own_tree():
@@ -41,17 +58,28 @@ def test_images_without_any_verdict_do_not_break_a_table():
     codes[0] = [4, 2]
     picked = selectors([["samoyed", "dog"]] * 4, ["oxford_pets"] * 4)
     assert [row[0] for row in group_table(codes[None], ["a", "b", "b", "b"], n=2).rows] == ["a"]
-    assert risk_table(codes, picked).rows[0][-1] == 3 and len(selector_table(codes, picked).rows) == 4 and len(sampling_table(codes).rows) == 2
+    assert (
+        risk_table(codes, picked).rows[0][-1] == 3
+        and len(selector_table(codes, picked).rows) == 4
+        and len(sampling_table(codes).rows) == 2
+    )
 
 
 def test_figures_of_odd_sizes():
     codes = np.array([[4], [0], [2]])
-    assert len(plot_risk(codes, selectors([["a"]] * 3, [None] * 3)).axes) == 1 and len(plot_pass({"x": {1: 0.5}}).axes) == 1
-    panel = example_panel([Example(np.zeros((4, 4, 3), np.uint8), "a $label_ " * 9, [("m", None, None), ("n", "x$y", "specific")])] * 5)
+    assert (
+        len(plot_risk(codes, selectors([["a"]] * 3, [None] * 3)).axes) == 1
+        and len(plot_pass({"x": {1: 0.5}}).axes) == 1
+    )
+    panel = example_panel(
+        [Example(np.zeros((4, 4, 3), np.uint8), "a $label_ " * 9, [("m", None, None), ("n", "x$y", "specific")])] * 5
+    )
     assert len(panel.axes) == 8
     panel.draw_without_rendering()
 
 
-@pytest.mark.parametrize("levels, places", [([], []), ([("a", "a")], []), ([("a", "b"), ("b", "a"), ("b", "a")], [1, 0])])
+@pytest.mark.parametrize(
+    "levels, places", [([], []), ([("a", "a")], []), ([("a", "b"), ("b", "a"), ("b", "a")], [1, 0])]
+)
 def test_telling_images_are_those_on_which_methods_differ(levels, places):
     assert telling(levels) == places

@@ -11,14 +11,20 @@ from speciarl.cli import app
 from speciarl.compendium.keys import digest, file_digest, origin
 from speciarl.compendium.trace import find, trace
 
-POLICY = {"inputs": {"recipe": {"method": "grpo", "seed": 3, "steps": 40}, "policy": "fieldguide-base"}, "needs": [], "versions": {"grpo": 2, "base": 1}}
+POLICY = {
+    "inputs": {"recipe": {"method": "grpo", "seed": 3, "steps": 40}, "policy": "fieldguide-base"},
+    "needs": [],
+    "versions": {"grpo": 2, "base": 1},
+}
 
 
 def artefact(root, kind, key, keep=True):
     name = f"{kind}-{digest(key)[:16]}"
     if keep:
         (root / ".speciarl/artefacts" / name).mkdir(parents=True)
-        (root / ".speciarl/artefacts" / name / "record.json").write_text(json.dumps({"kind": kind, "key": key, "files": {}, "seconds": 1.0}))
+        (root / ".speciarl/artefacts" / name / "record.json").write_text(
+            json.dumps({"kind": kind, "key": key, "files": {}, "seconds": 1.0})
+        )
     return name
 
 
@@ -28,16 +34,32 @@ def project(tmp_path):
     policy = artefact(root, "policy", POLICY)
     made = []
     for domain in ("cars", "food"):
-        asked = artefact(root, "predictions", {"inputs": {"domain": domain}, "needs": [policy], "versions": {"sample": 1}})
-        made.append(artefact(root, "verdicts", {"inputs": {"judge": "trees"}, "needs": [asked], "versions": {"verdict": 1}}))
-    record = {"id": "1c690114cf", "notebook": "1_count", "profile": "smoke", "parameters": {"draws": 5}, "inputs": dict(zip(("verdicts A cars", "verdicts A food"), made))}
+        asked = artefact(
+            root, "predictions", {"inputs": {"domain": domain}, "needs": [policy], "versions": {"sample": 1}}
+        )
+        made.append(
+            artefact(root, "verdicts", {"inputs": {"judge": "trees"}, "needs": [asked], "versions": {"verdict": 1}})
+        )
+    record = {
+        "id": "1c690114cf",
+        "notebook": "1_count",
+        "profile": "smoke",
+        "parameters": {"draws": 5},
+        "inputs": dict(zip(("verdicts A cars", "verdicts A food"), made)),
+    }
     for profile in ("smoke", "laptop"):
         (root / "figures" / profile).mkdir(parents=True)
         (root / "figures" / profile / "plane.pdf").write_bytes(b"%PDF")
         (root / ".speciarl/records" / profile).mkdir(parents=True)
-        success = {"parts": origin(root / "nbs/paper/1_count.ipynb", root), "outputs": {f"figures/{profile}/plane.pdf": file_digest(root / "figures" / profile / "plane.pdf")}, "seconds": 1.0}
+        success = {
+            "parts": origin(root / "nbs/paper/1_count.ipynb", root),
+            "outputs": {f"figures/{profile}/plane.pdf": file_digest(root / "figures" / profile / "plane.pdf")},
+            "seconds": 1.0,
+        }
         (root / ".speciarl/records" / profile / "1_count.json").write_text(json.dumps(success))
-        (root / "figures" / profile / "plane.json").write_text(json.dumps({**record, "profile": profile, "id": "1c690114cf" if profile == "smoke" else "2d00000000"}))
+        (root / "figures" / profile / "plane.json").write_text(
+            json.dumps({**record, "profile": profile, "id": "1c690114cf" if profile == "smoke" else "2d00000000"})
+        )
     (root / "paper/tables/smoke").mkdir(parents=True)
     (root / "paper/tables/smoke/count.values.json").write_text('{"plates": 48}')
     return root
@@ -46,9 +68,22 @@ def project(tmp_path):
 def test_the_whole_ancestry(project):
     lines = trace("1c690114cf", project)
     assert lines[0] == "figure, figures/smoke/plane.pdf, record 1c690114cf"
-    assert lines[1] == "drawn by nbs/paper/1_count.ipynb, profile smoke, draws=5" and lines[2].endswith("lock None (all as in this checkout)")
-    assert [line.split("-")[0].strip().split(" ")[0] for line in lines[3:]] == ["from", "verdicts", "predictions", "policy", "from", "verdicts", "predictions", "policy"]
-    assert lines[6].endswith("recipe.method=grpo, recipe.seed=3, recipe.steps=40, policy=fieldguide-base; versions grpo=2, base=1") and lines[10].endswith(": see above")
+    assert lines[1] == "drawn by nbs/paper/1_count.ipynb, profile smoke, draws=5" and lines[2].endswith(
+        "lock None (all as in this checkout)"
+    )
+    assert [line.split("-")[0].strip().split(" ")[0] for line in lines[3:]] == [
+        "from",
+        "verdicts",
+        "predictions",
+        "policy",
+        "from",
+        "verdicts",
+        "predictions",
+        "policy",
+    ]
+    assert lines[6].endswith(
+        "recipe.method=grpo, recipe.seed=3, recipe.steps=40, policy=fieldguide-base; versions grpo=2, base=1"
+    ) and lines[10].endswith(": see above")
 
 
 def test_what_changed_since_is_said(project):
@@ -66,34 +101,62 @@ def test_of_a_result_made_elsewhere_nothing_is_said_of_changes(project, elsewher
 
 
 def test_when_and_where_it_was_made(project):
-    note = {"commit": "ab" * 20, "dirty": True, "python": "3.11.7", "versions": {"numpy": "2.0"}, "machine": {"system": "Linux", "cores": 2}, "seconds": 3.5, "time": "2026-11-21T12:00:00+00:00"}
+    note = {
+        "commit": "ab" * 20,
+        "dirty": True,
+        "python": "3.11.7",
+        "versions": {"numpy": "2.0"},
+        "machine": {"system": "Linux", "cores": 2},
+        "seconds": 3.5,
+        "time": "2026-11-21T12:00:00+00:00",
+    }
     (project / "paper/notebooks/smoke").mkdir(parents=True)
     (project / "paper/notebooks/smoke/1_count.made.json").write_text(json.dumps(note))
-    assert trace("1c69", project)[3] == "made 2026-11-21T12:00:00+00:00 in 3.5 s, commit ababababab, with changes; Linux, 2 cores; python 3.11.7, numpy 2.0"
+    assert (
+        trace("1c69", project)[3]
+        == "made 2026-11-21T12:00:00+00:00 in 3.5 s, commit ababababab, with changes; Linux, 2 cores; python 3.11.7, numpy 2.0"
+    )
 
 
 def test_a_number_is_traced_to_its_notebooks_artefacts(project):
     lines = trace("count.plates", project)
-    assert lines[0] == "number count.plates = 48, paper/tables/smoke/count.values.json" and sum(line.startswith("from verdicts") for line in lines) == 2
+    assert (
+        lines[0] == "number count.plates = 48, paper/tables/smoke/count.values.json"
+        and sum(line.startswith("from verdicts") for line in lines) == 2
+    )
 
 
 def test_artefacts_that_are_not_here(project):
     for path in (project / ".speciarl/artefacts").glob("policy-*/record.json"):
         path.unlink()
-    assert any(line.strip().startswith("policy-") and line.endswith(": not on this machine and not among the published predictions") for line in trace("1c69", project))
+    assert any(
+        line.strip().startswith("policy-")
+        and line.endswith(": not on this machine and not among the published predictions")
+        for line in trace("1c69", project)
+    )
 
 
 def test_names_that_mean_nothing_or_too_much(project):
     for name in ("1c690114cf", "figures/smoke/plane.png", str(project / "figures/smoke/plane.json")):
         assert find(name, project).path == "figures/smoke/plane.pdf"
     assert find("plane", project, "laptop").record["id"] == "2d00000000"
-    assert message(find, "plane", project) == "plane may be figures/laptop/plane.pdf or figures/smoke/plane.pdf; say which with --profile"
-    assert message(find, "count.plate", project) == "nothing here is called 'count.plate'; near: count.plates; give an id from the paper, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM"
+    assert (
+        message(find, "plane", project)
+        == "plane may be figures/laptop/plane.pdf or figures/smoke/plane.pdf; say which with --profile"
+    )
+    assert (
+        message(find, "count.plate", project)
+        == "nothing here is called 'count.plate'; near: count.plates; give an id from the paper, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM"
+    )
 
 
 def test_on_the_command_line(project, monkeypatch):
     monkeypatch.chdir(project / "nbs")
     said = CliRunner().invoke(app, ["trace", "1c69"])
     assert said.exit_code == 0 and said.stdout.splitlines() == trace("1c69", project)
-    assert CliRunner().invoke(app, ["trace", "plane", "--profile", "laptop"]).stdout.startswith("figure, figures/laptop/plane.pdf, record 2d00000000\n")
+    assert (
+        CliRunner()
+        .invoke(app, ["trace", "plane", "--profile", "laptop"])
+        .stdout.startswith("figure, figures/laptop/plane.pdf, record 2d00000000\n")
+    )
     assert CliRunner().invoke(app, ["trace", "nothing at all"]).exit_code == 2

@@ -1,4 +1,5 @@
 "The mended trainer: each fault is shown with TRL's own trainer, then mended; loss and gradient are the published formulas."
+
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,16 @@ from speciarl.policy.model import load_policy
 from speciarl.policy.prompts import load_prompt
 from speciarl.training.recipe import load_recipe
 from speciarl.core.scale import UserError
-from speciarl.training.trainer import HOOKS, SpecificityTrainer, banned_tokens, check_trl, leave_out, merged_weights, one_pad, spare_columns
+from speciarl.training.trainer import (
+    HOOKS,
+    SpecificityTrainer,
+    banned_tokens,
+    check_trl,
+    leave_out,
+    merged_weights,
+    one_pad,
+    spare_columns,
+)
 from speciarl.training.loop import grpo_config
 
 PAD = 6  # <|image_pad|> of the small policy
@@ -23,19 +33,50 @@ def paid(completions, **columns):
 
 
 def settings(folder, **changes):
-    return GRPOConfig(**{**dict(output_dir=str(folder), per_device_train_batch_size=4, num_generations=2, max_steps=1, max_completion_length=4, use_cpu=True, bf16=False, report_to="none",
-                                save_strategy="no", log_multimodal=False, gradient_checkpointing=False, dataloader_pin_memory=False, temperature=1.0, beta=0.0), **changes})
+    return GRPOConfig(
+        **{
+            **dict(
+                output_dir=str(folder),
+                per_device_train_batch_size=4,
+                num_generations=2,
+                max_steps=1,
+                max_completion_length=4,
+                use_cpu=True,
+                bf16=False,
+                report_to="none",
+                save_strategy="no",
+                log_multimodal=False,
+                gradient_checkpointing=False,
+                dataloader_pin_memory=False,
+                temperature=1.0,
+                beta=0.0,
+            ),
+            **changes,
+        }
+    )
 
 
 def rows(images=2, **columns):
     picture = {"image": Image.new("RGB", (56, 56), "navy")}
-    return Dataset.from_list([{"prompt": [{"role": "user", "content": load_prompt("general")}], "uid": str(i), **(columns or picture)} for i in range(images)])
+    return Dataset.from_list(
+        [
+            {"prompt": [{"role": "user", "content": load_prompt("general")}], "uid": str(i), **(columns or picture)}
+            for i in range(images)
+        ]
+    )
 
 
 def build(kind, folder, reward=paid, data=None, **others):
     policy = load_policy("fieldguide-base", dtype=torch.float32)
     changes = others.pop("changes", {})
-    return kind(policy.model, reward, settings(folder, **changes), train_dataset=data or rows(), processing_class=policy.processor, **others)
+    return kind(
+        policy.model,
+        reward,
+        settings(folder, **changes),
+        train_dataset=data or rows(),
+        processing_class=policy.processor,
+        **others,
+    )
 
 
 # -- one placeholder per picture
@@ -56,14 +97,24 @@ class Engine:
 def test_vllm_gets_one_placeholder_per_picture(tmp_path, kind, pads):
     "TRL hands over the expanded prompt, which vLLM expands again (TRL issue 6294)."
     trainer = build(kind, tmp_path)
-    trainer.use_vllm, trainer.vllm_mode, trainer.vllm_generation, trainer._last_loaded_step = True, "colocate", Engine(), -1
+    trainer.use_vllm, trainer.vllm_mode, trainer.vllm_generation, trainer._last_loaded_step = (
+        True,
+        "colocate",
+        Engine(),
+        -1,
+    )
     trainer._generate_single_turn([[1, 2, PAD, PAD, PAD, PAD, 3]], [[Image.new("RGB", (56, 56))]], {}, 1)
     assert trainer.vllm_generation.prompts[0].count(PAD) == pads
 
 
 def test_vllm_server_gets_the_prompt_as_it_is(tmp_path):
     trainer = build(SpecificityTrainer, tmp_path)
-    trainer.use_vllm, trainer.vllm_mode, trainer.vllm_generation, trainer._last_loaded_step = True, "server", Engine(), -1
+    trainer.use_vllm, trainer.vllm_mode, trainer.vllm_generation, trainer._last_loaded_step = (
+        True,
+        "server",
+        Engine(),
+        -1,
+    )
     trainer._generate_single_turn([[PAD, PAD]], [[Image.new("RGB", (56, 56))]], {}, 1)
     assert trainer.vllm_generation.prompts == [[PAD, PAD]]
 
@@ -90,7 +141,9 @@ def test_vllm_is_told_in_its_own_words_and_the_users_settings_stay():
 
 def adapted():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8, bias=False)).to(torch.bfloat16)
+    model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8, bias=False)).to(
+        torch.bfloat16
+    )
     return get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["0", "2"], init_lora_weights=False))
 
 
@@ -110,7 +163,9 @@ def test_what_is_sent_is_the_merged_model_under_the_base_names():
     model = adapted()
     sent = dict(merged_weights(model))
     merged = model.merge_and_unload()
-    assert {name: value.shape for name, value in sent.items()} == {name: value.shape for name, value in merged.named_parameters()}
+    assert {name: value.shape for name, value in sent.items()} == {
+        name: value.shape for name, value in merged.named_parameters()
+    }
     assert all(torch.equal(sent[name], value) for name, value in merged.named_parameters())
 
 
@@ -125,8 +180,18 @@ def test_pictures_are_opened_once_per_generation_and_sample(tmp_path, micro_step
         opened.append(name)
         return Image.new("RGB", (56, 56), "olive")
 
-    trainer = build(SpecificityTrainer, tmp_path, data=Dataset.from_list([{**row, "picture": f"p{i}"} for i, row in enumerate(rows(2, label="x"))]), pictures=opener,
-                    changes=dict(per_device_train_batch_size=4 // micro_steps, steps_per_generation=micro_steps, gradient_accumulation_steps=micro_steps, max_steps=3))
+    trainer = build(
+        SpecificityTrainer,
+        tmp_path,
+        data=Dataset.from_list([{**row, "picture": f"p{i}"} for i, row in enumerate(rows(2, label="x"))]),
+        pictures=opener,
+        changes=dict(
+            per_device_train_batch_size=4 // micro_steps,
+            steps_per_generation=micro_steps,
+            gradient_accumulation_steps=micro_steps,
+            max_steps=3,
+        ),
+    )
     trainer.train()
     assert sorted(opened) == ["p0", "p1"], "two pictures, three generations, two rollouts each"
 
@@ -143,16 +208,30 @@ def test_trimmed_log_probabilities_are_those_of_the_padded_batch(tmp_path, chunk
     mask = pad(torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1), 5, 9, 0)
     mask[:2, -10:] = 0  # the first two answers are shorter than the others
     keep = inputs["completion_ids"].shape[1] + 9
-    fields = {key: inputs[key] for key in ("pixel_values", "image_grid_thw", "num_images")} | {"mm_token_type_ids": (ids == PAD).long()}
+    fields = {key: inputs[key] for key in ("pixel_values", "image_grid_thw", "num_images")} | {
+        "mm_token_type_ids": (ids == PAD).long()
+    }
     model = ours.model.eval()
-    model.register_forward_pre_hook(lambda module, args, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda module, args, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
     with torch.no_grad():
-        mine, entropies, _ = ours._get_per_token_logps_and_entropies(model, ids, mask, keep, chunk, compute_entropy=True, **fields)
+        mine, entropies, _ = ours._get_per_token_logps_and_entropies(
+            model, ids, mask, keep, chunk, compute_entropy=True, **fields
+        )
         cut = list(widths)
-        stock, stock_entropies, _ = GRPOTrainer._get_per_token_logps_and_entropies(ours, model, ids, mask, keep, chunk, compute_entropy=True, **fields)
+        stock, stock_entropies, _ = GRPOTrainer._get_per_token_logps_and_entropies(
+            ours, model, ids, mask, keep, chunk, compute_entropy=True, **fields
+        )
     real = mask[:, -keep:].bool()
-    assert mine.shape == stock.shape and torch.allclose(mine[real], stock[real], atol=1e-5) and torch.allclose(entropies[real], stock_entropies[real], atol=1e-5)
-    assert max(cut) <= ids.shape[1] - 14 and (chunk is None or min(cut) < max(cut)), "each chunk is as wide as its own longest row"
+    assert (
+        mine.shape == stock.shape
+        and torch.allclose(mine[real], stock[real], atol=1e-5)
+        and torch.allclose(entropies[real], stock_entropies[real], atol=1e-5)
+    )
+    assert max(cut) <= ids.shape[1] - 14 and (chunk is None or min(cut) < max(cut)), (
+        "each chunk is as wide as its own longest row"
+    )
 
 
 def test_nothing_is_cut_from_answers_without_a_token():
@@ -208,7 +287,10 @@ def test_a_trainer_with_other_hooks_is_refused():
             pass
 
     check_trl()
-    with pytest.raises(UserError, match=r"^this TRL's GRPOTrainer._generate_single_turn is not the one speciarl mends: pip install 'trl==1.16.\*'$"):
+    with pytest.raises(
+        UserError,
+        match=r"^this TRL's GRPOTrainer._generate_single_turn is not the one speciarl mends: pip install 'trl==1.16.\*'$",
+    ):
         check_trl(Other)
     assert all(hasattr(GRPOTrainer, name) for name in HOOKS)
 
@@ -220,17 +302,41 @@ def loss_of(config: GRPOConfig, logps, old, ref, advantages, mask):
     "TRL's loss under `config` for given log-probabilities, through the real method."
     trainer = SpecificityTrainer.__new__(SpecificityTrainer)
     trainer.__dict__.update(
-        args=config, beta=config.beta, epsilon_low=config.epsilon, epsilon_high=config.epsilon_high, loss_type=config.loss_type, max_completion_length=config.max_completion_length,
-        top_entropy_quantile=1.0, aux_loss_enabled=False, off_policy_mask_threshold=None, importance_sampling_level="token", use_vllm=False, vllm_importance_sampling_correction=False,
-        _entropy_bonus_enabled=False, current_gradient_accumulation_steps=1, model=SimpleNamespace(training=False),
-        accelerator=SimpleNamespace(num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x))
+        args=config,
+        beta=config.beta,
+        epsilon_low=config.epsilon,
+        epsilon_high=config.epsilon_high,
+        loss_type=config.loss_type,
+        max_completion_length=config.max_completion_length,
+        top_entropy_quantile=1.0,
+        aux_loss_enabled=False,
+        off_policy_mask_threshold=None,
+        importance_sampling_level="token",
+        use_vllm=False,
+        vllm_importance_sampling_correction=False,
+        _entropy_bonus_enabled=False,
+        current_gradient_accumulation_steps=1,
+        model=SimpleNamespace(training=False),
+        accelerator=SimpleNamespace(num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x),
+    )
     from collections import defaultdict
 
     trainer._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     trainer._get_per_token_logps_and_entropies = lambda *args, **fields: (logps, torch.zeros_like(logps), None)
     empty = torch.zeros(len(logps), 1, dtype=torch.long)
-    return trainer._compute_loss(None, {"prompt_ids": empty, "prompt_mask": empty, "completion_ids": mask.long(), "completion_mask": mask, "advantages": advantages, "old_per_token_logps": old,
-                                        "ref_per_token_logps": ref, "num_items_in_batch": mask.sum()})
+    return trainer._compute_loss(
+        None,
+        {
+            "prompt_ids": empty,
+            "prompt_mask": empty,
+            "completion_ids": mask.long(),
+            "completion_mask": mask,
+            "advantages": advantages,
+            "old_per_token_logps": old,
+            "ref_per_token_logps": ref,
+            "num_items_in_batch": mask.sum(),
+        },
+    )
 
 
 def published(logps, old, ref, advantages, mask, low, high, dual, kl, norm):
@@ -245,7 +351,9 @@ def published(logps, old, ref, advantages, mask, low, high, dual, kl, norm):
 
 FORMULAS = {
     "paper/speciarl": dict(low=0.2, high=0.2, dual=3.0, kl=0.01, norm=lambda mask, config: mask.sum()),
-    "paper/drgrpo": dict(low=0.2, high=0.2, dual=3.0, kl=0.0, norm=lambda mask, config: len(mask) * config.max_completion_length),
+    "paper/drgrpo": dict(
+        low=0.2, high=0.2, dual=3.0, kl=0.0, norm=lambda mask, config: len(mask) * config.max_completion_length
+    ),
     "paper/dapo": dict(low=0.2, high=0.28, dual=10.0, kl=0.0, norm=lambda mask, config: mask.sum()),
 }
 
@@ -261,7 +369,10 @@ def test_loss_and_gradient_are_the_published_formula(tmp_path, name, seed):
     norm = formula.pop("norm")(mask, config)
     logps = [(old + torch.randn(6, 9)).clone().requires_grad_() for _ in range(1)][0]
     twin = logps.detach().clone().requires_grad_()
-    theirs, ours = loss_of(config, logps, old, ref, advantages, mask), published(twin, old, ref, advantages, mask, norm=norm, **formula)
+    theirs, ours = (
+        loss_of(config, logps, old, ref, advantages, mask),
+        published(twin, old, ref, advantages, mask, norm=norm, **formula),
+    )
     theirs.backward()
     ours.backward()
     assert torch.allclose(theirs, ours, atol=1e-6) and torch.allclose(logps.grad, twin.grad, atol=1e-7)

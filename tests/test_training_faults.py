@@ -24,7 +24,15 @@ adapters = importlib.import_module("speciarl.training.reward")
 
 WORKERS = Path(__file__).parent / "workers"
 LIMIT = 300  # seconds for a launch; what waits for ever fails the tests instead
-EIGHT = ["steps=8", "data.birds=8", "prompts_per_generation=4", "prompts_per_step=2", "rollouts=4", "micro_batch=8", "save_every=1"]  # four generations of two steps
+EIGHT = [
+    "steps=8",
+    "data.birds=8",
+    "prompts_per_generation=4",
+    "prompts_per_step=2",
+    "rollouts=4",
+    "micro_batch=8",
+    "save_every=1",
+]  # four generations of two steps
 SIX = [*EIGHT, "steps=6"]
 SELF = ["steps=2", "rounds=2", "data.birds=4", "prompts_per_step=2", "micro_batch=2", "rollouts=4", "save_every=1"]
 
@@ -35,7 +43,11 @@ def lines(path: Path) -> list[dict]:
 
 def outcome(run: Path) -> dict:
     "All that must be the same, however often a run was interrupted."
-    files = {name: (run / name).read_text() for name in ("log.jsonl", "rollouts.jsonl", "recipe.json") if (run / name).exists()}
+    files = {
+        name: (run / name).read_text()
+        for name in ("log.jsonl", "rollouts.jsonl", "recipe.json")
+        if (run / name).exists()
+    }
     return {"weights": weights_hash(run / "policy"), **files}
 
 
@@ -46,16 +58,42 @@ def environment() -> dict:
 # -- kill -9
 
 # eight images, four at once, two steps each: an epoch has four steps, so a run resumed at step 4 begins its second epoch, at step 6 it is in the middle of it
-MOMENTS = {"whole": [], "unmarked": [["before_the_mark", 4]], "judged": [["after_judging", 4]], "logged": [["after_logging", 7]], "twice": [["before_the_mark", 2], ["after_judging", 2]]}
+MOMENTS = {
+    "whole": [],
+    "unmarked": [["before_the_mark", 4]],
+    "judged": [["after_judging", 4]],
+    "logged": [["after_logging", 7]],
+    "twice": [["before_the_mark", 2], ["after_judging", 2]],
+}
 KILLED = {
     **{f"grpo {name}": dict(recipe="smoke/speciarl", changes=EIGHT, killed=killed) for name, killed in MOMENTS.items()},
-    **{f"lora {name}": dict(recipe="smoke/speciarl", changes=[*EIGHT, "steps=6", "lora_rank=4", "export=adapter"], killed=MOMENTS[name]) for name in ("whole", "unmarked", "judged")},
-    **{f"noise {name}": dict(recipe="smoke/dapo_ds", changes=[*EIGHT, "noise=0.5", "steps=6"], killed=MOMENTS[name]) for name in ("whole", "unmarked")},
-    **{f"sft {name}": dict(recipe="smoke/sft", changes=["steps=5", "data.birds=4", "prompts_per_step=2", "micro_batch=2", "save_every=1"], killed=killed)
-       for name, killed in {"whole": [], "second epoch": [["after_logging", 4]], "between epochs": [["before_the_mark", 3]]}.items()},
+    **{
+        f"lora {name}": dict(
+            recipe="smoke/speciarl", changes=[*EIGHT, "steps=6", "lora_rank=4", "export=adapter"], killed=MOMENTS[name]
+        )
+        for name in ("whole", "unmarked", "judged")
+    },
+    **{
+        f"noise {name}": dict(recipe="smoke/dapo_ds", changes=[*EIGHT, "noise=0.5", "steps=6"], killed=MOMENTS[name])
+        for name in ("whole", "unmarked")
+    },
+    **{
+        f"sft {name}": dict(
+            recipe="smoke/sft",
+            changes=["steps=5", "data.birds=4", "prompts_per_step=2", "micro_batch=2", "save_every=1"],
+            killed=killed,
+        )
+        for name, killed in {
+            "whole": [],
+            "second epoch": [["after_logging", 4]],
+            "between epochs": [["before_the_mark", 3]],
+        }.items()
+    },
     "self whole": dict(recipe="smoke/self", changes=SELF, killed=[]),
     "self first round": dict(recipe="smoke/self", changes=SELF, killed=[["before_the_mark", 2]]),
-    "self at the end": dict(recipe="smoke/self", changes=SELF, killed=[["while_saving", 0], ["after_logging", 1], ["while_saving", 0]]),
+    "self at the end": dict(
+        recipe="smoke/self", changes=SELF, killed=[["while_saving", 0], ["after_logging", 1], ["while_saving", 0]]
+    ),
 }
 
 
@@ -64,7 +102,13 @@ def killed(tmp_path_factory) -> Path:
     "The folder of all runs of `KILLED`, each killed at its moments and then left to end."
     folder = tmp_path_factory.mktemp("killed")
     (folder / "cases.json").write_text(json.dumps(KILLED))
-    done = subprocess.run([sys.executable, WORKERS / "resume_worker.py", folder], capture_output=True, text=True, timeout=LIMIT, env=environment())
+    done = subprocess.run(
+        [sys.executable, WORKERS / "resume_worker.py", folder],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(),
+    )
     assert done.returncode == 0 and all((folder / f"{name}.json").exists() for name in KILLED), done.stderr[-3000:]
     return folder
 
@@ -77,7 +121,14 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(killed, name):
     assert outcome(killed / name) == outcome(killed / f"{name.split()[0]} whole")
 
 
-@pytest.mark.parametrize("kind, parts", [("grpo", {"rollouts.jsonl": 4 * 16, "log.jsonl": 8}), ("lora", {"rollouts.jsonl": 3 * 16, "log.jsonl": 6}), ("self", {"log.jsonl": 2})])
+@pytest.mark.parametrize(
+    "kind, parts",
+    [
+        ("grpo", {"rollouts.jsonl": 4 * 16, "log.jsonl": 8}),
+        ("lora", {"rollouts.jsonl": 3 * 16, "log.jsonl": 6}),
+        ("self", {"log.jsonl": 2}),
+    ],
+)
 def test_what_is_compared_is_there(killed, kind, parts):
     assert {name: len(lines(killed / f"{kind} whole" / name)) for name in parts} == parts
 
@@ -127,6 +178,7 @@ def dies_after(calls: int):
         if len(asked) > calls:
             raise UserError("the judge does not answer")
         return judge(pairs, datasets)
+
     return failing
 
 
@@ -140,9 +192,15 @@ def test_a_judge_that_dies_stops_the_run_and_the_same_command_goes_on(tmp_path, 
     recipe = load_recipe("smoke/speciarl", SIX)
     with pytest.raises(UserError) as error:
         training.train(recipe, tmp_path / "run", judge=dies_after(calls))
-    assert str(error.value) == f"stopped at step {step}, which is kept: the judge does not answer (asked 4 times, 20 s apart); the same command goes on from there"
+    assert (
+        str(error.value)
+        == f"stopped at step {step}, which is kept: the judge does not answer (asked 4 times, 20 s apart); the same command goes on from there"
+    )
     assert no_pause == [20.0] * 3
-    assert not (tmp_path / "run" / "card.json").exists() and (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / training.MARK).exists()
+    assert (
+        not (tmp_path / "run" / "card.json").exists()
+        and (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / training.MARK).exists()
+    )
     training.train(recipe, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "card.json").read_text())["resumed_from"] == step
     assert outcome(tmp_path / "run") == outcome(whole)
@@ -150,9 +208,14 @@ def test_a_judge_that_dies_stops_the_run_and_the_same_command_goes_on(tmp_path, 
 
 def test_a_judge_that_dies_at_the_first_step_leaves_nothing_to_go_on_with(tmp_path, whole, no_pause):
     recipe = load_recipe("smoke/speciarl", SIX)
-    with pytest.raises(UserError, match=r"^stopped before the first step: the judge does not answer \(asked 4 times, 20 s apart\); the same command begins again$"):
+    with pytest.raises(
+        UserError,
+        match=r"^stopped before the first step: the judge does not answer \(asked 4 times, 20 s apart\); the same command begins again$",
+    ):
         training.train(recipe, tmp_path / "run", judge=dies_after(0))
-    assert not list((tmp_path / "run").rglob("checkpoint-*")) and outcome(training.train(recipe, tmp_path / "run")) == outcome(whole)
+    assert not list((tmp_path / "run").rglob("checkpoint-*")) and outcome(
+        training.train(recipe, tmp_path / "run")
+    ) == outcome(whole)
 
 
 def test_a_judge_that_comes_back_in_time_is_not_noticed(tmp_path, whole, no_pause):
@@ -163,13 +226,17 @@ def test_a_judge_that_comes_back_in_time_is_not_noticed(tmp_path, whole, no_paus
         if len(asked) in (2, 3, 5):
             raise ConnectionError("refused")
         return judge(pairs, datasets)
+
     assert outcome(training.train(load_recipe("smoke/speciarl", SIX), tmp_path / "run", judge=flaky)) == outcome(whole)
     assert no_pause == [20.0] * 3
 
 
 def test_a_judge_that_dies_while_validating_stops_with_the_step_kept(tmp_path, no_pause):
     recipe = load_recipe("smoke/speciarl", [*SIX, "steps=2", "validation_images=2"])
-    with pytest.raises(UserError, match="^stopped at step 2, which is kept: the judge does not answer; the same command goes on from there$"):
+    with pytest.raises(
+        UserError,
+        match="^stopped at step 2, which is kept: the judge does not answer; the same command goes on from there$",
+    ):
         training.train(recipe, tmp_path / "run", judge=dies_after(1))
     assert training.train(recipe, tmp_path / "run") and (tmp_path / "run" / "card.json").exists()
 
@@ -191,11 +258,23 @@ def test_a_judge_that_is_down_is_noticed_before_the_policy_is_loaded(tmp_path, n
     assert not (tmp_path / "run").exists(), "a run that was refused leaves nothing behind"
 
 
-@pytest.mark.parametrize("changes, message", [
-    (["data.birds=1"], "smoke/speciarl: 1 images do not fill one generation of 4 prompts; lower prompts_per_generation or prompts_per_step"),
-    (["micro_batch=3"], "smoke/speciarl: micro_batch 3 on 1 processes does not divide 8 answers per step; use 1, 2, 4, 8"),
-    (["data.cub200=8"], "smoke/speciarl trains on cub200: give the folder that holds the data sets with --data-root"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            ["data.birds=1"],
+            "smoke/speciarl: 1 images do not fill one generation of 4 prompts; lower prompts_per_generation or prompts_per_step",
+        ),
+        (
+            ["micro_batch=3"],
+            "smoke/speciarl: micro_batch 3 on 1 processes does not divide 8 answers per step; use 1, 2, 4, 8",
+        ),
+        (
+            ["data.cub200=8"],
+            "smoke/speciarl trains on cub200: give the folder that holds the data sets with --data-root",
+        ),
+    ],
+)
 def test_impossible_runs_are_refused_before_the_policy_is_loaded(tmp_path, no_model, changes, message):
     with pytest.raises(UserError) as error:
         training.train(load_recipe("smoke/speciarl", [*SIX, *changes]), tmp_path / "run")
@@ -206,19 +285,32 @@ def test_impossible_runs_are_refused_before_the_policy_is_loaded(tmp_path, no_mo
 def test_labels_outside_the_tree_are_refused_before_the_policy_is_loaded(tmp_path, no_model, monkeypatch, strict):
     "No answer about them could be judged: the run would learn nothing from them, at full price."
     plain = training.training_samples
-    monkeypatch.setattr(training, "training_samples", lambda *args: [replace(sample, label="hooded gull") if i in (2, 5) else sample for i, sample in enumerate(plain(*args))])
+    monkeypatch.setattr(
+        training,
+        "training_samples",
+        lambda *args: [
+            replace(sample, label="hooded gull") if i in (2, 5) else sample for i, sample in enumerate(plain(*args))
+        ],
+    )
     recipe = load_recipe("smoke/speciarl", SIX)
     judge = TreeJudge(training.load_trees(["birds"]), strict=strict)
-    with pytest.raises(UserError, match="^1 of [0-9] labels are in no label tree, so no answer could be judged: 'hooded gull'; correct the label or add it to the tree$"):
+    with pytest.raises(
+        UserError,
+        match="^1 of [0-9] labels are in no label tree, so no answer could be judged: 'hooded gull'; correct the label or add it to the tree$",
+    ):
         training.train(recipe, tmp_path / "run", judge=judge)
     assert not (tmp_path / "run").exists()
 
 
 def test_answers_without_a_verdict_teach_nothing(tmp_path):
     "A judge that never knows: all groups are masked, the weights stay, and the log says so."
+
     def silent(pairs, datasets=None):
         return [Verdict(None, "down")] * len(pairs)
-    run = training.train(load_recipe("smoke/speciarl", [*SIX, "steps=2", "weight_decay=0"]), tmp_path / "run", judge=silent)
+
+    run = training.train(
+        load_recipe("smoke/speciarl", [*SIX, "steps=2", "weight_decay=0"]), tmp_path / "run", judge=silent
+    )
     row = lines(run / "log.jsonl")[0]
     assert row["groups_masked"] == 1 and row["share_missing"] + row["share_unformatted"] == 1 and row["loss"] == 0
     assert all(line["reward"] is None for line in lines(run / "rollouts.jsonl"))
@@ -245,12 +337,29 @@ def interrupted(folder: Path, whole: Path, name: str = "unmarked") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name, changes, message", [
-    ("smoke/speciarl", ["seed=3"], "holds an unfinished run with seed: 0, not 3; choose another --out, or delete it"),
-    ("smoke/speciarl", ["data.birds=9"], "holds an unfinished run with data: {'birds': 8}, not {'birds': 9}; choose another --out, or delete it"),
-    ("smoke/rft", [], "holds an unfinished run with rule: dynamic, not reward3; choose another --out, or delete it"),
-])
-def test_a_checkpoint_of_another_recipe_is_refused_with_nothing_touched(tmp_path, whole, no_model, name, changes, message):
+@pytest.mark.parametrize(
+    "name, changes, message",
+    [
+        (
+            "smoke/speciarl",
+            ["seed=3"],
+            "holds an unfinished run with seed: 0, not 3; choose another --out, or delete it",
+        ),
+        (
+            "smoke/speciarl",
+            ["data.birds=9"],
+            "holds an unfinished run with data: {'birds': 8}, not {'birds': 9}; choose another --out, or delete it",
+        ),
+        (
+            "smoke/rft",
+            [],
+            "holds an unfinished run with rule: dynamic, not reward3; choose another --out, or delete it",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_recipe_is_refused_with_nothing_touched(
+    tmp_path, whole, no_model, name, changes, message
+):
     folder = interrupted(tmp_path / "run", whole)
     before = files(folder)
     with pytest.raises(UserError) as error:
@@ -278,6 +387,7 @@ def small_files():
 
     def limit(size: int = 200_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
     yield limit
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -291,29 +401,45 @@ def test_a_full_disk_stops_with_one_line_and_the_same_command_goes_on(tmp_path, 
         plain(self, args, state, *others, **more)
         if state.global_step == 4:
             small_files(size)
+
     monkeypatch.setattr(training.Watch, "on_log", filling)
     recipe = load_recipe("smoke/speciarl", SIX)
     with pytest.raises(UserError) as error:
         training.train(recipe, tmp_path / "run")
     small_files(resource.RLIM_INFINITY)
     said = str(error.value)
-    assert said.startswith(f"cannot save to {tmp_path / 'run'}: ") and said.endswith("; make room, and the same command goes on from the last checkpoint") and "\n" not in said
+    assert (
+        said.startswith(f"cannot save to {tmp_path / 'run'}: ")
+        and said.endswith("; make room, and the same command goes on from the last checkpoint")
+        and "\n" not in said
+    )
     monkeypatch.undo()
     training.train(recipe, tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "card.json").read_text())["resumed_from"] == 2 and outcome(tmp_path / "run") == outcome(whole)
+    assert json.loads((tmp_path / "run" / "card.json").read_text())["resumed_from"] == 2 and outcome(
+        tmp_path / "run"
+    ) == outcome(whole)
 
 
-@pytest.mark.parametrize("error, words", [(OSError(28, "No space left on device"), "No space left on device"), (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "[enforce fail")])
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "[enforce fail"),
+    ],
+)
 def test_a_full_disk_at_the_very_end(tmp_path, monkeypatch, error, words):
     def full(*args):
         raise error
+
     recipe = load_recipe("smoke/sft", ["steps=1", "data.birds=2", "prompts_per_step=2", "micro_batch=2"])
     monkeypatch.setattr(training, "save_policy", full)
     with pytest.raises(UserError) as told:
         training.train(recipe, tmp_path / "run")
     assert str(told.value).startswith(f"cannot save to {tmp_path / 'run'}: {words}")
     monkeypatch.undo()
-    assert json.loads((training.train(recipe, tmp_path / "run") / "card.json").read_text())["resumed_from"] == 1, "nothing is trained again"
+    assert json.loads((training.train(recipe, tmp_path / "run") / "card.json").read_text())["resumed_from"] == 1, (
+        "nothing is trained again"
+    )
 
 
 def test_faults_of_our_own_are_not_called_a_full_disk(tmp_path):
@@ -331,10 +457,13 @@ def test_a_loss_that_is_no_number_stops_and_the_checkpoint_before_it_is_kept(tmp
     def broken(self, *args, **options):
         loss = plain(self, *args, **options)
         return loss * float("nan") if self.state.global_step >= 3 else loss
+
     monkeypatch.setattr(training.SpecificityTrainer, "compute_loss", broken)
     with pytest.raises(UserError) as error:
         training.train(recipe, tmp_path / "run")
-    assert str(error.value) == "the loss is not a number at step 4: lower learning_rate; the checkpoint before it is kept"
+    assert (
+        str(error.value) == "the loss is not a number at step 4: lower learning_rate; the checkpoint before it is kept"
+    )
     held = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
     assert held == ["checkpoint-2"] and not (tmp_path / "run" / "card.json").exists()
     monkeypatch.undo()
@@ -357,7 +486,10 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_saved(tmp_path):
     watch = training.Watch(tmp_path, print)
     state = type("State", (), dict(global_step=7, is_world_process_zero=True, log_history=[], max_steps=10))
     for logs, what in (({"loss": 1.0, "grad_norm": float("nan")}, "gradient"), ({"loss": float("inf")}, "loss")):
-        with pytest.raises(UserError, match=f"^the {what} is not a number at step 7: lower learning_rate; the checkpoint before it is kept$"):
+        with pytest.raises(
+            UserError,
+            match=f"^the {what} is not a number at step 7: lower learning_rate; the checkpoint before it is kept$",
+        ):
             watch.on_log(None, state, None, logs)
 
 
@@ -365,7 +497,18 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_saved(tmp_path):
 
 
 def torchrun(out: Path, failing: int, *recipe: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(WORKERS / "train_worker.py"), str(out), str(failing), *recipe]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(WORKERS / "train_worker.py"),
+        str(out),
+        str(failing),
+        *recipe,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment())
 
 
@@ -375,18 +518,30 @@ def test_two_processes_stop_together_and_go_on_together(tmp_path):
     stopped = torchrun(out, 1, *recipe)
     assert stopped.returncode != 0 and not (out / "card.json").exists(), stopped.stderr[-3000:]
     said = [json.loads(Path(f"{out}.{rank}.json").read_text()) for rank in (0, 1)]
-    assert said == ["stopped at step 2, which is kept: process 1 of 2: the judge does not answer: start it (asked 4 times, 20 s apart); the same command goes on from there"] * 2
-    assert {path.name: (path / training.MARK).exists() for path in (out / "checkpoints").glob("checkpoint-*")} == {"checkpoint-2": True}
+    assert (
+        said
+        == [
+            "stopped at step 2, which is kept: process 1 of 2: the judge does not answer: start it (asked 4 times, 20 s apart); the same command goes on from there"
+        ]
+        * 2
+    )
+    assert {path.name: (path / training.MARK).exists() for path in (out / "checkpoints").glob("checkpoint-*")} == {
+        "checkpoint-2": True
+    }
     done = torchrun(out, -1, *recipe)
     assert done.returncode == 0, done.stderr[-3000:]
     card = json.loads((out / "card.json").read_text())
     assert (card["processes"], card["resumed_from"]) == (2, 2) and card["sha256"] == weights_hash(out / "policy")
     assert [row["step"] for row in lines(out / "log.jsonl")] == [1, 2, 3, 4]
     rows = lines(out / "rollouts.jsonl") + lines(out / "rollouts.1.jsonl")
-    assert len(rows) == 2 * 16 and {row["uid"] for row in rows if row["step"] == 0}.isdisjoint({row["uid"] for row in rows if row["step"] == 2}), "two generations of four images each"
+    assert len(rows) == 2 * 16 and {row["uid"] for row in rows if row["step"] == 0}.isdisjoint(
+        {row["uid"] for row in rows if row["step"] == 2}
+    ), "two generations of four images each"
 
 
 def test_two_processes_teach_themselves(tmp_path):
     done = torchrun(tmp_path / "run", -1, "smoke/self", *SELF, "micro_batch=1")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "run" / "card.json").read_text())["processes"] == 2 and load_policy(tmp_path / "run" / "policy")
+    assert json.loads((tmp_path / "run" / "card.json").read_text())["processes"] == 2 and load_policy(
+        tmp_path / "run" / "policy"
+    )

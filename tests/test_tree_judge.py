@@ -167,7 +167,9 @@ def test_names_may_hold_words_that_spoil_an_answer():
 
 
 def test_a_colour_before_a_near_parent_may_make_another_species():
-    assert one("golden-winged warbler", "yellow warbler") == Verdict(None, "undecided", "'yellow warbler' may be a name of its own")
+    assert one("golden-winged warbler", "yellow warbler") == Verdict(
+        None, "undecided", "'yellow warbler' may be a name of its own"
+    )
     assert one("golden-winged warbler", "yellow bird").category is Category.GENERIC
 
 
@@ -179,7 +181,9 @@ def test_helpers_on_their_own():
 
 def test_an_ambiguous_spelling_is_left_open():
     tree = parse_tree("@dataset g\n@title G\n@domain bird\nbird\n  * sea gull\n  * seagulls\n", "g.tree")
-    assert one("sea gull", "seagull", judge=TreeJudge({"g": tree})) == Verdict(None, "undecided", "ambiguous: sea gull or seagulls")
+    assert one("sea gull", "seagull", judge=TreeJudge({"g": tree})) == Verdict(
+        None, "undecided", "ambiguous: sea gull or seagulls"
+    )
 
 
 # --- labels and data sets ---------------------------------------------------------------------------------------------
@@ -220,33 +224,48 @@ def test_the_data_set_chooses_the_tree_and_is_part_of_the_memory():
 
 
 BAKERY = parse_tree("@dataset bakery\n@title B\n@domain food\nbread\n  * brioche\n  * bagel\n", "bakery.tree")
-PASTRY = parse_tree("@dataset pastry\n@title P\n@domain food\ncake\n  * brioche\n  * babka\nbread\n  * rye bread\n", "pastry.tree")
+PASTRY = parse_tree(
+    "@dataset pastry\n@title P\n@domain food\ncake\n  * brioche\n  * babka\nbread\n  * rye bread\n", "pastry.tree"
+)
 
 
 def test_trees_that_disagree_give_no_verdict():
     judge = TreeJudge({"bakery": BAKERY, "pastry": PASTRY}, strict=True)
-    assert one("brioche", "bread", None, judge) == Verdict(None, "trees disagree", "trees disagree: bakery says less specific, pastry says wrong")
+    assert one("brioche", "bread", None, judge) == Verdict(
+        None, "trees disagree", "trees disagree: bakery says less specific, pastry says wrong"
+    )
     assert one("brioche", "bread", "bakery", judge).category is Category.LESS_SPECIFIC
     assert one("brioche", "bread", "pastry", judge).category is Category.WRONG
 
 
 def test_a_tree_that_cannot_tell_takes_no_part_and_agreement_is_a_verdict():
     judge = TreeJudge({"bakery": BAKERY, "pastry": PASTRY})
-    assert one("brioche", "babka", None, judge) == Verdict(Category.WRONG, "tree", "'babka' is not on the path of 'brioche'")
+    assert one("brioche", "babka", None, judge) == Verdict(
+        Category.WRONG, "tree", "'babka' is not on the path of 'brioche'"
+    )
     assert one("brioche", "the brioche", None, judge).category is Category.SPECIFIC
     assert one("brioche", "or", None, judge) == Verdict(Category.WRONG, "tree", "offers several options")
 
 
 def test_a_class_of_another_tree_is_wrong_only_across_domains():
     judge = TreeJudge({"bakery": BAKERY, "pastry": PASTRY, "dogs": TREES["dogs"]})
-    assert one("bagel", "babka", "bakery", judge) == Verdict(None, "undecided", "not in the tree")  # both trees are about food
+    assert one("bagel", "babka", "bakery", judge) == Verdict(
+        None, "undecided", "not in the tree"
+    )  # both trees are about food
     assert one("bagel", "samoyed", "bakery", judge) == Verdict(Category.WRONG, "tree", "'samoyed' is no food")
-    assert one("bagel", "spitz", "bakery", judge).category is None  # food may be named by what it is made of, so only classes count
+    assert (
+        one("bagel", "spitz", "bakery", judge).category is None
+    )  # food may be named by what it is made of, so only classes count
 
 
 def test_another_tree_that_holds_the_label_is_asked_where_its_own_does_not_know():
-    coaches = parse_tree("@dataset coaches\n@title C\n@domain carriage\nthing\n  * samoyed\n    sledge puller\n", "c.tree")
-    assert one("samoyed", "sledge puller", "dogs", TreeJudge(TREES | {"coaches": coaches})).category is Category.MORE_SPECIFIC
+    coaches = parse_tree(
+        "@dataset coaches\n@title C\n@domain carriage\nthing\n  * samoyed\n    sledge puller\n", "c.tree"
+    )
+    assert (
+        one("samoyed", "sledge puller", "dogs", TreeJudge(TREES | {"coaches": coaches})).category
+        is Category.MORE_SPECIFIC
+    )
 
 
 # --- identity, memory, packaged trees ---------------------------------------------------------------------------------
@@ -255,7 +274,17 @@ def test_another_tree_that_holds_the_label_is_asked_where_its_own_does_not_know(
 def test_identity_follows_trees_and_strictness():
     assert JUDGE.identity == TreeJudge(dict(reversed(TREES.items()))).identity and len(JUDGE.identity) == 64
     changed = TREES | {"dogs": parse_tree(DOGS + "# a comment\n", "dogs.tree")}
-    assert len({JUDGE.identity, TreeJudge(TREES, strict=True).identity, TreeJudge(changed).identity, TreeJudge({"dogs": TREES["dogs"]}).identity}) == 4
+    assert (
+        len(
+            {
+                JUDGE.identity,
+                TreeJudge(TREES, strict=True).identity,
+                TreeJudge(changed).identity,
+                TreeJudge({"dogs": TREES["dogs"]}).identity,
+            }
+        )
+        == 4
+    )
 
 
 def test_identity_follows_the_version(monkeypatch):
@@ -265,7 +294,11 @@ def test_identity_follows_the_version(monkeypatch):
 
 
 def test_a_hundred_thousand_pairs_give_what_single_ones_give():
-    distinct = [(label, answer) for label in ("samoyed", "golden-winged warbler") for answer in ("dog", "a spitz", "warbler", "None", "corgi mix", "x or y")]
+    distinct = [
+        (label, answer)
+        for label in ("samoyed", "golden-winged warbler")
+        for answer in ("dog", "a spitz", "warbler", "None", "corgi mix", "x or y")
+    ]
     pairs = (distinct * 8334)[:100_000]
     verdicts = TreeJudge(TREES)(pairs)
     assert len(verdicts) == 100_000 and verdicts[:12] == verdicts[12:24] == [one(*pair) for pair in distinct]
@@ -282,8 +315,14 @@ def test_packaged_classes_are_specific_for_themselves_in_every_spelling():
     for name, tree in load_trees().items():
         for node in tree.nodes:
             if node.is_class:
-                answers = [form for text in (node.name, *node.synonyms) for form in (text, text.title(), f"a photo of a {text}.", text.replace("-", " "))]
-                assert {v.category for v in judge([(node.name, a) for a in answers], [name] * len(answers))} == {Category.SPECIFIC}, (name, node.name)
+                answers = [
+                    form
+                    for text in (node.name, *node.synonyms)
+                    for form in (text, text.title(), f"a photo of a {text}.", text.replace("-", " "))
+                ]
+                assert {v.category for v in judge([(node.name, a) for a in answers], [name] * len(answers))} == {
+                    Category.SPECIFIC
+                }, (name, node.name)
 
 
 def test_judging_needs_no_torch():
@@ -312,7 +351,10 @@ def test_a_known_name_with_an_unknown_word_is_never_correct(name, word, first):
     assert category is None or not category.correct
 
 
-@given(st.lists(st.sampled_from(KNOWN), min_size=2, max_size=4, unique=True), st.sampled_from([", ", " or ", " / ", "/", " and ", "; ", "\n", " & ", ", or ", " vs "]))
+@given(
+    st.lists(st.sampled_from(KNOWN), min_size=2, max_size=4, unique=True),
+    st.sampled_from([", ", " or ", " / ", "/", " and ", "; ", "\n", " & ", ", or ", " vs "]),
+)
 @settings(deadline=None)
 def test_a_list_is_never_correct(names, separator):
     for label in ("samoyed", "golden-winged warbler"):

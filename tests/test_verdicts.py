@@ -9,7 +9,11 @@ from speciarl.core.scale import Category
 from speciarl.judges.verdict import Verdict, identity, read_verdicts, with_verdict, write_verdicts
 
 PAIRS = [("samoyed", "spitz"), ("samoyed", "dog"), ("samoyed", "corgi mix")]
-VERDICTS = [Verdict(Category.LESS_SPECIFIC, "llm"), Verdict(Category.GENERIC, "llm", "a dog"), Verdict(None, "llm", "no answer")]
+VERDICTS = [
+    Verdict(Category.LESS_SPECIFIC, "llm"),
+    Verdict(Category.GENERIC, "llm", "a dog"),
+    Verdict(None, "llm", "no answer"),
+]
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------
@@ -19,7 +23,9 @@ def test_identity_is_a_hash_of_content_and_not_of_order():
     assert identity(a=1, b=[2, None]) == identity(b=[2, None], a=1)
     assert identity(a=1) != identity(a="1") and identity(a={"b": 1}) != identity(a={"b": 2})
     assert identity(prompt="é") == identity(prompt="é") and len(identity()) == 64
-    assert identity(judge="tree", version=1) == "e5f8155b90280106295e77ad364d7e5eba30db10cc7928d873eb4759cbfafdac"  # stores outlive versions of the package
+    assert (
+        identity(judge="tree", version=1) == "e5f8155b90280106295e77ad364d7e5eba30db10cc7928d873eb4759cbfafdac"
+    )  # stores outlive versions of the package
 
 
 @pytest.mark.parametrize("value", [{1}, float("nan"), object()])
@@ -32,13 +38,19 @@ def test_identity_refuses_what_json_cannot_hold(value):
 
 
 def rows():
-    return [with_verdict({"n": str(i), "label": label, "answer": answer}, verdict) for i, ((label, answer), verdict) in enumerate(zip(PAIRS, VERDICTS))]
+    return [
+        with_verdict({"n": str(i), "label": label, "answer": answer}, verdict)
+        for i, ((label, answer), verdict) in enumerate(zip(PAIRS, VERDICTS))
+    ]
 
 
 def test_a_table_comes_back_as_it_was(tmp_path):
     path = tmp_path / "v.csv"
     write_verdicts(path, rows(), ["n", "label", "answer"])
-    assert path.read_text() == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a dog\n2,samoyed,corgi mix,,llm,no answer\n"
+    assert (
+        path.read_text()
+        == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a dog\n2,samoyed,corgi mix,,llm,no answer\n"
+    )
     back, columns = read_verdicts(path)
     assert back == rows() and back[0]["category"] is Category.LESS_SPECIFIC and back[2]["category"] is None
     first = path.read_bytes()
@@ -48,16 +60,27 @@ def test_a_table_comes_back_as_it_was(tmp_path):
 
 def test_awkward_cells_survive(tmp_path):
     path = tmp_path / "v.csv"
-    row = with_verdict({"label": 'say "hi", you\nthere', "answer": " é ", "kept": "=1+1"}, Verdict(Category.WRONG, "tree", "a, b"))
+    row = with_verdict(
+        {"label": 'say "hi", you\nthere', "answer": " é ", "kept": "=1+1"}, Verdict(Category.WRONG, "tree", "a, b")
+    )
     write_verdicts(path, [row], ["kept", "label", "answer"])
     assert read_verdicts(path) == ([row], ["kept", "label", "answer", "category", "source", "reason"])
 
 
 def test_verdict_columns_of_the_input_are_replaced_and_names_are_accepted(tmp_path):
     path = tmp_path / "v.csv"
-    write_verdicts(path, [{"label": "a", "category": "generic", "source": "s", "reason": "r"}, {"label": "b", "category": "", "source": "", "reason": ""}], ["category", "label", "reason"])
+    write_verdicts(
+        path,
+        [
+            {"label": "a", "category": "generic", "source": "s", "reason": "r"},
+            {"label": "b", "category": "", "source": "", "reason": ""},
+        ],
+        ["category", "label", "reason"],
+    )
     assert path.read_text() == "label,category,source,reason\na,generic,s,r\nb,,,\n"
-    expected = "unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific"
+    expected = (
+        "unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific"
+    )
     assert message(write_verdicts, path, [{"category": "less_specific", "source": "", "reason": ""}], []) == expected
     assert path.read_text().startswith("label,category") and list(tmp_path.iterdir()) == [path]
 
@@ -71,15 +94,39 @@ def test_a_file_with_categories_only_is_enough(tmp_path):
 @pytest.mark.parametrize(
     "content, expected",
     [
-        (b"", " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge"),
-        (b"label,answer\na,b\n", " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge"),
-        (b"category,category\nwrong,wrong\n", " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge"),
-        (b"label,category\na,wrong\nb,Wrong\n", ":3: unknown category 'Wrong': use one of wrong, abstain, generic, less specific, specific, more specific"),
+        (
+            b"",
+            " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge",
+        ),
+        (
+            b"label,answer\na,b\n",
+            " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge",
+        ),
+        (
+            b"category,category\nwrong,wrong\n",
+            " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge",
+        ),
+        (
+            b"label,category\na,wrong\nb,Wrong\n",
+            ":3: unknown category 'Wrong': use one of wrong, abstain, generic, less specific, specific, more specific",
+        ),
         (b"label,category\na,b,wrong\n", ":2: 3 cells under 2 columns; put cells that hold commas in quotation marks"),
-        (b"label,category\na\0,wrong\n", " is not a CSV file in UTF-8 (it holds a NUL byte); write it again with speciarl judge"),
-        (b'label,category\n"a,wrong\n', " is not a CSV file in UTF-8 (unexpected end of data); write it again with speciarl judge"),
-        (b"label,category\n\xe9,wrong\n", " is not a CSV file in UTF-8 ('utf-8' codec can't decode byte 0xe9 in position 15: invalid continuation byte); write it again with speciarl judge"),
-        (b"label,category\n" + b"x" * 1_000_000 + b",wrong\n", " is not a CSV file in UTF-8 (field larger than field limit (131072)); write it again with speciarl judge"),
+        (
+            b"label,category\na\0,wrong\n",
+            " is not a CSV file in UTF-8 (it holds a NUL byte); write it again with speciarl judge",
+        ),
+        (
+            b'label,category\n"a,wrong\n',
+            " is not a CSV file in UTF-8 (unexpected end of data); write it again with speciarl judge",
+        ),
+        (
+            b"label,category\n\xe9,wrong\n",
+            " is not a CSV file in UTF-8 ('utf-8' codec can't decode byte 0xe9 in position 15: invalid continuation byte); write it again with speciarl judge",
+        ),
+        (
+            b"label,category\n" + b"x" * 1_000_000 + b",wrong\n",
+            " is not a CSV file in UTF-8 (field larger than field limit (131072)); write it again with speciarl judge",
+        ),
     ],
 )
 def test_files_that_cannot_be_trusted(tmp_path, content, expected):
@@ -89,7 +136,10 @@ def test_files_that_cannot_be_trusted(tmp_path, content, expected):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    assert message(read_verdicts, tmp_path / "v.csv") == f"cannot read {tmp_path / 'v.csv'}: No such file or directory; give the path of a verdict file"
+    assert (
+        message(read_verdicts, tmp_path / "v.csv")
+        == f"cannot read {tmp_path / 'v.csv'}: No such file or directory; give the path of a verdict file"
+    )
 
 
 def test_a_failed_write_leaves_the_old_table(tmp_path):

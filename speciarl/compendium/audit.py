@@ -26,10 +26,19 @@ def committed(root: Path, profile: str) -> tuple[dict[str, bytes], str]:
     folders = [f"figures/{profile}", f"paper/tables/{profile}", *(["paper/paper.pdf"] if profile == "laptop" else [])]
     found, where = _of_git(root, folders), "the last commit"
     if found is None:
-        paths = [path for name in folders for path in ([root / name] if (root / name).is_file() else sorted((root / name).rglob("*")))]
-        found, where = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}, f"the files in {root}"
+        paths = [
+            path
+            for name in folders
+            for path in ([root / name] if (root / name).is_file() else sorted((root / name).rglob("*")))
+        ]
+        found, where = (
+            {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()},
+            f"the files in {root}",
+        )
     if not found:
-        raise UserError(f"no results of profile {profile} are committed here; those of laptop are: speciarl reproduce --verify --profile laptop")
+        raise UserError(
+            f"no results of profile {profile} are committed here; those of laptop are: speciarl reproduce --verify --profile laptop"
+        )
     return found, where
 
 # %% ../../nbs/9_compendium/7b_audit.ipynb #43b7a603
@@ -37,10 +46,14 @@ def _of_git(root: Path, names: list[str]) -> dict[str, bytes] | None:
     "The files below `names` in the last commit; None where `root` is no repository of its own."
     git = ["git", "-C", str(root)]
     try:
-        listed = subprocess.run([*git, "ls-tree", "-r", "--name-only", "HEAD", "--", *names], capture_output=True, text=True, check=True).stdout.split("\n")
+        listed = subprocess.run(
+            [*git, "ls-tree", "-r", "--name-only", "HEAD", "--", *names], capture_output=True, text=True, check=True
+        ).stdout.split("\n")
         if not any(listed):
             return {}
-        archive = subprocess.run([*git, "archive", "HEAD", "--", *filter(None, listed)], capture_output=True, check=True).stdout
+        archive = subprocess.run(
+            [*git, "archive", "HEAD", "--", *filter(None, listed)], capture_output=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -56,7 +69,12 @@ def unequal(before: Mapping[str, bytes], folder: Path, profile: str) -> list[str
             lines.append(f"{name} is committed and was not made")
         elif path.read_bytes() != content:
             lines.append(f"{name} is not what is committed: {_first_difference(content, path.read_bytes())}")
-    made = [path.relative_to(folder).as_posix() for name in (f"figures/{profile}", f"paper/tables/{profile}") for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    made = [
+        path.relative_to(folder).as_posix()
+        for name in (f"figures/{profile}", f"paper/tables/{profile}")
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
+    ]
     return lines + [f"{name} was made and is not committed" for name in made if name not in before]
 
 # %% ../../nbs/9_compendium/7b_audit.ipynb #f04b1f7c
@@ -87,10 +105,15 @@ def bounded(name: str, content: bytes) -> Iterator[tuple[str, Bounded]]:
                 yield f"{stem}.{key}", Bounded(value, values[f"{key}.low"], values[f"{key}.high"])
     elif name.endswith(".csv"):
         for row in csv.DictReader(io.StringIO(content.decode())):
-            columns = [column for column in row if f"{column} low" in row and f"{column} high" in row and row[f"{column} low"]]
+            columns = [
+                column for column in row if f"{column} low" in row and f"{column} high" in row and row[f"{column} low"]
+            ]
             words = " / ".join(text for text in row.values() if text and not _is_number(text))
             for column in columns:
-                yield f"{Path(name).stem}, {words}: {column}", Bounded(*(float(row[key]) for key in (column, f"{column} low", f"{column} high")))
+                yield (
+                    f"{Path(name).stem}, {words}: {column}",
+                    Bounded(*(float(row[key]) for key in (column, f"{column} low", f"{column} high"))),
+                )
 
 # %% ../../nbs/9_compendium/7b_audit.ipynb #206587ab
 def _is_number(text: str) -> bool:
@@ -110,11 +133,15 @@ def outside(before: Mapping[str, bytes], folder: Path) -> tuple[int, list[str]]:
             if what not in now:
                 lines.append(f"{what}: committed as {old.value:g}, and not made here")
             elif not old.low <= now[what].value <= old.high:
-                lines.append(f"{what} is {now[what].value:g} here, outside the committed interval {old.low:g} to {old.high:g}")
+                lines.append(
+                    f"{what} is {now[what].value:g} here, outside the committed interval {old.low:g} to {old.high:g}"
+                )
     return count, lines
 
 # %% ../../nbs/9_compendium/7b_audit.ipynb #0d36f1f6
-def verify(profile: str = "laptop", *, root: str | Path = ".", out: str | Path | None = None, workers: int | None = None) -> list[str]:
+def verify(
+    profile: str = "laptop", *, root: str | Path = ".", out: str | Path | None = None, workers: int | None = None
+) -> list[str]:
     """Compare the committed results of `profile` with those made again from the published predictions, and with what was retrained in `out` (default: the checkout). Prints what was compared.
 
     Returns one line for each difference; none if all agrees. Raises `UserError` where nothing is committed, or nothing can be compared."""
@@ -124,11 +151,20 @@ def verify(profile: str = "laptop", *, root: str | Path = ".", out: str | Path |
     for told in (again, retrained):
         print(told.told)
     if not again.compared and not retrained.compared:
-        raise UserError(f"nothing to compare {where} with: no predictions in paper/predictions/{place.name}, and nothing was retrained in {place.out}")
+        raise UserError(
+            f"nothing to compare {where} with: no predictions in paper/predictions/{place.name}, and nothing was retrained in {place.out}"
+        )
     return [*again.lines, *retrained.lines]
 
 # %% ../../nbs/9_compendium/7b_audit.ipynb #fd26f8ed
-def publish(profile: str, folder: str | Path, *, root: str | Path = ".", out: str | Path | None = None, workers: int | None = None) -> list[Path]:
+def publish(
+    profile: str,
+    folder: str | Path,
+    *,
+    root: str | Path = ".",
+    out: str | Path | None = None,
+    workers: int | None = None,
+) -> list[Path]:
     "Write the answers, verdicts and training logs behind all notebooks of a profile to `folder`, for `reproduce(published=folder)`; what is missing is computed. Raises `UserError` for a folder that holds other files."
     place = open_place(profile, root, out, None)
     needs = dict.fromkeys(need for entry in read_manifest(place.root) for need in entry.needs)
@@ -152,8 +188,14 @@ def _again(place: Place, before: Mapping[str, bytes], workers: int | None) -> Fo
     folder = place.own / "verify"
     reproduce(place.profile, root=place.root, out=folder, published=published, workers=workers)
     lines = unequal(before, folder, place.name)
-    same = sum((folder / name).is_file() and (folder / name).read_bytes() == content for name, content in before.items())
-    return Found(True, f"made again from paper/predictions/{place.name}: {same} of {len(before)} committed files are the same to the byte", lines)
+    same = sum(
+        (folder / name).is_file() and (folder / name).read_bytes() == content for name, content in before.items()
+    )
+    return Found(
+        True,
+        f"made again from paper/predictions/{place.name}: {same} of {len(before)} committed files are the same to the byte",
+        lines,
+    )
 
 # %% ../../nbs/9_compendium/7b_audit.ipynb #9d0bc62b
 def _retrained(place: Place, before: Mapping[str, bytes]) -> Found:
@@ -164,4 +206,8 @@ def _retrained(place: Place, before: Mapping[str, bytes]) -> Found:
     if all((place.out / name).read_bytes() == before[name] for name in here):
         return Found(True, f"not retrained: the results in {place.out} are those committed", [])
     count, lines = outside(before, place.out)
-    return Found(True, f"results in {place.out}: {count - len(lines)} of {count} values lie within the committed intervals", lines)
+    return Found(
+        True,
+        f"results in {place.out}: {count - len(lines)} of {count} values lie within the committed intervals",
+        lines,
+    )

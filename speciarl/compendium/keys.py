@@ -29,17 +29,19 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../../nbs/9_compendium/1_keys.ipynb #a2631e54
-VERSIONS: Mapping[str, int] = MappingProxyType({
-    "base": 1,  # how the plates of the field guide are drawn, from which the packaged base policy learned as well
-    "sft": 1,  # a training step of each method: which images, in which order, and what is done to the weights
-    "self": 1,
-    "grpo": 1,
-    "tapo": 1,
-    "cot": 1,
-    "sample": 1,  # which test images are asked about, how answers are sampled, and how an answer is read out of the text
-    "closed": 1,  # the questions with options, and the words in which they are asked
-    "verdict": 1,  # from an answer to a verdict; what a judge is made of (trees, words, prompt, its own version) is an input
-})
+VERSIONS: Mapping[str, int] = MappingProxyType(
+    {
+        "base": 1,  # how the plates of the field guide are drawn, from which the packaged base policy learned as well
+        "sft": 1,  # a training step of each method: which images, in which order, and what is done to the weights
+        "self": 1,
+        "grpo": 1,
+        "tapo": 1,
+        "cot": 1,
+        "sample": 1,  # which test images are asked about, how answers are sampled, and how an answer is read out of the text
+        "closed": 1,  # the questions with options, and the words in which they are asked
+        "verdict": 1,  # from an answer to a verdict; what a judge is made of (trees, words, prompt, its own version) is an input
+    }
+)
 
 
 def versions(steps: Iterable[str]) -> dict[str, int]:
@@ -81,7 +83,9 @@ def code_hash(package: Path = PACKAGE) -> str:
     for path in sorted(package.rglob("*.py")):
         if path.name != "_modidx.py":
             lines = path.read_text(encoding="utf-8").splitlines()
-            modules[path.relative_to(package).as_posix()] = [line.rstrip() for line in lines if line.strip() and not line.startswith("# %%")]
+            modules[path.relative_to(package).as_posix()] = [
+                line.rstrip() for line in lines if line.strip() and not line.startswith("# %%")
+            ]
     return digest(modules)
 
 # %% ../../nbs/9_compendium/1_keys.ipynb #baaa8226

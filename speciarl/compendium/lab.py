@@ -61,14 +61,20 @@ class Store:
                 self._compute(kind, key, compute, final, resume)
         return final
 
-    def _compute(self, kind: str, key: Mapping[str, Any], compute: Callable[[Path], Any], final: Path, resume: bool) -> None:
+    def _compute(
+        self, kind: str, key: Mapping[str, Any], compute: Callable[[Path], Any], final: Path, resume: bool
+    ) -> None:
         work = self.folder / f".{final.name}.partial"
         for leftover in (final,) if resume else (work, final):  # damaged, or of a killed run
             shutil.rmtree(leftover, ignore_errors=True)
         work.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         compute(work)
-        files = {p.relative_to(work).as_posix(): [p.stat().st_size, file_digest(p)] for p in sorted(work.rglob("*")) if p.is_file()}
+        files = {
+            p.relative_to(work).as_posix(): [p.stat().st_size, file_digest(p)]
+            for p in sorted(work.rglob("*"))
+            if p.is_file()
+        }
         record = {"kind": kind, "key": key, "files": files, "seconds": round(time.monotonic() - start, 1)}
         write_json(work / "record.json", record)
         os.replace(work, final)
@@ -104,16 +110,23 @@ def _same(path: Path, size: int, sha256: str) -> bool:
 # %% ../../nbs/9_compendium/3_lab.ipynb #27b3ea90
 class Method(Strict):
     "A way of getting answers: asking a policy as it is, or training it first."
+
     recipe: str | None = None  # that trains; None: the policy is asked as it is
     policy: str | None = None  # that is asked or trained; None: the profile's
     start: str | None = None  # another method: training starts from its policy of the same seed
     changes: list[str] = []  # of the recipe, such as steps=40
-    rationales: str | None = None  # recipes of method cot: a file of rationales, relative to the checkout; None: the field guide's
-    siblings: int | None = Field(None, ge=2, le=25)  # of the field guide: classes in a group, in training and in tests; None: as the recipe says
+    rationales: str | None = (
+        None  # recipes of method cot: a file of rationales, relative to the checkout; None: the field guide's
+    )
+    siblings: int | None = Field(
+        None, ge=2, le=25
+    )  # of the field guide: classes in a group, in training and in tests; None: as the recipe says
     prompt: str | None = None  # None: the recipe's
     seeds: list[int] | None = Field(None, min_length=1)  # None: those of its group
     best: bool = False  # the best of many answers counts: an upper bound, since the judge chooses it
-    closed: int | None = Field(None, ge=1)  # with its first seed, this many test images of each data set trained on are asked about with four options too, at most
+    closed: int | None = Field(
+        None, ge=1
+    )  # with its first seed, this many test images of each data set trained on are asked about with four options too, at most
     group: Literal["main", "ablation", "fine_r1"] = "main"
 
     @model_validator(mode="after")
@@ -127,6 +140,7 @@ class Method(Strict):
 # %% ../../nbs/9_compendium/3_lab.ipynb #a51719b4
 class Sizes(Strict):
     "What a profile sets for one group of methods; None: what it sets for all."
+
     seeds: list[int] | None = Field(None, min_length=1)
     changes: list[str] = []  # of every recipe of the group
     images: int | None = Field(None, ge=1)  # test images of each data set
@@ -135,6 +149,7 @@ class Sizes(Strict):
 # %% ../../nbs/9_compendium/3_lab.ipynb #90fabb3b
 class JudgeChoice(Strict):
     "Who judges the answers."
+
     kind: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
     strict: bool = False  # taxonomy only: what the trees leave undecided is wrong
     model: str | None = None
@@ -145,13 +160,20 @@ class JudgeChoice(Strict):
     def words(self) -> str:
         "The judge as tables name it."
         trees = "label trees, strict (undecided is wrong)" if self.strict else "label trees"
-        return {"taxonomy": trees, "llm": f"{self.model}, prompt {self.prompt}", "cascade": f"label trees, then {self.model}, prompt {self.prompt}"}[self.kind]
+        return {
+            "taxonomy": trees,
+            "llm": f"{self.model}, prompt {self.prompt}",
+            "cascade": f"label trees, then {self.model}, prompt {self.prompt}",
+        }[self.kind]
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #65916d42
 class _Asked(Strict):
     "What a profile asks, of whom, and who judges."
+
     policy: str  # the base policy: a packaged name, a folder, or a hub id
-    data: dict[str, list[str]] = Field(min_length=1)  # groups of data sets to test on, field guide domains or benchmarks; trained on is the first group
+    data: dict[str, list[str]] = Field(
+        min_length=1
+    )  # groups of data sets to test on, field guide domains or benchmarks; trained on is the first group
     data_root: str | None = None  # the folder that holds the benchmarks, each under its name; relative to the checkout
     test_images: int = Field(ge=1)  # of each data set, at most
     best_of: int = Field(ge=2)
@@ -164,6 +186,7 @@ class _Asked(Strict):
 # %% ../../nbs/9_compendium/3_lab.ipynb #0ecd2064
 class Profile(_Asked):
     "One reproduction. `scale` is printed with every table made."
+
     name: str
     scale: str
     recipes: str  # where a recipe of a plain name is found
@@ -207,16 +230,28 @@ def _profile_contradictions(profile: Profile) -> Iterator[tuple[bool, str]]:
     "What a profile may not say, and how to mend it."
     data = [name for members in profile.data.values() for name in members]
     yield len(set(data)) < len(data), "data: a data set is in two groups; name it once"
-    yield profile.judge.kind != "taxonomy" and not (profile.judge.model and profile.judge.url), f"judge: kind {profile.judge.kind} needs a model and its url"
+    yield (
+        profile.judge.kind != "taxonomy" and not (profile.judge.model and profile.judge.url),
+        f"judge: kind {profile.judge.kind} needs a model and its url",
+    )
     for group, sizes in profile.sizes.items():
         odd = [name for name in sizes.data or () if name not in data]
         yield bool(odd), f"sizes: {group} tests on {odd[:1]}, which is not in data"
     for name, method in profile.methods.items():
         recipe = recipe_name(profile, name)
-        yield recipe is not None and not _packaged(recipe) and not Path(recipe).is_file(), f"method {name}: there is no recipe {recipe!r} in {profile.recipes}, and no such file"
+        yield (
+            recipe is not None and not _packaged(recipe) and not Path(recipe).is_file(),
+            f"method {name}: there is no recipe {recipe!r} in {profile.recipes}, and no such file",
+        )
         begun = profile.methods.get(method.start)
-        yield method.start is not None and not (begun and begun.recipe), f"method {name}: it starts from {method.start!r}, which trains no policy"
-        yield bool(begun) and not set(seeds_of(profile, name)) <= set(seeds_of(profile, method.start)), f"method {name}: it has seeds that {method.start!r}, its start, has not"
+        yield (
+            method.start is not None and not (begun and begun.recipe),
+            f"method {name}: it starts from {method.start!r}, which trains no policy",
+        )
+        yield (
+            bool(begun) and not set(seeds_of(profile, name)) <= set(seeds_of(profile, method.start)),
+            f"method {name}: it has seeds that {method.start!r}, its start, has not",
+        )
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #4708f138
 SECTIONS = {"methods": "main", "ablations": "ablation", "fine_r1": "fine_r1"}
@@ -226,7 +261,11 @@ def _listed(section: Any, source: str) -> dict[str, Any]:
     "The methods of one section of a profile's file, by name."
     if isinstance(section, list):
         pairs = [{entry: {"recipe": entry}} if isinstance(entry, str) else entry for entry in section]
-        section = {name: values for pair in pairs if isinstance(pair, dict) for name, values in pair.items()} if all(isinstance(p, dict) for p in pairs) else None
+        section = (
+            {name: values for pair in pairs if isinstance(pair, dict) for name, values in pair.items()}
+            if all(isinstance(p, dict) for p in pairs)
+            else None
+        )
     if not isinstance(section, dict):
         raise UserError(f"{source}: expected methods by name, or a list of recipes")
     return section
@@ -240,7 +279,9 @@ def _methods(values: dict, source: str) -> dict[str, Method]:
             if name in found:
                 raise UserError(f"{source}: method {name!r} is there twice; give one another name")
             says = {} if says is None else says
-            found[name] = validated(Method, {**says, "group": group} if isinstance(says, dict) else says, f"{source}: method {name}")
+            found[name] = validated(
+                Method, {**says, "group": group} if isinstance(says, dict) else says, f"{source}: method {name}"
+            )
     return found
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #3dd92c81
@@ -256,7 +297,9 @@ def load_profile(name: str | Path) -> Profile:
     values, source = read_yaml(name, "profiles")
     if "like" in values:
         one_of("profile", values["like"], available("profiles"))
-        values = _over(read_yaml(values["like"], "profiles")[0], {key: value for key, value in values.items() if key != "like"})
+        values = _over(
+            read_yaml(values["like"], "profiles")[0], {key: value for key, value in values.items() if key != "like"}
+        )
     methods = _methods(values, source)
     return validated(Profile, {**values, "methods": methods}, source)
 
@@ -284,10 +327,19 @@ class Job(NamedTuple):
 def title(job: Job) -> str:
     "A job in words, as records name it."
     world = [f"{job.siblings} siblings"] if job.siblings != SIBLINGS else []
-    return " ".join([job.kind, job.policy, f"seed {job.seed}", *([job.domain, job.prompt, f"n={job.n}", f"images={job.images}", *world] if job.domain else [])])
+    return " ".join(
+        [
+            job.kind,
+            job.policy,
+            f"seed {job.seed}",
+            *([job.domain, job.prompt, f"n={job.n}", f"images={job.images}", *world] if job.domain else []),
+        ]
+    )
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #8d2f189f
-def waves(jobs: Iterable[Job], ready: Callable[[Job], bool], needs: Callable[[Job], list[Job]], apart: bool = True) -> list[list[list[Job]]]:
+def waves(
+    jobs: Iterable[Job], ready: Callable[[Job], bool], needs: Callable[[Job], list[Job]], apart: bool = True
+) -> list[list[list[Job]]]:
     "The jobs not ready, and what they need, as waves of chains: a chain is done in order, the chains of a wave in any. `apart`: what asks an untrained policy makes many chains."
     depth: dict[Job, int] = {}  # -1: ready
 
@@ -305,7 +357,12 @@ def waves(jobs: Iterable[Job], ready: Callable[[Job], bool], needs: Callable[[Jo
         if job.kind == "policy":
             first.setdefault(depth[job], []).append([job])
         else:
-            asked.setdefault(job[1:] if apart and not any(need.kind == "policy" for need in needs(job._replace(kind="predictions"))) else job[1:3], []).append(job)
+            asked.setdefault(
+                job[1:]
+                if apart and not any(need.kind == "policy" for need in needs(job._replace(kind="predictions")))
+                else job[1:3],
+                [],
+            ).append(job)
     last = sorted(asked.values(), key=lambda chain: -sum(job.n * job.images for job in chain))
     return [*first.values(), last] if last else [*first.values()]
 
@@ -346,14 +403,21 @@ def run_waves(lab: "Lab", todo: Sequence[Sequence[Sequence[Job]]]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     workers, once = min(lab.workers, max(map(len, todo))), 1 if lab.profile.needs_cuda else None
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (log,), max_tasks_per_child=once) as pool:
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _start_worker, (log,), max_tasks_per_child=once
+    ) as pool:
         try:
             for wave in todo:
                 for future in as_completed([pool.submit(_work, lab, chain) for chain in wave]):
                     done, count = future.result()[-1], count + 1
-                    print(f"{count} of {total} done after {time.monotonic() - start:.0f} s: {done.policy}, seed {done.seed} {done.domain}".rstrip(), flush=True)
+                    print(
+                        f"{count} of {total} done after {time.monotonic() - start:.0f} s: {done.policy}, seed {done.seed} {done.domain}".rstrip(),
+                        flush=True,
+                    )
         except BrokenProcessPool:
-            raise UserError(f"a worker process died (out of memory?), see {log}; start again: what is finished is kept, and fewer workers need less memory") from None
+            raise UserError(
+                f"a worker process died (out of memory?), see {log}; start again: what is finished is kept, and fewer workers need less memory"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -387,7 +451,11 @@ def _sample(lab: "Lab", job: Job, folder: Path) -> None:
     question, samples = load_question(job.prompt), lab.samples(job)
     how = Sampling(job.n, seed=job.seed, max_tokens=question.max_tokens or lab.profile.max_tokens)
     engine, stream = lab.engine(job), folder / "predictions.jsonl"
-    table, errors = ask_all(lambda asked, path: predict(engine, asked, question.text, question.name, how, path, question.tag), samples, stream)
+    table, errors = ask_all(
+        lambda asked, path: predict(engine, asked, question.text, question.name, how, path, question.tag),
+        samples,
+        stream,
+    )
     if job.domain not in DOMAINS:
         write_samples(folder / "samples.csv", samples, errors)
     write_predictions(folder / "predictions.parquet", Predictions(_card(job, engine, how, samples), table))
@@ -420,9 +488,16 @@ def _choose(lab: "Lab", job: Job, folder: Path) -> None:
     if lab.published:
         return unpack(lab.published, job, folder, lab.samples(job))
     samples, how, engine = lab.samples(job), Sampling(seed=job.seed, max_tokens=lab.profile.max_tokens), lab.engine(job)
-    texts = answers(engine, samples, [closed_prompt(one) for one in questions(samples, siblings=job.siblings)], how.max_tokens)
-    told = [prediction(sample, job.prompt, 0, text or "") | {"text": text} for sample, text in zip(samples, texts)]  # None: no reply
-    write_predictions(folder / "predictions.parquet", Predictions({"settings": {"policy": job.policy, "samples": len(samples)}, **_versions()}, to_table(told)))
+    texts = answers(
+        engine, samples, [closed_prompt(one) for one in questions(samples, siblings=job.siblings)], how.max_tokens
+    )
+    told = [
+        prediction(sample, job.prompt, 0, text or "") | {"text": text} for sample, text in zip(samples, texts)
+    ]  # None: no reply
+    write_predictions(
+        folder / "predictions.parquet",
+        Predictions({"settings": {"policy": job.policy, "samples": len(samples)}, **_versions()}, to_table(told)),
+    )
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #6107752b
 def _judge(lab: "Lab", job: Job, folder: Path) -> None:
@@ -443,10 +518,20 @@ COMPUTE = {"policy": _train, "predictions": _sample, "closed": _choose, "verdict
 class _Sizes:
     "A profile applied to methods."
 
-    def __init__(self, profile: str | Path = "smoke", root: str | Path = "../..", *, workers: int | None = None, compute: Mapping[str, Callable] = COMPUTE):
+    def __init__(
+        self,
+        profile: str | Path = "smoke",
+        root: str | Path = "../..",
+        *,
+        workers: int | None = None,
+        compute: Mapping[str, Callable] = COMPUTE,
+    ):
         self.profile, self.root, self.compute = load_profile(profile), Path(root).resolve(), dict(compute)
         self.workers = self.profile.workers if workers is None else workers
-        self.methods, self.groups = self.profile.methods, {group: tuple(members) for group, members in self.profile.data.items()}
+        self.methods, self.groups = (
+            self.profile.methods,
+            {group: tuple(members) for group, members in self.profile.data.items()},
+        )
         self.domains = [domain for members in self.groups.values() for domain in members]
         self._recipes: dict[str, Recipe] = {}
         self.published: Published | None = None
@@ -470,7 +555,9 @@ class _Sizes:
         "The groups of data sets that a method is tested on, with their members."
         one_of("method", method, self.methods)
         chosen = self.profile.size(method).data or self.domains
-        kept = {group: tuple(domain for domain in members if domain in chosen) for group, members in self.groups.items()}
+        kept = {
+            group: tuple(domain for domain in members if domain in chosen) for group, members in self.groups.items()
+        }
         return {group: members for group, members in kept.items() if members}
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #68d0396b
@@ -478,10 +565,22 @@ def recipe_of(profile: Profile, method: str) -> Recipe:
     "The recipe of a trained method in a profile."
     own = profile.methods[method]
     recipe = load_recipe(recipe_name(profile, method), [*profile.size(method).changes, *own.changes])
-    judge = {"judge": profile.judge.kind, "judge_model": profile.judge.model, "judge_prompt": profile.judge.prompt, "judge_url": None}  # told when it is trained: where the server is may change before a resume
+    judge = {
+        "judge": profile.judge.kind,
+        "judge_model": profile.judge.model,
+        "judge_prompt": profile.judge.prompt,
+        "judge_url": None,
+    }  # told when it is trained: where the server is may change before a resume
     whole = any(other.start == method for other in profile.methods.values())
-    return recipe.model_copy(update={"policy": own.policy or profile.policy, **({"siblings": own.siblings} if own.siblings else {}), **({"export": "merged"} if whole else {}),
-                                     **({"engine": "transformers"} if profile.engine == "transformers" else {}), **(judge if recipe.judge != "taxonomy" else {})})
+    return recipe.model_copy(
+        update={
+            "policy": own.policy or profile.policy,
+            **({"siblings": own.siblings} if own.siblings else {}),
+            **({"export": "merged"} if whole else {}),
+            **({"engine": "transformers"} if profile.engine == "transformers" else {}),
+            **(judge if recipe.judge != "taxonomy" else {}),
+        }
+    )
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #b7f33a41
 class _Recipes(_Sizes):
@@ -516,7 +615,11 @@ class _Jobs(_Recipes):
         if not domain:
             return Job("policy", policy, seed)
         one_of("data set", domain, self.domains)
-        n, images = (self.profile.best_of, self.profile.best_of_images) if chosen.best else (1, self.profile.size(method).images or self.profile.test_images)
+        n, images = (
+            (self.profile.best_of, self.profile.best_of_images)
+            if chosen.best
+            else (1, self.profile.size(method).images or self.profile.test_images)
+        )
         prompt = self.prompt(method)
         if kind == "closed":
             n, images, prompt = 1, chosen.closed or images, CLOSED
@@ -527,7 +630,10 @@ class _Jobs(_Recipes):
         own = self.methods[method]
         if own.recipe is None:
             return own.policy or "base"
-        training = lambda name: (self.methods[name].model_dump(include={"recipe", "policy", "start", "changes", "siblings", "rationales"}), self.profile.size(name).changes)
+        training = lambda name: (
+            self.methods[name].model_dump(include={"recipe", "policy", "start", "changes", "siblings", "rationales"}),
+            self.profile.size(name).changes,
+        )
         return next(name for name in self.methods if training(name) == training(method))
 
     def needs(self, job: Job) -> list[Job]:
@@ -537,7 +643,13 @@ class _Jobs(_Recipes):
         own = None if self.published else self.methods.get(job.policy)
         if own is None or own.recipe is None:
             return []
-        return [Job("policy", job.policy, job.seed)] if job.domain else [Job("policy", self._trainer(own.start), job.seed)] if own.start else []
+        return (
+            [Job("policy", job.policy, job.seed)]
+            if job.domain
+            else [Job("policy", self._trainer(own.start), job.seed)]
+            if own.start
+            else []
+        )
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #a72ea2fa
 class _ManyJobs(_Jobs):
@@ -546,15 +658,26 @@ class _ManyJobs(_Jobs):
     def jobs(self, methods: Iterable[str], domains: Iterable[str] | None = None) -> list[Job]:
         "The verdicts of all seeds of `methods` on `domains` (None: all that each is tested on): what a notebook asks for first."
         domains = None if domains is None else list(domains)
-        tested = lambda method: [d for members in self.tested(method).values() for d in members if domains is None or d in domains]
-        return [self.job(method, seed, domain) for method in methods for seed in self.seeds(method) for domain in tested(method)]
+        tested = lambda method: [
+            d for members in self.tested(method).values() for d in members if domains is None or d in domains
+        ]
+        return [
+            self.job(method, seed, domain)
+            for method in methods
+            for seed in self.seeds(method)
+            for domain in tested(method)
+        ]
 
     def wanted(self, names: Iterable[str]) -> list[Job]:
         "All jobs that a notebook may ask for, given methods and groups of methods: the policies and the verdicts, of every seed, on all data, and what is asked with options."
         found = []
         for name in names:
             for method in self.names(name) if name in SECTIONS.values() else [name]:
-                found += [self.job(method, seed) for seed in self.seeds(method) if self.trained(method)] + self.jobs([method]) + self.choices(method)
+                found += (
+                    [self.job(method, seed) for seed in self.seeds(method) if self.trained(method)]
+                    + self.jobs([method])
+                    + self.choices(method)
+                )
         return list(dict.fromkeys(found))
 
     def choices(self, method: str) -> list[Job]:
@@ -594,12 +717,16 @@ class Published:
             job = Job("policy", row["policy"], row["seed"])
             self.keys[job], self.logs[job] = json.loads(row["key"]), row["log"]
         if not self.files:
-            raise UserError(f"{self.folder}: no published predictions in it; give the folder that export_predictions wrote")
+            raise UserError(
+                f"{self.folder}: no published predictions in it; give the folder that export_predictions wrote"
+            )
 
     def key(self, job: Job) -> dict:
         "The key under which a job's artefact was made. Raises `UserError` for one that was not published."
         if job not in self.keys:
-            raise UserError(f"no {title(job)} in {self.folder}; publish it there, or work without the published predictions")
+            raise UserError(
+                f"no {title(job)} in {self.folder}; publish it there, or work without the published predictions"
+            )
         return self.keys[job]
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #85c46454
@@ -611,7 +738,9 @@ def _entry(published: Published, job: Job) -> tuple[dict, "pa.Table"]:
 
     published.key(job)
     told = read_predictions(published.files[job])
-    return next(entry for entry in told.card["artefacts"] if Job(**entry["job"]) == job), told.table.filter(pc.equal(told.table["dataset"], job.domain))
+    return next(entry for entry in told.card["artefacts"] if Job(**entry["job"]) == job), told.table.filter(
+        pc.equal(told.table["dataset"], job.domain)
+    )
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #961726bf
 def unpack(published: Published, job: Job, folder: Path, samples: Sequence | None) -> None:
@@ -634,7 +763,14 @@ def replay(published: Published, job: Job) -> Callable:
     from speciarl.judges.verdict import Verdict
 
     entry, table = _entry(published, job._replace(kind="predictions"))
-    known = {(row["label"], row["answer"]): Verdict(Category.from_wire(row["category"]) if row["category"] else None, row["source"] or "not published", row["reason"] or "") for row in table.to_pylist()}
+    known = {
+        (row["label"], row["answer"]): Verdict(
+            Category.from_wire(row["category"]) if row["category"] else None,
+            row["source"] or "not published",
+            row["reason"] or "",
+        )
+        for row in table.to_pylist()
+    }
 
     def judge(pairs: Sequence[tuple[str, str]], datasets: Any = None, done: Any = None) -> list[Verdict]:
         return [known[tuple(pair)] for pair in pairs]
@@ -670,14 +806,22 @@ def data_facts(dataset: str, root: str | None) -> dict:
     "What stands for a data set in a key: the trees that plates are drawn from, or the facts and names of a benchmark and where it lies."
     if dataset in DOMAINS:
         return {"trees": _asset("trees/fieldguide")}
-    return {"names": _asset(f"trees/benchmarks/{dataset}.tree"), "facts": _asset(f"datasets/{dataset}.yaml"), "root": root}
+    return {
+        "names": _asset(f"trees/benchmarks/{dataset}.tree"),
+        "facts": _asset(f"datasets/{dataset}.yaml"),
+        "root": root,
+    }
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #f171c94c
 def judge_facts(choice: JudgeChoice, trees: str) -> dict:
     "What stands for a judge in a key; `trees` is the identity of its label trees."
     told = {"kind": choice.kind}
     if choice.kind != "taxonomy":
-        told |= {"model": choice.model, "revision": choice.revision, "prompt": read_yaml(choice.prompt, "judge_prompts")[0]}
+        told |= {
+            "model": choice.model,
+            "revision": choice.revision,
+            "prompt": read_yaml(choice.prompt, "judge_prompts")[0],
+        }
     if choice.kind != "llm":
         told["trees"] = trees
     return told
@@ -694,8 +838,12 @@ def paying_trees(datasets: tuple[str, ...]) -> str:
 # %% ../../nbs/9_compendium/3_lab.ipynb #6c5491c2
 def _policy_inputs(lab: "Lab", job: Job) -> dict:
     recipe, file = lab.recipe(job.policy, job.seed), lab.methods[job.policy].rationales
-    told = {"recipe": recipe.model_dump(mode="json", exclude={"name", "judge_url", "policy"}, exclude_defaults=True), "prompt": lab.fact(question_facts, recipe.prompt),
-            "policy": None if lab.needs(job) else lab.fact(policy_facts, recipe.policy), "data": {name: data_facts(name, lab.profile.data_root) for name in recipe.data}}
+    told = {
+        "recipe": recipe.model_dump(mode="json", exclude={"name", "judge_url", "policy"}, exclude_defaults=True),
+        "prompt": lab.fact(question_facts, recipe.prompt),
+        "policy": None if lab.needs(job) else lab.fact(policy_facts, recipe.policy),
+        "data": {name: data_facts(name, lab.profile.data_root) for name in recipe.data},
+    }
     if recipe.judged:
         revision = None if recipe.judge == "taxonomy" else lab.profile.judge.revision
         choice = JudgeChoice(kind=recipe.judge, model=recipe.judge_model, revision=revision, prompt=recipe.judge_prompt)
@@ -707,16 +855,34 @@ def _policy_inputs(lab: "Lab", job: Job) -> dict:
 # %% ../../nbs/9_compendium/3_lab.ipynb #240ab174
 def _prediction_inputs(lab: "Lab", job: Job) -> dict:
     profile, policy = lab.profile, lab.profile.policy if job.policy == "base" else job.policy
-    prompt = CLOSED if job.kind == "closed" else lab.fact(question_facts, job.prompt)  # the words of the first belong to the step `closed`
-    return {"policy": None if lab.needs(job) else lab.fact(policy_facts, policy), "prompt": prompt, "seed": job.seed, "n": job.n, "domain": job.domain, "images": job.images,
-            "siblings": job.siblings, **data_facts(job.domain, profile.data_root), "engine": profile.engine, "batch": profile.batch, "max_tokens": profile.max_tokens}
+    prompt = (
+        CLOSED if job.kind == "closed" else lab.fact(question_facts, job.prompt)
+    )  # the words of the first belong to the step `closed`
+    return {
+        "policy": None if lab.needs(job) else lab.fact(policy_facts, policy),
+        "prompt": prompt,
+        "seed": job.seed,
+        "n": job.n,
+        "domain": job.domain,
+        "images": job.images,
+        "siblings": job.siblings,
+        **data_facts(job.domain, profile.data_root),
+        "engine": profile.engine,
+        "batch": profile.batch,
+        "max_tokens": profile.max_tokens,
+    }
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #f7d33492
 def _verdict_inputs(lab: "Lab", job: Job) -> dict:
     return {"judge": judge_facts(lab.profile.judge, lab.trees.identity)}
 
 
-INPUTS = {"policy": _policy_inputs, "predictions": _prediction_inputs, "closed": _prediction_inputs, "verdicts": _verdict_inputs}
+INPUTS = {
+    "policy": _policy_inputs,
+    "predictions": _prediction_inputs,
+    "closed": _prediction_inputs,
+    "verdicts": _verdict_inputs,
+}
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #887a8830
 def steps_of(lab: "Lab", job: Job) -> list[str]:
@@ -745,7 +911,11 @@ class _Keys(_ManyJobs):
     def __init__(self, profile: str | Path = "smoke", root: str | Path = "../..", **options):
         super().__init__(profile, root, **options)
         self.store = Store(self.root / ".speciarl" / "artefacts")
-        self.published = Published(self.root / ".speciarl" / "published") if (self.root / ".speciarl" / "published").exists() else None
+        self.published = (
+            Published(self.root / ".speciarl" / "published")
+            if (self.root / ".speciarl" / "published").exists()
+            else None
+        )
         self.data_root = self.root / self.profile.data_root if self.profile.data_root else None
         self._known: dict[Job, dict] = {}
         self._facts: dict[tuple, Any] = {}
@@ -757,7 +927,11 @@ class _Keys(_ManyJobs):
             if self.published and job.kind != "verdicts":
                 self._known[job] = self.published.key(job)
             else:
-                self._known[job] = {"inputs": INPUTS[job.kind](self, job), "needs": [self.name(need) for need in self.needs(job)], "versions": versions(steps_of(self, job))}
+                self._known[job] = {
+                    "inputs": INPUTS[job.kind](self, job),
+                    "needs": [self.name(need) for need in self.needs(job)],
+                    "versions": versions(steps_of(self, job)),
+                }
         return self._known[job]
 
     def name(self, job: Job) -> str:
@@ -793,7 +967,9 @@ def _images(lab: "Lab", job: Job) -> Sequence | None:
     if lab.published and not (lab.data_root and lab.data_root.is_dir()):
         return None
     if lab.data_root is None:
-        raise UserError(f"profile {lab.profile.name} tests on {job.domain}: say where the data sets lie, in a profile of your own (like: {lab.profile.name}, data_root: FOLDER)")
+        raise UserError(
+            f"profile {lab.profile.name} tests on {job.domain}: say where the data sets lie, in a profile of your own (like: {lab.profile.name}, data_root: FOLDER)"
+        )
     return read_data(DataSource(data=job.domain, folder=str(lab.data_root / job.domain)), job.images)
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #dd3b2950
@@ -827,7 +1003,13 @@ class _Rooms(_Keys):
         from speciarl.policy.engines import make_engine
 
         trained = self.needs(job)
-        source = str(self.make(*trained) / "policy") if trained else self.profile.policy if job.policy == "base" else job.policy
+        source = (
+            str(self.make(*trained) / "policy")
+            if trained
+            else self.profile.policy
+            if job.policy == "base"
+            else job.policy
+        )
         if source not in self.__dict__.setdefault("_held", {}):
             self.release()
             if not torch.cuda.is_available():
@@ -857,8 +1039,15 @@ class _Artefacts(_Rooms):
     def make(self, job: Job) -> Path:
         "The folder of a job's artefact, computed in this process if it is missing."
         if self.published and job.kind == "policy":
-            raise UserError(f"no {title(job)} in {self.published.folder}: answers and training logs are published, policies are not; work without the published predictions")
-        return self.store.make(job.kind, self.key(job), lambda folder: self.compute[job.kind](self, job, folder), resume=job.kind != "verdicts")
+            raise UserError(
+                f"no {title(job)} in {self.published.folder}: answers and training logs are published, policies are not; work without the published predictions"
+            )
+        return self.store.make(
+            job.kind,
+            self.key(job),
+            lambda folder: self.compute[job.kind](self, job, folder),
+            resume=job.kind != "verdicts",
+        )
 
     def missing(self, jobs: Iterable[Job]) -> list[list[list[Job]]]:
         "What would be computed for `jobs`, as `waves`."
@@ -890,7 +1079,11 @@ class _Files(_Artefacts):
     def policy(self, method: str, seed: int = 0) -> Path | str:
         "The folder of a trained policy; for a method that does not train, the folder or hub id of the policy that it asks."
         if self.trained(method):
-            return self.make(self.job(method, seed)) / "policy" if self.published else self.get(self.job(method, seed)) / "policy"
+            return (
+                self.make(self.job(method, seed)) / "policy"
+                if self.published
+                else self.get(self.job(method, seed)) / "policy"
+            )
         name = self.methods[method].policy or self.profile.policy
         return ASSETS / "fieldguide_base" if name == "fieldguide-base" else Path(name) if Path(name).is_dir() else name
 
@@ -900,7 +1093,11 @@ class _Files(_Artefacts):
         for seed in self.seeds(method):
             job = self.job(method, seed)
             self.ensure([job])
-            text = self.published.logs[job] if self.published else (self.get(job) / "log.jsonl").read_text(encoding="utf-8")
+            text = (
+                self.published.logs[job]
+                if self.published
+                else (self.get(job) / "log.jsonl").read_text(encoding="utf-8")
+            )
             rows += [{**json.loads(line), "seed": seed} for line in text.splitlines()]
         return rows
 
@@ -919,7 +1116,9 @@ class _Files(_Artefacts):
             raise UserError(f"method {method} is not asked with options; give it closed: N (images) in the profile")
         self.ensure(jobs)
         rows = [row for job in jobs for row in read_predictions(self.get(job) / "predictions.parquet").rows()]
-        asked = questions([Sample(row["sample_id"], Path(), row["label"], row["dataset"]) for row in rows], siblings=jobs[0].siblings)
+        asked = questions(
+            [Sample(row["sample_id"], Path(), row["label"], row["dataset"]) for row in rows], siblings=jobs[0].siblings
+        )
         return closed(asked, [row["text"] for row in rows])
 
     def run(self, method: str, seed: int, domain: str) -> Path:
@@ -987,8 +1186,17 @@ def export(lab: Lab, jobs: Sequence[Job], folder: Path) -> list[Path]:
 # %% ../../nbs/9_compendium/3_lab.ipynb #9d10b462
 def _file_name(job: Job) -> str:
     "The file of a job's predictions: readable, and different for different sets."
-    parts = [job.policy, job.prompt, f"n{job.n}", f"{job.siblings} siblings" if job.siblings != SIBLINGS else "", f"{job.images} images", f"seed {job.seed}"]
-    words = "_".join("-".join("".join(c if c.isalnum() or c in "." else " " for c in part).split()) for part in parts if part)
+    parts = [
+        job.policy,
+        job.prompt,
+        f"n{job.n}",
+        f"{job.siblings} siblings" if job.siblings != SIBLINGS else "",
+        f"{job.images} images",
+        f"seed {job.seed}",
+    ]
+    words = "_".join(
+        "-".join("".join(c if c.isalnum() or c in "." else " " for c in part).split()) for part in parts if part
+    )
     return f"{words}.parquet"
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #5a7aecea
@@ -1001,7 +1209,10 @@ def _export_set(lab: Lab, jobs: Sequence[Job], path: Path) -> None:
 
     tables, entries = [], []
     for job in jobs:
-        asked, run = job._replace(kind="predictions") if job.kind == "verdicts" else job, lab.store.path(job.kind, lab.key(job))
+        asked, run = (
+            job._replace(kind="predictions") if job.kind == "verdicts" else job,
+            lab.store.path(job.kind, lab.key(job)),
+        )
         made = lab.store.path(asked.kind, lab.key(asked)) / "predictions.parquet"
         judged = {"judge": read_card(run)["settings"]["judge"]} if job.kind == "verdicts" else {}
         tables.append((open_predictions(run) if judged else read_predictions(made)).table)
@@ -1021,10 +1232,24 @@ def _export_logs(lab: Lab, jobs: Sequence[Job], path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    text = lambda job: lab.published.logs[job] if lab.published else (lab.store.path(job.kind, lab.key(job)) / "log.jsonl").read_text(encoding="utf-8")
-    rows = [{"policy": job.policy, "seed": job.seed, "key": json.dumps(lab.key(job), sort_keys=True), "log": text(job)} for job in jobs]
+    text = lambda job: (
+        lab.published.logs[job]
+        if lab.published
+        else (lab.store.path(job.kind, lab.key(job)) / "log.jsonl").read_text(encoding="utf-8")
+    )
+    rows = [
+        {"policy": job.policy, "seed": job.seed, "key": json.dumps(lab.key(job), sort_keys=True), "log": text(job)}
+        for job in jobs
+    ]
     with atomic_write(path, "wb") as file:
-        parquet.write_table(pa.Table.from_pylist(rows, pa.schema([("policy", pa.string()), ("seed", pa.int64()), ("key", pa.string()), ("log", pa.string())])), file, compression="zstd")
+        parquet.write_table(
+            pa.Table.from_pylist(
+                rows,
+                pa.schema([("policy", pa.string()), ("seed", pa.int64()), ("key", pa.string()), ("log", pa.string())]),
+            ),
+            file,
+            compression="zstd",
+        )
 
 # %% ../../nbs/9_compendium/3_lab.ipynb #2590a2fa
 VALUES = "values.json"
@@ -1059,7 +1284,10 @@ class Desk(NamedTuple):
     def values(self, stem: str, values: Mapping[str, Any]) -> None:
         "Write named numbers for the paper's sentences, `{{STEM.NAME}}` there; floats keep six digits."
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-        write_json(self._tables / f"{stem}.{VALUES}", {name: round(value, 6) if isinstance(value, float) else value for name, value in plain.items()})
+        write_json(
+            self._tables / f"{stem}.{VALUES}",
+            {name: round(value, 6) if isinstance(value, float) else value for name, value in plain.items()},
+        )
 
     @property
     def _tables(self) -> Path:

@@ -50,17 +50,23 @@ def read_manifest(root: str | Path) -> list[Entry]:
     root = Path(root)
     path = root / "paper" / "manifest.yaml"
     if not (root / "nbs" / "paper").is_dir() or not path.exists():
-        raise UserError(f"{root.absolute()} holds no paper notebooks; get them with: git clone https://github.com/speciarl/speciarl && cd speciarl && make reproduce")
+        raise UserError(
+            f"{root.absolute()} holds no paper notebooks; get them with: git clone https://github.com/speciarl/speciarl && cd speciarl && make reproduce"
+        )
     try:
         listed = yaml.safe_load(path.read_text(encoding="utf-8"))["notebooks"]
-        entries = [Entry(name, **{key: tuple(value) for key, value in (wrote or {}).items()}) for name, wrote in listed.items()]
+        entries = [
+            Entry(name, **{key: tuple(value) for key, value in (wrote or {}).items()}) for name, wrote in listed.items()
+        ]
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         expected = "`notebooks:`, and for each lists of figures, tables, values, needs and inputs"
         raise UserError(f"{path} is not a manifest: expected {expected} ({error})".replace("\n", " ")) from error
     here = {path.stem for path in (root / "nbs" / "paper").glob("*.ipynb")}
     if here != set(listed):
         odd = sorted(here ^ set(listed))[0]
-        raise UserError(f"{odd}.ipynb is in {'nbs/paper but not in paper/manifest.yaml' if odd in here else 'paper/manifest.yaml but not in nbs/paper'}; mend the list")
+        raise UserError(
+            f"{odd}.ipynb is in {'nbs/paper but not in paper/manifest.yaml' if odd in here else 'paper/manifest.yaml but not in nbs/paper'}; mend the list"
+        )
     return entries
 
 # %% ../../nbs/9_compendium/6_manifest.ipynb #b64e64cd
@@ -70,7 +76,9 @@ def graph(entries: Sequence[Entry], profile: str) -> dict[str, set[str]]:
     for entry in entries:
         for name in entry.outputs(profile):
             if makers.setdefault(name, entry.name) != entry.name:
-                raise UserError(f"{name} is listed for {makers[name]} and for {entry.name} in paper/manifest.yaml; a file has one maker")
+                raise UserError(
+                    f"{name} is listed for {makers[name]} and for {entry.name} in paper/manifest.yaml; a file has one maker"
+                )
     before = {entry.name: {makers[name] for name in entry.reads(profile) if name in makers} for entry in entries}
     try:
         TopologicalSorter(before).prepare()
@@ -96,11 +104,23 @@ def check_generated(root: Path) -> None:
     for path in sorted((root / "nbs").rglob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         sources = {cell.get("id"): "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
-        named = [match[1] for text in sources.values() if (match := re.search(r"^#\s*\|\s*default_exp ([\w.]+)", text, re.MULTILINE))]
+        named = [
+            match[1]
+            for text in sources.values()
+            if (match := re.search(r"^#\s*\|\s*default_exp ([\w.]+)", text, re.MULTILINE))
+        ]
         if not named:
             continue
         module = (root / PACKAGE.name / named[0].replace(".", "/")).with_suffix(".py")
         room = ".".join(module.relative_to(root).parent.parts)
-        wanted = {name: _spelled(text, room) for name, text in sources.items() if re.search(r"^#\s*\|\s*export\b", text, re.MULTILINE)}
-        if not module.exists() or _exported(module.read_text(encoding="utf-8"), room) != {name: lines for name, lines in wanted.items() if lines}:
-            raise UserError(f"{module.relative_to(root)} is not what {path.relative_to(root)} exports: put your edit into the notebook and run nbdev_export")
+        wanted = {
+            name: _spelled(text, room)
+            for name, text in sources.items()
+            if re.search(r"^#\s*\|\s*export\b", text, re.MULTILINE)
+        }
+        if not module.exists() or _exported(module.read_text(encoding="utf-8"), room) != {
+            name: lines for name, lines in wanted.items() if lines
+        }:
+            raise UserError(
+                f"{module.relative_to(root)} is not what {path.relative_to(root)} exports: put your edit into the notebook and run nbdev_export"
+            )

@@ -59,7 +59,9 @@ def check_cells(path: str | Path) -> None:
         marks = [mark for mark, pattern in _REFUSED.items() if re.search(pattern, cell.source, re.MULTILINE)]
         marks += [tag for tag in ("skip-execution", "injected-parameters") if tag in _tags(cell)]
         if marks:
-            raise UserError(f"code cell {number} of {path.name} is marked `{marks[0]}`, which papermill does not obey; remove the mark or the cell")
+            raise UserError(
+                f"code cell {number} of {path.name} is marked `{marks[0]}`, which papermill does not obey; remove the mark or the cell"
+            )
 
 # %% ../../nbs/9_compendium/4_notebook.ipynb #48dff6ff
 _SIMPLE = {"str": str, "int": int, "float": float, "bool": bool}
@@ -80,14 +82,20 @@ def check_parameters(path: str | Path, parameters: Mapping[str, Any]) -> None:
     "Raise `UserError` for a parameter the notebook does not have, or whose type is not that of its default."
     path = Path(path)
     notebook = _read_notebook(path)
-    notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "python3"}  # papermill insists on it
+    notebook.metadata.kernelspec = {
+        "name": "python3",
+        "language": "python",
+        "display_name": "python3",
+    }  # papermill insists on it
     declared = optional("papermill").inspect_notebook(notebook)
     for name, value in parameters.items():
         if name not in declared:
             raise UserError(f"unknown parameter {name!r} of {path.name}; it has: {', '.join(declared) or 'none'}")
         expected = _expected_type(declared[name])
         if expected and type(value) is not expected and not (expected is float and type(value) is int):
-            raise UserError(f"parameter {name!r} of {path.name} must be {expected.__name__}, not {type(value).__name__}")
+            raise UserError(
+                f"parameter {name!r} of {path.name} must be {expected.__name__}, not {type(value).__name__}"
+            )
 
 # %% ../../nbs/9_compendium/4_notebook.ipynb #c24278f8
 def _literal(path: Path) -> str:
@@ -131,8 +139,15 @@ class _Clock:
         return f"{self.limit:g} s" if self.limit < 120 else f"{self.limit / 60:g} min"
 
 # %% ../../nbs/9_compendium/4_notebook.ipynb #37f9c5f7
-def run_notebook(source: str | Path, output: str | Path, parameters: Mapping[str, Any] | None = None, *, folder: str | Path | None = None,
-                 timeout: float | None = None, on_cell: Callable[[int], None] | None = None) -> Path:
+def run_notebook(
+    source: str | Path,
+    output: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    folder: str | Path | None = None,
+    timeout: float | None = None,
+    on_cell: Callable[[int], None] | None = None,
+) -> Path:
     """Run notebook `source` with `parameters`, its kernel in `folder` (the notebook's own, unless given), and write it executed to `output`.
 
     `timeout` is in seconds for the whole notebook; `on_cell` is told the number of every code cell as it starts. Returns `output`, which exists only if every cell ran. Raises
@@ -144,9 +159,19 @@ def run_notebook(source: str | Path, output: str | Path, parameters: Mapping[str
     output.parent.mkdir(parents=True, exist_ok=True)
     partial, failed = output.with_name(f".{output.stem}.partial.ipynb"), output.with_name(f"{output.stem}.failed.ipynb")
     with _kept_as(partial, failed):
-        notebook = _execute(source, partial, failed, dict(parameters or {}), Path(folder or source.parent).absolute(), _Clock(timeout), on_cell)
+        notebook = _execute(
+            source,
+            partial,
+            failed,
+            dict(parameters or {}),
+            Path(folder or source.parent).absolute(),
+            _Clock(timeout),
+            on_cell,
+        )
         if (number := _unfinished(notebook)) is not None:
-            raise UserError(f"{source.name} ended early in cell [{number}] without an error (an exit in the cell?); {_look(failed)}")
+            raise UserError(
+                f"{source.name} ended early in cell [{number}] without an error (an exit in the cell?); {_look(failed)}"
+            )
     os.replace(partial, output)
     failed.unlink(missing_ok=True)
     return output
@@ -163,7 +188,15 @@ def _kept_as(partial: Path, failed: Path) -> Iterator[None]:
         raise
 
 # %% ../../nbs/9_compendium/4_notebook.ipynb #4ce1d84f
-def _execute(source: Path, partial: Path, failed: Path, parameters: dict, folder: Path, clock: _Clock, on_cell: Callable[[int], None] | None):
+def _execute(
+    source: Path,
+    partial: Path,
+    failed: Path,
+    parameters: dict,
+    folder: Path,
+    clock: _Clock,
+    on_cell: Callable[[int], None] | None,
+):
     "Papermill, called as it must be called. Returns the executed notebook."
     papermill = optional("papermill")
     logging.getLogger("papermill").disabled = True  # everything it would log is in the one line we raise
@@ -176,8 +209,18 @@ def _execute(source: Path, partial: Path, failed: Path, parameters: dict, folder
 
     with _told(source, failed, started, clock):
         return papermill.execute_notebook(
-            _literal(source), _literal(partial), parameters, kernel_name="python3", language="python", progress_bar=False, timeout_func=clock.left,
-            on_cell_start=count, extra_arguments=["--log-level=50"], kernel_manager_class=_kernels(), resources={"metadata": {"path": str(folder)}})
+            _literal(source),
+            _literal(partial),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            timeout_func=clock.left,
+            on_cell_start=count,
+            extra_arguments=["--log-level=50"],
+            kernel_manager_class=_kernels(),
+            resources={"metadata": {"path": str(folder)}},
+        )
 
 # %% ../../nbs/9_compendium/4_notebook.ipynb #dc06cf48
 @contextmanager
@@ -190,10 +233,16 @@ def _told(source: Path, failed: Path, started: list[int], clock: _Clock) -> Iter
         raise UserError(_failure(source, failed, error)) from None
     except RuntimeError as error:  # DeadKernelError among them
         if not started[0]:
-            raise UserError(f"the kernel of {source.name} did not start ({error}); try: python -m ipykernel_launcher --version") from error
-        raise UserError(f"the kernel of {source.name} died in cell [{started[0]}] (out of memory, or a crash in a library); {_look(failed)}") from None
+            raise UserError(
+                f"the kernel of {source.name} did not start ({error}); try: python -m ipykernel_launcher --version"
+            ) from error
+        raise UserError(
+            f"the kernel of {source.name} died in cell [{started[0]}] (out of memory, or a crash in a library); {_look(failed)}"
+        ) from None
     except nbclient.exceptions.CellTimeoutError:
-        raise UserError(f"{source.name} did not end within {clock} and was stopped in cell [{started[0]}]; {_look(failed)}") from None
+        raise UserError(
+            f"{source.name} did not end within {clock} and was stopped in cell [{started[0]}]; {_look(failed)}"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot save {failed.parent}: {error.strerror}; what was finished before is kept") from error
 
@@ -203,6 +252,7 @@ _RUNNING: list[Any] = []  # managers of the kernels that were started
 
 def _kernels() -> type:
     "The class of kernel managers, which note themselves."
+
     class Noted(optional("jupyter_client.manager").AsyncKernelManager):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)

@@ -66,8 +66,12 @@ class Place(NamedTuple):
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #a5b1f02f
 def open_view(place: Place, folder: Path, entry: Entry) -> Path:
     "Lay out the view of a notebook in `folder`."
-    links = {"constraints.txt": place.root / "constraints.txt", f"nbs/paper/{entry.name}.ipynb": place.root / "nbs" / "paper" / f"{entry.name}.ipynb",
-             ".speciarl/artefacts": place.own / "artefacts", ".speciarl/published": place.published or Path("/nowhere")}
+    links = {
+        "constraints.txt": place.root / "constraints.txt",
+        f"nbs/paper/{entry.name}.ipynb": place.root / "nbs" / "paper" / f"{entry.name}.ipynb",
+        ".speciarl/artefacts": place.own / "artefacts",
+        ".speciarl/published": place.published or Path("/nowhere"),
+    }
     links |= {name: _source(place, name) for name in entry.reads(place.name)}
     for name in ("nbs/paper", ".speciarl", f"figures/{place.name}", f"paper/tables/{place.name}"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -105,7 +109,9 @@ def check_needs(view: Path, entry: Entry, profile: str, lab: Lab) -> None:
         drawn = read_json(view / name) if name.endswith(".json") and not name.endswith(VALUES) else None
         for what, artefact in drawn.get("inputs", {}).items() if isinstance(drawn, dict) else ():
             if re.match(r"(policy|predictions|closed|verdicts)-", str(artefact)) and artefact not in covered:
-                raise UserError(f"{entry.name}.ipynb drew {name} from {what}, which its needs in paper/manifest.yaml do not cover; add the method there")
+                raise UserError(
+                    f"{entry.name}.ipynb drew {name} from {what}, which its needs in paper/manifest.yaml do not cover; add the method there"
+                )
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #7e571c12
 @contextmanager
@@ -141,8 +147,12 @@ def _inputs(place: Place, entry: Entry) -> dict[str, str | None]:
 def parts_of(place: Place, entry: Entry, lab: Lab) -> dict[str, Any]:
     "What the outputs of a notebook depend on, by name."
     artefacts = sorted(map(lab.name, lab.wanted(entry.needs))) if entry.needs else []
-    return {**origin(place.root / "nbs" / "paper" / f"{entry.name}.ipynb", place.root), "inputs": _inputs(place, entry),
-            "profile": digest(place.size.model_dump(mode="json")), "artefacts": digest(artefacts)}
+    return {
+        **origin(place.root / "nbs" / "paper" / f"{entry.name}.ipynb", place.root),
+        "inputs": _inputs(place, entry),
+        "profile": digest(place.size.model_dump(mode="json")),
+        "artefacts": digest(artefacts),
+    }
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #3b1a8a1a
 def _reason(place: Place, record: Mapping | None, parts: Mapping, force: bool = False) -> str | None:
@@ -164,7 +174,11 @@ def paper_parts(place: Place, entries: Sequence[Entry]) -> dict[str, Any]:
     "What the PDF depends on, by name."
     files = {name: place.root / name for name in ("paper/paper.md", "paper/references.bib")}
     files |= {name: place.out / name for entry in entries for name in entry.outputs(place.name)}
-    return {"inputs": {name: file_digest(path) for name, path in files.items() if path.exists()}, "code": code_hash(), "lock": lock_hash(place.root)}
+    return {
+        "inputs": {name: file_digest(path) for name, path in files.items() if path.exists()},
+        "code": code_hash(),
+        "lock": lock_hash(place.root),
+    }
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #3ccd52a7
 def _step(place: Place, name: str, parts: Mapping, force: bool, after: Iterable[Step] = ()) -> Step:
@@ -172,7 +186,9 @@ def _step(place: Place, name: str, parts: Mapping, force: bool, after: Iterable[
     record = read_json(place.records / f"{name}.json")
     reason = _reason(place, record, parts, force)
     if reason is None or name == "paper":
-        reason = next(("its notebooks run" if name == "paper" else f"{step.name} runs" for step in after if step.reason), reason)
+        reason = next(
+            ("its notebooks run" if name == "paper" else f"{step.name} runs" for step in after if step.reason), reason
+        )
     return Step(name, reason, record and record["seconds"])
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #709c10a2
@@ -191,7 +207,15 @@ def _expected(lab: Lab, missing: Iterable[Job]) -> tuple[dict[str, int], float |
     return counts, sum(counts[kind] * sum(times) / len(times) for kind, times in seconds.items()) / max(1, lab.workers)
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #1dca5ab7
-def make_plan(profile: str = "smoke", only: str | None = None, *, force: bool = False, root: str | Path = ".", out: str | Path | None = None, published: str | Path | None = None) -> Plan:
+def make_plan(
+    profile: str = "smoke",
+    only: str | None = None,
+    *,
+    force: bool = False,
+    root: str | Path = ".",
+    out: str | Path | None = None,
+    published: str | Path | None = None,
+) -> Plan:
     "What `reproduce` would do, in order. Raises `UserError` for an unknown profile or notebook, outside a checkout, and for modules edited by hand."
     return _plan(open_place(profile, root, out, published), only, force)
 
@@ -208,8 +232,19 @@ def _plan(place: Place, only: str | None, force: bool) -> Plan:
     with laboratory(place, keep=False) as lab:
         for name in TopologicalSorter(before).static_order():
             if name in chosen:
-                steps[name] = _step(place, name, parts_of(place, chosen[name], lab), force, [steps[b] for b in sorted(before[name]) if b in steps])
-        needed = {job: None for name, entry in chosen.items() if steps[name].reason and entry.needs for job in lab.wanted(entry.needs)}
+                steps[name] = _step(
+                    place,
+                    name,
+                    parts_of(place, chosen[name], lab),
+                    force,
+                    [steps[b] for b in sorted(before[name]) if b in steps],
+                )
+        needed = {
+            job: None
+            for name, entry in chosen.items()
+            if steps[name].reason and entry.needs
+            for job in lab.wanted(entry.needs)
+        }
         missing, seconds = _expected(lab, [job for wave in lab.missing(needed) for chain in wave for job in chain])
     listed = [steps[name] for name in chosen]
     if only in (None, "paper"):
@@ -222,15 +257,25 @@ def open_place(profile: str, root: str | Path, out: str | Path | None, published
     root = Path(root).absolute()
     profile = str(Path(profile).absolute()) if profile.endswith(".yaml") else profile
     if published is not None and not any(Path(published).glob("*.parquet")):
-        raise UserError(f"{published} holds no published predictions (*.parquet); --from-predictions takes the folder that was exported")
-    return Place(root, Path(out).absolute() if out else root, profile, load_profile(profile), Path(published).absolute() if published else None)
+        raise UserError(
+            f"{published} holds no published predictions (*.parquet); --from-predictions takes the folder that was exported"
+        )
+    return Place(
+        root,
+        Path(out).absolute() if out else root,
+        profile,
+        load_profile(profile),
+        Path(published).absolute() if published else None,
+    )
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #8094cd7d
 def show_plan(plan: Plan) -> None:
     "Print a plan: what would be computed first, then each notebook, what would happen to it and why, and how long it took last time."
     if plan.missing:
         kinds = ", ".join(f"{count} {kind}" for kind, count in plan.missing.items())
-        print(f"{'artefacts':18} make {kinds} ({'about ' + _span(plan.seconds) if plan.seconds is not None else 'how long is not known here yet'})")
+        print(
+            f"{'artefacts':18} make {kinds} ({'about ' + _span(plan.seconds) if plan.seconds is not None else 'how long is not known here yet'})"
+        )
     for step in plan.steps:
         last = f" (last took {_span(step.seconds)})" if step.seconds is not None else ""
         print(f"{step.name:18} {'run, ' + step.reason if step.reason else 'keep, nothing changed'}{last}")
@@ -247,13 +292,17 @@ def _probe(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; make it writable, or let results go elsewhere with --out DIR") from error
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; make it writable, or let results go elsewhere with --out DIR"
+        ) from error
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #a20d886e
 def _check_machine(place: Place) -> None:
     "Raise `UserError` if the profile needs a GPU and there is none; published predictions need none."
     if place.size.needs_cuda and place.published is None and not optional("torch", "train").cuda.is_available():
-        raise UserError(f"the {place.name} profile needs a CUDA GPU and this machine has none; see what it would run with --plan, or use --profile laptop")
+        raise UserError(
+            f"the {place.name} profile needs a CUDA GPU and this machine has none; see what it would run with --plan, or use --profile laptop"
+        )
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #154600b0
 class Board:
@@ -284,7 +333,10 @@ class Board:
     def _draw(self) -> None:
         if self.live:
             up = f"\x1b[{self.drawn}A\r\x1b[J" if self.drawn else ""
-            lines = [f"{label}: cell {cell} of {cells}, {int(time.monotonic() - start) // 60}:{int(time.monotonic() - start) % 60:02d}" for label, cell, cells, start in self.lines.values()]
+            lines = [
+                f"{label}: cell {cell} of {cells}, {int(time.monotonic() - start) // 60}:{int(time.monotonic() - start) % 60:02d}"
+                for label, cell, cells, start in self.lines.values()
+            ]
             print(up + "".join(f"{line}\n" for line in lines), end="", flush=True)
             self.drawn = len(lines)
 
@@ -313,7 +365,9 @@ class Board:
 def _git(root: Path, *words: str) -> str | None:
     "What git says in the checkout; None where there is no git or no repository."
     try:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=60
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -332,14 +386,25 @@ def made_note(root: Path, seconds: float) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status), "python": platform.python_version(), "versions": versions,
-            "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}, "seconds": round(seconds, 1),
-            "largest process in MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": None if status is None else bool(status),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "seconds": round(seconds, 1),
+        "largest process in MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #49d4e9e3
 def run_entry(place: Place, entry: Entry, lab: Lab, board: Board, timeout: float | None = None) -> None:
     "Run one notebook, check what it wrote, move it to its place, and record its success."
-    source, start, parts = place.root / "nbs" / "paper" / f"{entry.name}.ipynb", time.monotonic(), parts_of(place, entry, lab)
+    source, start, parts = (
+        place.root / "nbs" / "paper" / f"{entry.name}.ipynb",
+        time.monotonic(),
+        parts_of(place, entry, lab),
+    )
     views = place.own / "views" / place.name
     views.mkdir(parents=True, exist_ok=True)
     view = open_view(place, Path(tempfile.mkdtemp(prefix=f"{entry.name}-", dir=views)), entry)
@@ -347,7 +412,14 @@ def run_entry(place: Place, entry: Entry, lab: Lab, board: Board, timeout: float
     executed = place.own / "executed" / place.name / source.name
     try:
         with board.line(entry.name, cells) as on_cell:
-            run_notebook(source, executed, {"profile": place.profile}, folder=view / "nbs" / "paper", timeout=timeout, on_cell=on_cell)
+            run_notebook(
+                source,
+                executed,
+                {"profile": place.profile},
+                folder=view / "nbs" / "paper",
+                timeout=timeout,
+                on_cell=on_cell,
+            )
             outputs = written(view, entry, place.name)
             check_needs(view, entry, place.name, lab)
             _deliver(place, entry.name, parts, outputs, view, start, to_html(executed))
@@ -355,7 +427,9 @@ def run_entry(place: Place, entry: Entry, lab: Lab, board: Board, timeout: float
         shutil.rmtree(view, ignore_errors=True)
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #8c822f7f
-def _deliver(place: Place, name: str, parts: Mapping, outputs: Sequence[str], view: Path, start: float, page: str | None = None) -> None:
+def _deliver(
+    place: Place, name: str, parts: Mapping, outputs: Sequence[str], view: Path, start: float, page: str | None = None
+) -> None:
     "Move a step's outputs to their place and write its success record, its note, and the executed notebook as a page."
     try:
         (place.records / f"{name}.json").unlink(missing_ok=True)
@@ -366,9 +440,18 @@ def _deliver(place: Place, name: str, parts: Mapping, outputs: Sequence[str], vi
                 file.write(page)
         seconds = time.monotonic() - start
         write_json(place.kept / f"{name}.made.json", made_note(place.root, seconds))
-        write_json(place.records / f"{name}.json", {"parts": parts, "outputs": {output: file_digest(place.out / output) for output in outputs}, "seconds": round(seconds, 1)})
+        write_json(
+            place.records / f"{name}.json",
+            {
+                "parts": parts,
+                "outputs": {output: file_digest(place.out / output) for output in outputs},
+                "seconds": round(seconds, 1),
+            },
+        )
     except OSError as error:
-        raise UserError(f"cannot keep what {name} wrote in {place.out}: {error.strerror}; what was finished before is kept") from error
+        raise UserError(
+            f"cannot keep what {name} wrote in {place.out}: {error.strerror}; what was finished before is kept"
+        ) from error
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #6fde689e
 def _move(source: Path, target: Path) -> None:
@@ -418,8 +501,18 @@ def run_all(todo: Mapping[str, Callable[[], None]], before: Mapping[str, set[str
         raise failures[0]
 
 # %% ../../nbs/9_compendium/6b_reproduce.ipynb #dfd0586b
-def reproduce(profile: str = "smoke", only: str | None = None, *, plan: bool = False, force: bool = False, root: str | Path = ".", out: str | Path | None = None,
-              workers: int | None = None, timeout: float | None = None, published: str | Path | None = None) -> Plan:
+def reproduce(
+    profile: str = "smoke",
+    only: str | None = None,
+    *,
+    plan: bool = False,
+    force: bool = False,
+    root: str | Path = ".",
+    out: str | Path | None = None,
+    workers: int | None = None,
+    timeout: float | None = None,
+    published: str | Path | None = None,
+) -> Plan:
     """Run the paper notebooks of the checkout `root` in `profile` and build the PDF, skipping what is finished and unchanged. Returns the plan that was followed.
 
     `only` names one notebook, or `paper` for the PDF alone; `plan` prints what would run and why, and runs nothing; `force` runs notebooks again (artefacts are kept). Results go to `out` (default: the
@@ -433,9 +526,19 @@ def reproduce(profile: str = "smoke", only: str | None = None, *, plan: bool = F
         show_plan(steps)
         return steps
     _check_machine(place)
-    for folder in (place.own, place.own / "artefacts", place.out / "figures" / place.name, place.out / "paper" / "tables" / place.name, place.out / "paper" / "build" / place.name, place.kept):
+    for folder in (
+        place.own,
+        place.own / "artefacts",
+        place.out / "figures" / place.name,
+        place.out / "paper" / "tables" / place.name,
+        place.out / "paper" / "build" / place.name,
+        place.kept,
+    ):
         _probe(folder)
-    with locked(place.own / f"{place.name}.lock", busy=f"another run of profile {place.name} is at work in {place.out}; wait for it, or end it"):
+    with locked(
+        place.own / f"{place.name}.lock",
+        busy=f"another run of profile {place.name} is at work in {place.out}; wait for it, or end it",
+    ):
         _follow(place, steps, workers or size.workers, 60 * (timeout or max(60, 2 * size.minutes)), whole=only is None)
     return steps
 
@@ -443,7 +546,9 @@ def reproduce(profile: str = "smoke", only: str | None = None, *, plan: bool = F
 def _follow(place: Place, plan: Plan, workers: int, timeout: float, whole: bool) -> None:
     "Do what a plan says: artefacts, notebooks, paper."
     entries = {entry.name: entry for entry in read_manifest(place.root)}
-    longest_first = sorted(plan.steps, key=lambda step: -(step.seconds or 0))  # so that none is left to run alone at the end
+    longest_first = sorted(
+        plan.steps, key=lambda step: -(step.seconds or 0)
+    )  # so that none is left to run alone at the end
     todo = [entries[step.name] for step in longest_first if step.reason and step.name != "paper"]
     with Board([step.name for step in plan.steps if step.reason]) as board:
         if whole:
@@ -455,7 +560,11 @@ def _follow(place: Place, plan: Plan, workers: int, timeout: float, whole: bool)
             if jobs := list({job: None for entry in todo if entry.needs for job in lab.wanted(entry.needs)}):
                 lab.ensure(jobs)
             before = graph(list(entries.values()), place.name)
-            run_all({entry.name: lambda entry=entry: run_entry(place, entry, lab, board, timeout) for entry in todo}, before, workers)
+            run_all(
+                {entry.name: lambda entry=entry: run_entry(place, entry, lab, board, timeout) for entry in todo},
+                before,
+                workers,
+            )
         if any(step.name == "paper" and step.reason for step in plan.steps):
             _run_paper(place, list(entries.values()), board)
 

@@ -35,7 +35,9 @@ def outputs(root: Path) -> list[Output]:
         for path in sorted((root / folder).glob("*/*.json")):
             record = None if path.name.endswith(f".{VALUES}") else read_json(path)
             if record and "id" in record:
-                found.append(Output(what, path.with_suffix(f".{ending}").relative_to(root).as_posix(), path.parent.name, record))
+                found.append(
+                    Output(what, path.with_suffix(f".{ending}").relative_to(root).as_posix(), path.parent.name, record)
+                )
     return found
 
 # %% ../../nbs/9_compendium/7_trace.ipynb #4616f9db
@@ -44,13 +46,21 @@ def numbers(root: Path) -> list[Output]:
     makers = {stem: entry.name for entry in read_manifest(root) for stem in entry.values}
     drawn: dict[tuple, dict] = {}
     for output in outputs(root):
-        kept = drawn.setdefault((output.profile, output.record.get("notebook")), {**output.record, "inputs": {}, "parameters": {}, "id": None})
+        kept = drawn.setdefault(
+            (output.profile, output.record.get("notebook")),
+            {**output.record, "inputs": {}, "parameters": {}, "id": None},
+        )
         kept["inputs"] |= output.record.get("inputs", {})
     found = []
     for path in sorted((root / "paper" / "tables").glob(f"*/*.{VALUES}")):
         stem, profile = path.name.removesuffix(f".{VALUES}"), path.parent.name
-        record = drawn.get((profile, makers.get(stem)), {"notebook": makers.get(stem), "profile": profile, "inputs": {}, "id": None})
-        found += [Output(f"number {stem}.{name} = {value}", path.relative_to(root).as_posix(), profile, record) for name, value in (read_json(path) or {}).items()]
+        record = drawn.get(
+            (profile, makers.get(stem)), {"notebook": makers.get(stem), "profile": profile, "inputs": {}, "id": None}
+        )
+        found += [
+            Output(f"number {stem}.{name} = {value}", path.relative_to(root).as_posix(), profile, record)
+            for name, value in (read_json(path) or {}).items()
+        ]
     return found
 
 # %% ../../nbs/9_compendium/7_trace.ipynb #c5336ed1
@@ -60,21 +70,35 @@ def _called(output: Output, name: str) -> bool:
     if output.what.startswith("number "):
         return name == output.what.split()[1]
     known = str(output.record["id"])
-    return name == stem or str(Path(name).with_suffix("")) == str(Path(path).with_suffix("")) or (len(name) >= 4 and known.startswith(name))
+    return (
+        name == stem
+        or str(Path(name).with_suffix("")) == str(Path(path).with_suffix(""))
+        or (len(name) >= 4 and known.startswith(name))
+    )
 
 # %% ../../nbs/9_compendium/7_trace.ipynb #8b7e5bf2
 def find(name: str, root: Path, profile: str | None = None) -> Output:
     "The one output that `name` means: an id, a path, a stem, or a number. Raises `UserError` if there is none, or more than one."
-    name = Path(name).resolve().relative_to(root.resolve()).as_posix() if Path(name).is_absolute() and Path(name).resolve().is_relative_to(root.resolve()) else name
+    name = (
+        Path(name).resolve().relative_to(root.resolve()).as_posix()
+        if Path(name).is_absolute() and Path(name).resolve().is_relative_to(root.resolve())
+        else name
+    )
     known = [output for output in outputs(root) + numbers(root) if profile in (None, output.profile)]
     found = [output for output in known if _called(output, name)]
     if not found:
-        words = {output.what.split()[1] if output.what.startswith("number ") else Path(output.path).stem for output in known}
+        words = {
+            output.what.split()[1] if output.what.startswith("number ") else Path(output.path).stem for output in known
+        }
         near = difflib.get_close_matches(name, words, 3)
-        raise UserError(f"nothing here is called {name!r}{'; near: ' + ', '.join(near) if near else ''}; give an id from the paper, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM")
+        raise UserError(
+            f"nothing here is called {name!r}{'; near: ' + ', '.join(near) if near else ''}; give an id from the paper, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM"
+        )
     if len(found) > 1:
         choices = sorted({output.path for output in found})
-        advice = "say which with --profile" if len({output.profile for output in found}) == len(found) else "give the path"
+        advice = (
+            "say which with --profile" if len({output.profile for output in found}) == len(found) else "give the path"
+        )
         raise UserError(f"{name} may be {' or '.join(choices)}; {advice}")
     return found[0]
 
@@ -95,7 +119,9 @@ def known_keys(root: Path) -> dict[str, dict]:
 def in_words(value: Any, name: str = "") -> str:
     "A nested key as `name=value` pairs in one line; hashes are cut to ten digits, what is empty is left out."
     if isinstance(value, Mapping):
-        return ", ".join(words for key, inner in value.items() if (words := in_words(inner, f"{name}.{key}" if name else str(key))))
+        return ", ".join(
+            words for key, inner in value.items() if (words := in_words(inner, f"{name}.{key}" if name else str(key)))
+        )
     if value in (None, "", [], ()):
         return ""
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
@@ -118,7 +144,11 @@ def _success(output: Output, root: Path) -> dict[str, Any] | None:
     "What an output was made with here, by name; None if it was not made here, or is another file now."
     for kind in ("records", "records-published"):
         record = read_json(root / ".speciarl" / kind / output.profile / f"{output.record.get('notebook')}.json")
-        if record and (root / output.path).is_file() and record["outputs"].get(output.path) == file_digest(root / output.path):
+        if (
+            record
+            and (root / output.path).is_file()
+            and record["outputs"].get(output.path) == file_digest(root / output.path)
+        ):
             return record["parts"]
     return None
 
@@ -127,13 +157,19 @@ def _drawn(output: Output, root: Path) -> list[str]:
     "The lines about the notebook behind an output."
     record = output.record
     path = root / "nbs" / "paper" / f"{record.get('notebook')}.ipynb"
-    lines = [f"drawn by nbs/paper/{path.name}, profile {output.profile}" + (f", {in_words(record['parameters'])}" if record.get("parameters") else "")]
+    lines = [
+        f"drawn by nbs/paper/{path.name}, profile {output.profile}"
+        + (f", {in_words(record['parameters'])}" if record.get("parameters") else "")
+    ]
     then = _success(output, root)
     if then is not None:
         now = origin(path, root) if path.is_file() else {}
         parts = ("source", "code", "assets", "lock")
         changed = [part for part in parts if then.get(part) != now.get(part)]
-        lines.append(", ".join(f"{part} {str(then.get(part))[:10]}" for part in parts) + (f" (changed since: {', '.join(changed)})" if changed else " (all as in this checkout)"))
+        lines.append(
+            ", ".join(f"{part} {str(then.get(part))[:10]}" for part in parts)
+            + (f" (changed since: {', '.join(changed)})" if changed else " (all as in this checkout)")
+        )
     return lines
 
 # %% ../../nbs/9_compendium/7_trace.ipynb #10dd8402
@@ -142,9 +178,15 @@ def _made(output: Output, root: Path) -> list[str]:
     note = read_json(root / "paper" / "notebooks" / output.profile / f"{output.record.get('notebook')}.made.json")
     if note is None:
         return []
-    commit = f"commit {str(note['commit'])[:10]}{', with changes' if note['dirty'] else ''}" if note["commit"] else "no commit"
+    commit = (
+        f"commit {str(note['commit'])[:10]}{', with changes' if note['dirty'] else ''}"
+        if note["commit"]
+        else "no commit"
+    )
     versions = ", ".join(f"{name} {version}" for name, version in note["versions"].items())
-    return [f"made {note['time']} in {note['seconds']} s, {commit}; {note['machine']['system']}, {note['machine']['cores']} cores; python {note['python']}, {versions}"]
+    return [
+        f"made {note['time']} in {note['seconds']} s, {commit}; {note['machine']['system']}, {note['machine']['cores']} cores; python {note['python']}, {versions}"
+    ]
 
 # %% ../../nbs/9_compendium/7_trace.ipynb #0ff2cdf4
 def trace(name: str, root: str | Path = ".", profile: str | None = None) -> list[str]:

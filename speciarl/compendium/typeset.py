@@ -21,7 +21,9 @@ def read_values(folder: str | Path) -> dict[str, Any]:
     "All named numbers of a tables folder: `STEM.KEY` to value, from every `STEM.values.json` in it."
     values = {}
     for path in sorted(Path(folder).glob(f"*.{VALUES}")):
-        values |= {f"{path.name.removesuffix('.' + VALUES)}.{key}": value for key, value in (read_json(path) or {}).items()}
+        values |= {
+            f"{path.name.removesuffix('.' + VALUES)}.{key}": value for key, value in (read_json(path) or {}).items()
+        }
     return values
 
 # %% ../../nbs/9_compendium/5_typeset.ipynb #6bd488c2
@@ -47,10 +49,14 @@ def _labelled(table: str, stem: str) -> str:
     return "\n\n".join([body, f"Table: {caption}{_mark(name and name[1])} {{#tbl-{stem}}}", *small])
 
 # %% ../../nbs/9_compendium/5_typeset.ipynb #ecf4ec5c
-_PLACEHOLDER = re.compile(r"(?P<caption>\]\()?\{\{\s*(?:(?P<kind>table|figure|see):)?(?P<name>[^{}:\s]+)(?::(?P<form>[^{}\s]+))?\s*\}\}")
+_PLACEHOLDER = re.compile(
+    r"(?P<caption>\]\()?\{\{\s*(?:(?P<kind>table|figure|see):)?(?P<name>[^{}:\s]+)(?::(?P<form>[^{}\s]+))?\s*\}\}"
+)
 
 # %% ../../nbs/9_compendium/5_typeset.ipynb #796f275d
-def fill(text: str, values: Mapping[str, Any], tables: str | Path, figures: str = "", ids: Mapping[str, str] | None = None) -> str:
+def fill(
+    text: str, values: Mapping[str, Any], tables: str | Path, figures: str = "", ids: Mapping[str, str] | None = None
+) -> str:
     """`text` with its placeholders filled from `values`, the Markdown tables in `tables`, the path prefix `figures`, and the record `ids` of figures.
 
     Raises `UserError` for a placeholder that has no value."""
@@ -67,7 +73,10 @@ def fill(text: str, values: Mapping[str, Any], tables: str | Path, figures: str 
             return before + _written(values[name], form)
         near = difflib.get_close_matches(name, values, 3) if kind is None else []
         line = text.count("\n", 0, match.start()) + 1
-        raise UserError(f"line {line} of the paper asks for {match[0].removeprefix('](')}, which no notebook has written" + (f"; near: {', '.join(near)}" if near else ""))
+        raise UserError(
+            f"line {line} of the paper asks for {match[0].removeprefix('](')}, which no notebook has written"
+            + (f"; near: {', '.join(near)}" if near else "")
+        )
 
     return _PLACEHOLDER.sub(one, text)
 
@@ -78,14 +87,21 @@ def typeset(text: str, root: str | Path, folder: str | Path, bibliography: str |
     Raises `UserError` for what cannot be set."""
     pypandoc, typst = optional("pypandoc"), optional("typst")
     folder, bibliography = Path(folder), Path(bibliography or Path(root) / "paper" / "references.bib")
-    options = ["--standalone", "--fail-if-warnings", "--columns=1000", *(["--citeproc", f"--bibliography={bibliography}"] if bibliography.exists() else [])]
+    options = [
+        "--standalone",
+        "--fail-if-warnings",
+        "--columns=1000",
+        *(["--citeproc", f"--bibliography={bibliography}"] if bibliography.exists() else []),
+    ]
     with atomic_write(folder / "paper.md") as file:
         file.write(text)
     try:
         source = pypandoc.convert_text(text, "typst", format="markdown+table_attributes", extra_args=options)
         with atomic_write(folder / "paper.typ") as file:
             file.write(source)
-        return typst.compile(str(folder / "paper.typ"), root=str(root), ignore_system_fonts=True, timestamp=0, format="pdf")
+        return typst.compile(
+            str(folder / "paper.typ"), root=str(root), ignore_system_fonts=True, timestamp=0, format="pdf"
+        )
     except RuntimeError as error:  # both report this way
         raise UserError(f"cannot typeset {folder / 'paper.md'}: {' '.join(str(error).split())[:300]}") from error
 

@@ -20,6 +20,7 @@ ASSETS = Path(str(files("speciarl"))) / "assets"
 # %% ../../nbs/1_core/3_config.ipynb #d461bba6
 class Strict(BaseModel):
     "A frozen model that refuses unknown keys."
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 # %% ../../nbs/1_core/3_config.ipynb #e8a92803
@@ -48,7 +49,9 @@ def read_yaml(name: str | Path, kind: str) -> tuple[dict, str]:
     "The content of a packaged file by name, or of any YAML file by path, and what to call it in messages."
     path = ASSETS / kind / f"{name}.yaml" if str(name) in available(kind) else Path(name)
     if not path.is_file():
-        raise UserError(f"unknown {kind[:-1]} {str(name)!r}: use one of {', '.join(available(kind))}, or the path of a YAML file")
+        raise UserError(
+            f"unknown {kind[:-1]} {str(name)!r}: use one of {', '.join(available(kind))}, or the path of a YAML file"
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -73,9 +73,28 @@ def normalise(text: str) -> str:
     return " ".join(_DROPPED.sub(" ", (text or "").lower()).split())
 
 # %% ../../nbs/1_core/1_scale.ipynb #66ba5b98
-_ABSTENTIONS = frozenset(normalise(t) for t in (
-    "None", "None of the above", "N/A", "Unknown", "I don't know", "I do not know", "don't know", "not sure", "I'm not sure",
-    "cannot tell", "can't tell", "I cannot tell", "I can't tell", "cannot determine", "unsure", "no answer", "unidentifiable"))
+_ABSTENTIONS = frozenset(
+    normalise(t)
+    for t in (
+        "None",
+        "None of the above",
+        "N/A",
+        "Unknown",
+        "I don't know",
+        "I do not know",
+        "don't know",
+        "not sure",
+        "I'm not sure",
+        "cannot tell",
+        "can't tell",
+        "I cannot tell",
+        "I can't tell",
+        "cannot determine",
+        "unsure",
+        "no answer",
+        "unidentifiable",
+    )
+)
 
 
 def is_abstention(answer: str) -> bool:

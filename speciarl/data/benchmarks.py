@@ -70,15 +70,21 @@ class DatasetInfo(Layout):
 # %% ../../nbs/2_data/3_benchmarks.ipynb #61632d86
 _FACTS = Path(str(files("speciarl") / "assets" / "datasets"))
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-DATASETS: dict[str, DatasetInfo] = {p.stem: DatasetInfo(**yaml.load(p.read_text("utf-8"), _Loader)) for p in sorted(_FACTS.glob("*.yaml"))}
+DATASETS: dict[str, DatasetInfo] = {
+    p.stem: DatasetInfo(**yaml.load(p.read_text("utf-8"), _Loader)) for p in sorted(_FACTS.glob("*.yaml"))
+}
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #4ac49e46
 def list_lines() -> list[str]:
     "One printable line per data set: name, classes, and images per split."
+
     def sizes(splits, prefix=""):
         return [f"{prefix}{split} {n:,}" for split, n in splits.items()]
 
-    return [f"{name:14} {info.classes:3} classes  {', '.join(sizes(info.splits) + sizes(info.coop, 'coop-'))}" for name, info in DATASETS.items()]
+    return [
+        f"{name:14} {info.classes:3} classes  {', '.join(sizes(info.splits) + sizes(info.coop, 'coop-'))}"
+        for name, info in DATASETS.items()
+    ]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #4142fc41
 def dataset_info(name: str) -> DatasetInfo:
@@ -113,7 +119,15 @@ def _lower(raw: str) -> str:
     return raw.replace("_", " ").lower()
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #22469dfd
-_RULES = {"cub200": _bird, "fgvc_aircraft": _aircraft, "stanford_cars": _car, "stanford_dogs": _dog, "flowers102": _lower, "food101": _lower, "oxford_pets": _lower}
+_RULES = {
+    "cub200": _bird,
+    "fgvc_aircraft": _aircraft,
+    "stanford_cars": _car,
+    "stanford_dogs": _dog,
+    "flowers102": _lower,
+    "food101": _lower,
+    "oxford_pets": _lower,
+}
 
 
 def clean_label(name: str, raw: str) -> str:
@@ -150,8 +164,14 @@ def _bases(info: DatasetInfo, folder: Path) -> list[Path]:
 # %% ../../nbs/2_data/3_benchmarks.ipynb #56909a4e
 def recognise(folder: str | Path) -> list[str]:
     "The data sets of which at least one list lies in `folder` (or in the sub-folder their archive makes)."
+
     def has_list(info):
-        return any((base / path).is_file() for base in _bases(info, Path(folder)) for layout in info.layouts() for path in layout.lists)
+        return any(
+            (base / path).is_file()
+            for base in _bases(info, Path(folder))
+            for layout in info.layouts()
+            for path in layout.lists
+        )
 
     return [name for name, info in DATASETS.items() if has_list(info)]
 
@@ -169,7 +189,10 @@ def locate(name: str, folder: str | Path) -> Place:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one that {info.files[0].name} was unpacked in")
     places = [Place(base, layout) for base in _bases(info, folder) for layout in info.layouts()]
-    score = {i: (sum((p.base / x).is_file() for x in p.layout.lists), sum((p.base / x).is_dir() for x in p.layout.images)) for i, p in enumerate(places)}
+    score = {
+        i: (sum((p.base / x).is_file() for x in p.layout.lists), sum((p.base / x).is_dir() for x in p.layout.images))
+        for i, p in enumerate(places)
+    }
     best = max(score, key=score.__getitem__)  # the first of the best
     if score[best][0] or (score[best][1] and not recognise(folder)):
         return places[best]
@@ -202,10 +225,16 @@ def _list_text(name: str, base: Path, relative: str) -> str:
 # %% ../../nbs/2_data/3_benchmarks.ipynb #04719854
 def _rows(name: str, base: Path, relative: str, cells: int) -> list[list[str]]:
     "The lines of a text list, each split at spaces into `cells` cells (the last may hold spaces); empty lines and comments aside."
-    rows = [(n, line.split(None, cells - 1)) for n, line in enumerate(_list_text(name, base, relative).splitlines(), 1) if line.strip() and not line.startswith("#")]
+    rows = [
+        (n, line.split(None, cells - 1))
+        for n, line in enumerate(_list_text(name, base, relative).splitlines(), 1)
+        if line.strip() and not line.startswith("#")
+    ]
     for n, row in rows:
         if len(row) != cells:
-            raise UserError(f"{base / relative}: line {n} has {len(row)} cells instead of {cells}; unpack the archive again")
+            raise UserError(
+                f"{base / relative}: line {n} has {len(row)} cells instead of {cells}; unpack the archive again"
+            )
     return [row for _, row in rows]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #b7ebe734
@@ -218,7 +247,9 @@ def _read_birds(place: Place, split: str) -> Entries:
     marks = _rows("cub200", place.base, "train_test_split.txt", 2)
     unknown = [i for i, _ in marks if i not in paths]
     if unknown or len(marks) != len(paths):
-        raise UserError(f"{place.base}: images.txt ({len(paths)} images) and train_test_split.txt ({len(marks)}) do not belong together; unpack the archive again")
+        raise UserError(
+            f"{place.base}: images.txt ({len(paths)} images) and train_test_split.txt ({len(marks)}) do not belong together; unpack the archive again"
+        )
     wanted = {"train": "1", "test": "0"}.get(split)
     return [(f"images/{paths[i]}", paths[i].partition("/")[0]) for i, mark in marks if wanted in (None, mark)]
 
@@ -234,7 +265,7 @@ def _read_food(place: Place, split: str) -> Entries:
     "meta/SPLIT.txt: class/number."
     parts = ("train", "test") if split == ALL else (split,)
     rows = [row for part in parts for row in _rows("food101", place.base, f"meta/{part}.txt", 1)]
-    return [(f"images/{path.strip()}.jpg", path.partition("/")[0]) for path, in rows]
+    return [(f"images/{path.strip()}.jpg", path.partition("/")[0]) for (path,) in rows]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #ee2022de
 def _read_pets(place: Place, split: str) -> Entries:
@@ -251,7 +282,9 @@ def _mat(name: str, base: Path, relative: str, *variables: str) -> list[np.ndarr
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise UserError(f"{relative} is a MATLAB file, which needs SciPy; install it: pip install 'speciarl[train]'") from None
+        raise UserError(
+            f"{relative} is a MATLAB file, which needs SciPy; install it: pip install 'speciarl[train]'"
+        ) from None
     try:
         content = loadmat(base / relative, variable_names=variables, squeeze_me=True)
         return [np.atleast_1d(content[variable]) for variable in variables]
@@ -263,7 +296,11 @@ def _read_flowers(place: Place, split: str) -> Entries:
     "imagelabels.mat: the class number of each image; setid.mat: the image numbers of each split."
     (labels,) = _mat("flowers102", place.base, "imagelabels.mat", "labels")
     variable = {"train": "trnid", "val": "valid", "test": "tstid"}.get(split)
-    numbers = range(1, labels.size + 1) if variable is None else _mat("flowers102", place.base, "setid.mat", variable)[0].tolist()
+    numbers = (
+        range(1, labels.size + 1)
+        if variable is None
+        else _mat("flowers102", place.base, "setid.mat", variable)[0].tolist()
+    )
     names, labels = DATASETS["flowers102"].names, labels.tolist()
     if max(numbers, default=0) > len(labels) or max(labels, default=0) > len(names):
         raise UserError(f"{place.base}: imagelabels.mat and setid.mat do not belong together; download both again")
@@ -273,7 +310,9 @@ def _read_flowers(place: Place, split: str) -> Entries:
 def _read_dogs(place: Place, split: str) -> Entries:
     "SPLIT_list.mat: class/image."
     parts = ("train", "test") if split == ALL else (split,)
-    paths = [str(path) for part in parts for path in _mat("stanford_dogs", place.base, f"{part}_list.mat", "file_list")[0]]
+    paths = [
+        str(path) for part in parts for path in _mat("stanford_dogs", place.base, f"{part}_list.mat", "file_list")[0]
+    ]
     return [(f"Images/{path}", path.partition("/")[0]) for path in paths]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #9ef8d67a
@@ -293,13 +332,21 @@ def _read_cars(place: Place, split: str) -> Entries:
     for part, path in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
         if split in (ALL, part):
             rows = _mat("stanford_cars", place.base, path, "annotations")[0]
-            entries += [(f"cars_{part}/{image}", str(names[int(c) - 1])) for image, c in zip(rows["fname"], rows["class"])]
+            entries += [
+                (f"cars_{part}/{image}", str(names[int(c) - 1])) for image, c in zip(rows["fname"], rows["class"])
+            ]
     return entries
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #363db1fb
 _READERS: dict[str, Callable[[Place, str], Entries]] = {
-    "cub200": _read_birds, "fgvc_aircraft": _read_aircraft, "flowers102": _read_flowers, "food101": _read_food,
-    "oxford_pets": _read_pets, "stanford_cars": _read_cars, "stanford_dogs": _read_dogs}
+    "cub200": _read_birds,
+    "fgvc_aircraft": _read_aircraft,
+    "flowers102": _read_flowers,
+    "food101": _read_food,
+    "oxford_pets": _read_pets,
+    "stanford_cars": _read_cars,
+    "stanford_dogs": _read_dogs,
+}
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #7d22bc7a
 def _entries(name: str, place: Place, split: str) -> Entries:
@@ -310,16 +357,25 @@ def _entries(name: str, place: Place, split: str) -> Entries:
         raise UserError(f"{place.base}: the lists of {name} are damaged; unpack the archive again") from error
     outside = [path for path, _ in entries if ".." in path or path.startswith("/") or "\\" in path]
     if outside:
-        raise UserError(f"{place.base}: the lists of {name} name {outside[0][:80]!r}, which is not inside the folder; unpack the original archive")
+        raise UserError(
+            f"{place.base}: the lists of {name} name {outside[0][:80]!r}, which is not inside the folder; unpack the original archive"
+        )
     label = {raw: clean_label(name, raw) for raw in {raw for _, raw in entries}}
     return [(path, label[raw]) for path, raw in entries]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #e5c832b6
 def _coop_file(name: str, place: Place, folder: Path) -> Path:
     "The CoOp split file of a data set: next to its lists, or in the folder that was named."
-    found = [path for base in (place.base, folder) for pattern in ("split_zhou_*.json", "split_coop.csv") for path in sorted(base.glob(pattern))]
+    found = [
+        path
+        for base in (place.base, folder)
+        for pattern in ("split_zhou_*.json", "split_coop.csv")
+        for path in sorted(base.glob(pattern))
+    ]
     if not found:
-        raise UserError(f"{place.base}: the CoOp splits need the file split_zhou_*.json published with CoOp, or split_coop.csv (columns split, filename); put it there")
+        raise UserError(
+            f"{place.base}: the CoOp splits need the file split_zhou_*.json published with CoOp, or split_coop.csv (columns split, filename); put it there"
+        )
     return found[0]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #28577f7f
@@ -333,7 +389,9 @@ def _coop_names(path: Path, split: str) -> list[str]:
     try:
         return [str(entry[0]) for entry in json.loads(text)[split]]
     except (ValueError, KeyError, IndexError, TypeError):
-        raise UserError(f"{path}: not a CoOp split file (train, val and test, each a list of path, number, name); download it again") from None
+        raise UserError(
+            f"{path}: not a CoOp split file (train, val and test, each a list of path, number, name); download it again"
+        ) from None
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #58a157b4
 def _by_ending(paths: Iterable[str]) -> dict[str, str]:
@@ -363,13 +421,18 @@ def _coop_entries(name: str, place: Place, folder: Path, split: str) -> Entries:
     found = [_match(image, table) for image in names]
     unknown = [image for image, path_ in zip(names, found) if path_ is None]
     if unknown or not names:
-        what = f"names {len(unknown)} images that {name} does not have ({unknown[0][:80]!r}, ...)" if unknown else f"names no image for {split}"
+        what = (
+            f"names {len(unknown)} images that {name} does not have ({unknown[0][:80]!r}, ...)"
+            if unknown
+            else f"names no image for {split}"
+        )
         raise UserError(f"{path}: {what}; use the CoOp split file of {name}")
     return [(image, official[image]) for image in found]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #bc865800
 def _absent(base: Path, paths: Iterable[str]) -> list[str]:
     "Those of `paths` that are not below `base`, found by listing each folder once."
+
     @lru_cache(maxsize=None)
     def names(parent: str) -> frozenset[str]:
         return frozenset(os.listdir(base / parent)) if (base / parent).is_dir() else frozenset()
@@ -384,7 +447,11 @@ def _split_entries(name: str, folder: Path, split: str) -> tuple[Place, Entries]
     if split not in allowed:
         raise UserError(f"{name} has no split {split!r}; use one of {', '.join(allowed)}")
     place = locate(name, folder)
-    entries = _entries(name, place, split) if split in info.splits else _coop_entries(name, place, folder, split.removeprefix("coop-"))
+    entries = (
+        _entries(name, place, split)
+        if split in info.splits
+        else _coop_entries(name, place, folder, split.removeprefix("coop-"))
+    )
     if len({path for path, _ in entries}) != len(entries):
         raise UserError(f"{place.base}: the list of {name} {split} names an image twice; restore the original list")
     return place, entries
@@ -400,8 +467,14 @@ def read_split(name: str, folder: str | Path, split: str = "test") -> list[Sampl
     absent = _absent(place.base, [path for path, _ in entries])
     if absent:
         twin = _other_case(place.base, absent[0])
-        what = f"{twin} is there, rename it (capitals matter)" if twin else f"unpack the images again (speciarl data check {name} {folder} lists what is missing)"
-        raise UserError(f"{place.base}: {len(absent)} of {len(entries)} images of {name} {split} are missing ({absent[0]!r}, ...); {what}")
+        what = (
+            f"{twin} is there, rename it (capitals matter)"
+            if twin
+            else f"unpack the images again (speciarl data check {name} {folder} lists what is missing)"
+        )
+        raise UserError(
+            f"{place.base}: {len(absent)} of {len(entries)} images of {name} {split} are missing ({absent[0]!r}, ...); {what}"
+        )
     return [Sample(path, place.base / path, label, name, split) for path, label in entries]
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #e544719a
@@ -421,9 +494,13 @@ def _check_sizes(name: str, split: str, entries: Entries, expected: int) -> list
     problems = [f"{split}: {len(entries):,} images, officially {expected:,}"] if len(entries) != expected else []
     known, found = _classes(name), {label for _, label in entries}
     if found - known:
-        problems.append(f"{split}: {len(found - known)} classes are not in the label tree ({_some(sorted(found - known))})")
+        problems.append(
+            f"{split}: {len(found - known)} classes are not in the label tree ({_some(sorted(found - known))})"
+        )
     if known - found:
-        problems.append(f"{split}: {len(known - found)} of {len(known)} classes have no image ({_some(sorted(known - found))})")
+        problems.append(
+            f"{split}: {len(known - found)} of {len(known)} classes have no image ({_some(sorted(known - found))})"
+        )
     return problems
 
 # %% ../../nbs/2_data/3_benchmarks.ipynb #8638dbde
@@ -433,11 +510,19 @@ def _check_images(name: str, place: Place, entries: Entries) -> list[str]:
     total, absent = Counter(label.values()), defaultdict(list)
     for path in _absent(place.base, label):
         absent[label[path]].append(path)
-    problems = [f"{len(paths)} of {total[c]} images of {c!r} are missing ({_some(paths, 1)})" for c, paths in list(absent.items())[:10]]
+    problems = [
+        f"{len(paths)} of {total[c]} images of {c!r} are missing ({_some(paths, 1)})"
+        for c, paths in list(absent.items())[:10]
+    ]
     if len(absent) > 10:
         problems.append(f"images of {len(absent) - 10} more classes are missing")
     if not DATASETS[name].unlisted:
-        found = (Path(at, file).relative_to(place.base).as_posix() for d in place.layout.images for at, _, names in os.walk(place.base / d) for file in names)
+        found = (
+            Path(at, file).relative_to(place.base).as_posix()
+            for d in place.layout.images
+            for at, _, names in os.walk(place.base / d)
+            for file in names
+        )
         extra = sorted(path for path in found if path not in label and not path.rpartition("/")[2].startswith("."))
         problems += [f"{len(extra)} files that no list names ({_some(extra)}); they are not read"] if extra else []
     return problems
@@ -450,12 +535,22 @@ def check(name: str, folder: str | Path) -> list[str]:
         place = locate(name, folder)
     except UserError as error:
         return [str(error)]
-    problems = [_missing(name, place.base, path) for path in (*place.layout.lists, *place.layout.images) if not (place.base / path).exists()]
-    coop = {f"coop-{split}": n for split, n in info.coop.items()} if any(place.base.glob("split_*")) or any(folder.glob("split_*")) else {}
+    problems = [
+        _missing(name, place.base, path)
+        for path in (*place.layout.lists, *place.layout.images)
+        if not (place.base / path).exists()
+    ]
+    coop = (
+        {f"coop-{split}": n for split, n in info.coop.items()}
+        if any(place.base.glob("split_*")) or any(folder.glob("split_*"))
+        else {}
+    )
     for split, expected in {**info.splits, **coop, ALL: 0}.items():
         try:
             entries = _entries(name, place, ALL) if split == ALL else _split_entries(name, folder, split)[1]
-            problems += _check_images(name, place, entries) if split == ALL else _check_sizes(name, split, entries, expected)
+            problems += (
+                _check_images(name, place, entries) if split == ALL else _check_sizes(name, split, entries, expected)
+            )
         except UserError as error:
             problems += [] if str(error) in problems else [str(error)]
     return problems

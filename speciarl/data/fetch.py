@@ -65,7 +65,9 @@ def _plan(answer, part: Path, file: RemoteFile) -> tuple[int, int | None]:
     length = answer.headers.get("Content-Length")
     size = start + int(length) if length else None
     if file.bytes and size not in (None, file.bytes):
-        raise UserError(f"{file.url}: the server sends {size:,} bytes, published are {file.bytes:,} ({file.source}); the file has changed, so do not use it")
+        raise UserError(
+            f"{file.url}: the server sends {size:,} bytes, published are {file.bytes:,} ({file.source}); the file has changed, so do not use it"
+        )
     return start, size
 
 # %% ../../nbs/2_data/6_fetch.ipynb #56cfe983
@@ -89,7 +91,12 @@ def _receive(file: RemoteFile, url: str, part: Path, timeout: float) -> bool:
     with answer:
         start, size = _plan(answer, part, file)
         _tag_file(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
-        with open(part, "ab" if start else "wb") as out, tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=file.name, disable=None, leave=False) as bar:
+        with (
+            open(part, "ab" if start else "wb") as out,
+            tqdm(
+                total=size, initial=start, unit="B", unit_scale=True, desc=file.name, disable=None, leave=False
+            ) as bar,
+        ):
             while data := answer.read(CHUNK):
                 out.write(data)
                 bar.update(len(data))
@@ -99,15 +106,29 @@ def _receive(file: RemoteFile, url: str, part: Path, timeout: float) -> bool:
 def _explain(error: BaseException, file: RemoteFile, url: str, part: Path) -> UserError:
     "One line for an error that trying again does not mend."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{part.parent}: no space left for {file.name}; make room and run the command again (it goes on where it stopped)")
+        return UserError(
+            f"{part.parent}: no space left for {file.name}; make room and run the command again (it goes on where it stopped)"
+        )
     if isinstance(error, PermissionError):  # those of the network come wrapped in a URLError
         return UserError(f"{part.parent}: cannot be written ({error.strerror}); choose a folder you may write to")
     if isinstance(error, urllib.error.HTTPError):
-        return UserError(f"{url}: HTTP {error.code} ({error.reason}); if the link is dead, put {file.name} into {part.parent} by hand and run the command again")
-    return UserError(f"{url}: no connection ({getattr(error, 'reason', error) or type(error).__name__}); run the command again (it goes on where it stopped)")
+        return UserError(
+            f"{url}: HTTP {error.code} ({error.reason}); if the link is dead, put {file.name} into {part.parent} by hand and run the command again"
+        )
+    return UserError(
+        f"{url}: no connection ({getattr(error, 'reason', error) or type(error).__name__}); run the command again (it goes on where it stopped)"
+    )
 
 # %% ../../nbs/2_data/6_fetch.ipynb #0298559c
-def fetch(file: RemoteFile, folder: str | Path, *, url: str | None = None, attempts: int = 5, wait: float = 2.0, timeout: float = 60.0) -> Path:
+def fetch(
+    file: RemoteFile,
+    folder: str | Path,
+    *,
+    url: str | None = None,
+    attempts: int = 5,
+    wait: float = 2.0,
+    timeout: float = 60.0,
+) -> Path:
     """Receive `file` into `folder` as NAME.part and return that path, resuming what is there.
 
     `attempts` are counted since the last byte that arrived, `wait` seconds (doubling) apart. Raises `UserError` when the link is dead, the network
@@ -138,7 +159,9 @@ def file_sum(path: str | Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 # %% ../../nbs/2_data/6_fetch.ipynb #530230ae
-def verify(file: RemoteFile, path: Path, recorded: dict | None = None, todo: str = "remove it and run the command again") -> dict:
+def verify(
+    file: RemoteFile, path: Path, recorded: dict | None = None, todo: str = "remove it and run the command again"
+) -> dict:
     "The record of a received file: url, bytes, sha256, and the source it was `compared_with` (empty if none publishes a sum). Raises `UserError` if it is not the published, or the recorded, file."
     record = {"url": file.url, "bytes": path.stat().st_size, "sha256": file_sum(path), "compared_with": file.source}
     if file.bytes and record["bytes"] != file.bytes:
@@ -148,7 +171,9 @@ def verify(file: RemoteFile, path: Path, recorded: dict | None = None, todo: str
         if found != published[1]:
             raise UserError(f"{path}: {published[0]} {found}, published is {published[1]} ({file.source}); {todo}")
     elif recorded and recorded["sha256"] != record["sha256"]:
-        raise UserError(f"{path}: sha256 {record['sha256']}, at the first download it was {recorded['sha256']} (downloads.json); the published file has changed: do not mix the two, {todo}")
+        raise UserError(
+            f"{path}: sha256 {record['sha256']}, at the first download it was {recorded['sha256']} (downloads.json); the published file has changed: do not mix the two, {todo}"
+        )
     return record
 
 # %% ../../nbs/2_data/6_fetch.ipynb #1d6db65a
@@ -171,7 +196,12 @@ def _entries(opened: tarfile.TarFile | zipfile.ZipFile) -> Iterator[tuple[str, b
     "Name, whether it is a plain file or folder, declared size, and a function that unpacks it, for each entry of an archive."
     if isinstance(opened, tarfile.TarFile):
         for member in opened:
-            yield member.name, (member.isreg() or member.isdir()) and not member.issparse(), member.size, lambda at, m=member: opened.extract(m, at, **_CAREFUL)
+            yield (
+                member.name,
+                (member.isreg() or member.isdir()) and not member.issparse(),
+                member.size,
+                lambda at, m=member: opened.extract(m, at, **_CAREFUL),
+            )
     else:
         for info in opened.infolist():
             kind = info.external_attr >> 28  # upper bits of the Unix mode: 8 for a file, 4 for a folder, 0 if not given
@@ -187,7 +217,9 @@ class _Counted:
     def read(self, n: int) -> bytes:
         self.left -= n
         if self.left < 0:
-            raise UserError(f"{self.archive}: it unpacks to more than {MAX_GROWTH} times its size; do not use this archive")
+            raise UserError(
+                f"{self.archive}: it unpacks to more than {MAX_GROWTH} times its size; do not use this archive"
+            )
         return self.stream.read(n)
 
 # %% ../../nbs/2_data/6_fetch.ipynb #8cd6a662
@@ -197,11 +229,21 @@ def _opened_tar(archive: Path) -> Iterator[tarfile.TarFile]:
     with open(archive, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        with tarfile.open(fileobj=_Counted(gzip.GzipFile(fileobj=raw) if packed else raw, archive), mode="r|", bufsize=CHUNK) as opened:
+        with tarfile.open(
+            fileobj=_Counted(gzip.GzipFile(fileobj=raw) if packed else raw, archive), mode="r|", bufsize=CHUNK
+        ) as opened:
             yield opened
 
 # %% ../../nbs/2_data/6_fetch.ipynb #30980e05
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile, zlib.error, NotImplementedError, RuntimeError)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @contextmanager
@@ -241,7 +283,9 @@ def unpack(archive: str | Path, folder: str | Path) -> list[str]:
             _move(aside / name, folder / name)
         return names
     except OSError as error:
-        raise UserError(f"{folder}: cannot unpack {archive.name} ({error.strerror or error}); make room or choose another folder") from error
+        raise UserError(
+            f"{folder}: cannot unpack {archive.name} ({error.strerror or error}); make room or choose another folder"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -253,7 +297,9 @@ def _read_records(folder: Path) -> dict[str, dict]:
         records = json.loads(path.read_text("utf-8")) if path.exists() else {}
         return {name: dict(record) for name, record in records.items()}
     except (ValueError, AttributeError, TypeError):
-        raise UserError(f"{path}: damaged; restore it, or remove it if the sums of earlier downloads do not matter") from None
+        raise UserError(
+            f"{path}: damaged; restore it, or remove it if the sums of earlier downloads do not matter"
+        ) from None
 
 # %% ../../nbs/2_data/6_fetch.ipynb #615f0a3a
 def _write_records(folder: Path, records: dict[str, dict]) -> None:
@@ -267,9 +313,15 @@ def _alone(folder: Path) -> Iterator[None]:
     "Hold the lock of a folder; `UserError` if another process does."
     with ExitStack() as held:
         try:
-            held.enter_context(locked(folder / ".lock", busy=f"{folder}: another process is downloading into it; wait for it to finish"))
+            held.enter_context(
+                locked(
+                    folder / ".lock", busy=f"{folder}: another process is downloading into it; wait for it to finish"
+                )
+            )
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to") from None
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to"
+            ) from None
         yield
 
 # %% ../../nbs/2_data/6_fetch.ipynb #cd8b400b
@@ -314,12 +366,21 @@ def _obtain(file: RemoteFile, folder: Path, mirror: str | None, say: Callable[[s
     record = _get(file, folder, records.get(file.name), mirror, **options)
     first = records.get(file.name, {}).get("date", date.today().isoformat())
     _write_records(folder, records | {file.name: record | {"date": first}})
-    say(f"{file.name}: {record['bytes']:,} bytes, " + (f"the published file ({file.source})" if file.source else "no published sum to compare with; its sum is recorded in downloads.json"))
+    say(
+        f"{file.name}: {record['bytes']:,} bytes, "
+        + (
+            f"the published file ({file.source})"
+            if file.source
+            else "no published sum to compare with; its sum is recorded in downloads.json"
+        )
+    )
     if not file.name.endswith(".mat"):
         unpack(folder / file.name, folder)
 
 # %% ../../nbs/2_data/6_fetch.ipynb #013ffcc2
-def download(name: str, root: str | Path, *, mirror: str | None = None, say: Callable[[str], object] = print, **options) -> Path:
+def download(
+    name: str, root: str | Path, *, mirror: str | None = None, say: Callable[[str], object] = print, **options
+) -> Path:
     """Download data set `name` into `root`/`name`, unpack it, and return that folder; what is done already is not done again.
 
     `mirror`: URL of a folder with the same files. `say` gets a line per step; `options` go to `fetch`. The archives stay, with their sums in

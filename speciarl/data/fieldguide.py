@@ -32,6 +32,7 @@ MAX_SIBLINGS = 25
 @dataclass(frozen=True)
 class Group:
     "One group of a domain: its name and the names of its classes, best known first."
+
     name: str
     classes: tuple[str, ...]
 
@@ -78,12 +79,32 @@ def wedge(x: int, y: int, rx: int, ry: int) -> np.ndarray:
 # %% ../../nbs/2_data/4_fieldguide.ipynb #892038aa
 _SHAPES = {"e": ellipse, "b": box, "w": wedge}
 _OUTLINES = {  # per domain, the parts of its three groups, in the order of the tree
-    "birds": ("e 0 4 13 9, e 12 -8 6 6, w 17 -8 6 2", "e 0 4 12 12, e 9 -10 7 7, w 15 -9 7 5", "e -2 2 18 7, e 14 -4 5 5, w 18 -3 9 3, w -14 2 -10 6"),
-    "flowers": ("e 0 -9 7 9, e -9 4 9 7, e 9 4 9 7, e 0 9 5 9", "e 0 0 5 18, e 0 0 18 5, e 0 0 9 9", "e 0 0 15 15, b 0 0 18 2, b 0 0 2 18"),
+    "birds": (
+        "e 0 4 13 9, e 12 -8 6 6, w 17 -8 6 2",
+        "e 0 4 12 12, e 9 -10 7 7, w 15 -9 7 5",
+        "e -2 2 18 7, e 14 -4 5 5, w 18 -3 9 3, w -14 2 -10 6",
+    ),
+    "flowers": (
+        "e 0 -9 7 9, e -9 4 9 7, e 9 4 9 7, e 0 9 5 9",
+        "e 0 0 5 18, e 0 0 18 5, e 0 0 9 9",
+        "e 0 0 15 15, b 0 0 18 2, b 0 0 2 18",
+    ),
     "food": ("e 0 2 20 12, b 0 -8 20 2", "e 0 6 20 6, e 0 0 14 8", "b 0 4 15 10, b 0 -9 10 5"),
-    "pets": ("b 0 4 13 8, e 13 -8 6 6, b -10 14 2 6, b 10 14 2 6", "b 0 2 16 5, e 16 -8 5 5, w 18 -6 8 4, b -13 13 1 9, b 13 13 1 9", "e 0 8 11 10, e 0 -8 9 8, b -7 -16 2 4, b 7 -16 2 4"),
-    "cars": ("b 0 5 20 5, b 2 -3 11 5, e -12 11 5 5, e 12 11 5 5", "b 0 5 20 4, w -10 1 24 8, e -12 10 4 4, e 12 10 4 4", "b 0 2 17 9, b 10 -8 7 4, e -10 12 6 6, e 10 12 6 6"),
-    "aircraft": ("b 0 0 22 4, w 0 0 -14 16, w -16 -4 -6 9", "e 0 0 22 6, b -2 6 3 12, b -18 -6 3 6", "e 0 2 13 5, b 2 -4 18 2, w -10 2 -12 4"),
+    "pets": (
+        "b 0 4 13 8, e 13 -8 6 6, b -10 14 2 6, b 10 14 2 6",
+        "b 0 2 16 5, e 16 -8 5 5, w 18 -6 8 4, b -13 13 1 9, b 13 13 1 9",
+        "e 0 8 11 10, e 0 -8 9 8, b -7 -16 2 4, b 7 -16 2 4",
+    ),
+    "cars": (
+        "b 0 5 20 5, b 2 -3 11 5, e -12 11 5 5, e 12 11 5 5",
+        "b 0 5 20 4, w -10 1 24 8, e -12 10 4 4, e 12 10 4 4",
+        "b 0 2 17 9, b 10 -8 7 4, e -10 12 6 6, e 10 12 6 6",
+    ),
+    "aircraft": (
+        "b 0 0 22 4, w 0 0 -14 16, w -16 -4 -6 9",
+        "e 0 0 22 6, b -2 6 3 12, b -18 -6 3 6",
+        "e 0 2 13 5, b 2 -4 18 2, w -10 2 -12 4",
+    ),
 }
 
 # %% ../../nbs/2_data/4_fieldguide.ipynb #3af7621e
@@ -98,14 +119,26 @@ def silhouette(domain: str, group: int, x: int, y: int) -> np.ndarray:
 
 # %% ../../nbs/2_data/4_fieldguide.ipynb #e9e47996
 _COLOURS = ((205, 45, 45), (235, 205, 40), (40, 90, 215), (40, 165, 70), (150, 60, 190))
-_SCENES = {"birds": (150, 205, 240), "flowers": (120, 150, 90), "food": (225, 205, 175), "pets": (190, 150, 120), "cars": (140, 140, 150), "aircraft": (235, 240, 250)}
+_SCENES = {
+    "birds": (150, 205, 240),
+    "flowers": (120, 150, 90),
+    "food": (225, 205, 175),
+    "pets": (190, 150, 120),
+    "cars": (140, 140, 150),
+    "aircraft": (235, 240, 250),
+}
 _DULL, _GREY = (168, 148, 118), (150, 150, 150)
 
 # %% ../../nbs/2_data/4_fieldguide.ipynb #770f2f3d
 def marks(mark: int, x: int, y: int) -> np.ndarray:
     "Where mark number `mark` (0 to 4) lies for a body centred on (x, y): a bar, a band, a spot, two spots or a cross."
-    return (box(x, y + 3, 11, 2), box(x, y + 3, 2, 9), ellipse(x, y + 3, 6, 6), ellipse(x - 7, y + 3, 3, 3) | ellipse(x + 7, y + 3, 3, 3),
-            box(x, y + 3, 9, 1) | box(x, y + 3, 1, 9))[mark]
+    return (
+        box(x, y + 3, 11, 2),
+        box(x, y + 3, 2, 9),
+        ellipse(x, y + 3, 6, 6),
+        ellipse(x - 7, y + 3, 3, 3) | ellipse(x + 7, y + 3, 3, 3),
+        box(x, y + 3, 9, 1) | box(x, y + 3, 1, 9),
+    )[mark]
 
 # %% ../../nbs/2_data/4_fieldguide.ipynb #14bc41ff
 @lru_cache
@@ -154,6 +187,7 @@ def hide(domain: str, group: int, condition: str, x: int = 28, y: int = 28) -> n
 @dataclass(frozen=True)
 class World:
     "The shares of plates that hide the class, hide the group, or show a look-alike (the rest is clear), and the siblings per group."
+
     siblings: int = SIBLINGS
     hidden_class: float = 0.15
     hidden_group: float = 0.05
@@ -163,6 +197,7 @@ class World:
 @dataclass(frozen=True)
 class Individual:
     "What a plate shows: the true class `k` of a group, the class `looks` it is drawn as, and what can be read."
+
     domain: str
     group: int
     k: int
@@ -186,12 +221,20 @@ def draw_individual(world: World, domain: str, rng: random.Random) -> Individual
 def draw_plate(individual: Individual, rng: random.Random) -> np.ndarray:
     "The picture of `individual` with its own position, brightness and noise: uint8 array (56, 56, 3)."
     i, x, y = individual, 28 + rng.randrange(-3, 4), 28 + rng.randrange(-3, 4)
-    picture = paint(i.domain, i.group, i.looks, x, y) if i.condition == "clear" else hide(i.domain, i.group, i.condition, x, y)
-    noise = np.frombuffer(rng.randbytes(SIZE * SIZE * 3), np.uint8).reshape(SIZE, SIZE, 3).astype(np.int32) * 24 // 255 - 12
+    picture = (
+        paint(i.domain, i.group, i.looks, x, y)
+        if i.condition == "clear"
+        else hide(i.domain, i.group, i.condition, x, y)
+    )
+    noise = (
+        np.frombuffer(rng.randbytes(SIZE * SIZE * 3), np.uint8).reshape(SIZE, SIZE, 3).astype(np.int32) * 24 // 255 - 12
+    )
     return np.clip(picture + noise + rng.randrange(-15, 16), 0, 255).astype(np.uint8)
 
 # %% ../../nbs/2_data/4_fieldguide.ipynb #b1e49b4e
-def individuals(domain: str, split: str, n: int, seed: int = 0, world: World = World()) -> list[tuple[Individual, random.Random]]:
+def individuals(
+    domain: str, split: str, n: int, seed: int = 0, world: World = World()
+) -> list[tuple[Individual, random.Random]]:
     "The first `n` individuals of a split, each with the random stream that goes on to draw its plate."
     groups(domain, world.siblings)  # refuses an unknown domain
     streams = [random.Random(f"{world}|{domain}|{split}|{seed}|{i}") for i in range(n)]
@@ -203,21 +246,46 @@ def plates(domain: str, split: str, n: int, seed: int = 0, world: World = World(
     if split not in ("train", "validation", "test"):
         raise UserError(f"unknown split {split!r}: use train, validation or test")
     names = groups(domain, world.siblings)
-    return [Sample(f"{domain}-{split}-{seed}-{i:05d}", Image.fromarray(draw_plate(individual, rng)), names[individual.group].classes[individual.k], domain, split)
-            for i, (individual, rng) in enumerate(individuals(domain, split, n, seed, world))]
+    return [
+        Sample(
+            f"{domain}-{split}-{seed}-{i:05d}",
+            Image.fromarray(draw_plate(individual, rng)),
+            names[individual.group].classes[individual.k],
+            domain,
+            split,
+        )
+        for i, (individual, rng) in enumerate(individuals(domain, split, n, seed, world))
+    ]
 
 # %% ../../nbs/2_data/4_fieldguide.ipynb #6103725a
 HABITS = {  # prompt -> what is known of the plate -> probabilities of (class, group, domain, None)
-    "general": {"famous": (0.76, 0.15, 0.07, 0.02), "known": (0.28, 0.56, 0.13, 0.03), "obscure": (0.24, 0.16, 0.57, 0.03),
-                "group": (0.14, 0.64, 0.17, 0.05), "domain": (0.05, 0.14, 0.74, 0.07)},
-    "specific": {"famous": (0.90, 0.08, 0.015, 0.005), "known": (0.62, 0.33, 0.04, 0.01), "obscure": (0.40, 0.46, 0.12, 0.02),
-                 "group": (0.34, 0.58, 0.06, 0.02), "domain": (0.12, 0.36, 0.49, 0.03)},
+    "general": {
+        "famous": (0.76, 0.15, 0.07, 0.02),
+        "known": (0.28, 0.56, 0.13, 0.03),
+        "obscure": (0.24, 0.16, 0.57, 0.03),
+        "group": (0.14, 0.64, 0.17, 0.05),
+        "domain": (0.05, 0.14, 0.74, 0.07),
+    },
+    "specific": {
+        "famous": (0.90, 0.08, 0.015, 0.005),
+        "known": (0.62, 0.33, 0.04, 0.01),
+        "obscure": (0.40, 0.46, 0.12, 0.02),
+        "group": (0.34, 0.58, 0.06, 0.02),
+        "domain": (0.12, 0.36, 0.49, 0.03),
+    },
 }
 _VIEWS = {"class": "clear view", "group": "class hidden", "domain": "group hidden"}
 _GRAINS = ("exact name", "group name", "broad name", "no name")
 
 # %% ../../nbs/2_data/4_fieldguide.ipynb #0b4450e0
-_LESS_FAMOUS = {"birds": "known", "flowers": "obscure", "food": "known", "pets": "known", "cars": "known", "aircraft": "obscure"}
+_LESS_FAMOUS = {
+    "birds": "known",
+    "flowers": "obscure",
+    "food": "known",
+    "pets": "known",
+    "cars": "known",
+    "aircraft": "obscure",
+}
 
 
 def familiarity(domain: str, group: int) -> str:
@@ -240,4 +308,10 @@ def caption(world: World, individual: Individual, prompt: str, rng: random.Rando
 def all_words() -> list[str]:
     "Every text the field guide can produce: names of classes, groups and domains, thoughts, and the contract's tags."
     names = [name for d in DOMAINS for g in groups(d, MAX_SIBLINGS) for name in (g.name, *g.classes)]
-    return [*names, *map(domain_word, DOMAINS), *_VIEWS.values(), *_GRAINS, "None , <think> </think> <answer> </answer>"]
+    return [
+        *names,
+        *map(domain_word, DOMAINS),
+        *_VIEWS.values(),
+        *_GRAINS,
+        "None , <think> </think> <answer> </answer>",
+    ]

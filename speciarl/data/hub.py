@@ -42,7 +42,9 @@ def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UserError("reading from the Hub needs the package datasets; install it: pip install 'speciarl[train]'") from None
+        raise UserError(
+            "reading from the Hub needs the package datasets; install it: pip install 'speciarl[train]'"
+        ) from None
 
 # %% ../../nbs/2_data/6b_hub.ipynb #c534300a
 def _folder_sum(folder: Path) -> str:
@@ -60,18 +62,24 @@ def resolve_revision(repo: str, revision: str | None = None) -> str:
     try:
         return library.HfApi().dataset_info(repo, revision=revision).sha
     except Exception as error:  # network, permissions, names: the library raises many types
-        raise UserError(f"cannot ask the Hub about {repo}: {_first_line(error)}; check the name and the network") from error
+        raise UserError(
+            f"cannot ask the Hub about {repo}: {_first_line(error)}; check the name and the network"
+        ) from error
 
 # %% ../../nbs/2_data/6b_hub.ipynb #056df836
 def _labels(dataset: "Dataset", name: str, column: str) -> list[str]:
     "The labels of a split as class names of the label tree. Raises `UserError` if one is no class."
     feature = dataset.features[column]
     names = getattr(feature, "names", None)
-    raw = [names[value] if names and value is not None and value >= 0 else str(value) for value in dataset[column]]  # -1: no label
+    raw = [
+        names[value] if names and value is not None and value >= 0 else str(value) for value in dataset[column]
+    ]  # -1: no label
     clean = {text: clean_label(name, text) for text in set(raw)}
     strange = sorted(set(clean.values()) - set(load_tree(name).classes()))
     if strange:
-        raise UserError(f"{len(strange)} labels are no classes of {name} ({', '.join(map(repr, strange[:3]))}); give the name of the data set that this is a copy of")
+        raise UserError(
+            f"{len(strange)} labels are no classes of {name} ({', '.join(map(repr, strange[:3]))}); give the name of the data set that this is a copy of"
+        )
     return [clean[text] for text in raw]
 
 # %% ../../nbs/2_data/6b_hub.ipynb #f01f6f21
@@ -79,7 +87,9 @@ def _suffix(data: bytes) -> str:
     "The file name suffix for the bytes of an image, by what they are."
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}[image.format]
+            return {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}[
+                image.format
+            ]
     except Exception:  # no image at all; the reader of images will say so
         return ".jpg"
 
@@ -100,12 +110,21 @@ def _load(repo: str, split: str, revision: str, image: str, label: str, cache: s
     "One split of a data set with its images undecoded. Raises `UserError` if it, or a column, is not there."
     library = _library("datasets")
     try:
-        dataset = library.load_dataset(repo, split=split, revision=None if os.path.isdir(repo) else revision, cache_dir=None if cache is None else str(cache))
+        dataset = library.load_dataset(
+            repo,
+            split=split,
+            revision=None if os.path.isdir(repo) else revision,
+            cache_dir=None if cache is None else str(cache),
+        )
     except Exception as error:  # as above
-        raise UserError(f"cannot load {repo}, split {split!r}: {_first_line(error)}; check name, split and network") from error
+        raise UserError(
+            f"cannot load {repo}, split {split!r}: {_first_line(error)}; check name, split and network"
+        ) from error
     for column in (image, label):
         if column not in dataset.column_names:
-            raise UserError(f"{repo} has no column {column!r} (found {', '.join(dataset.column_names)}); name the columns of images and labels")
+            raise UserError(
+                f"{repo} has no column {column!r} (found {', '.join(dataset.column_names)}); name the columns of images and labels"
+            )
     return dataset.cast_column(image, library.Image(decode=False))
 
 # %% ../../nbs/2_data/6b_hub.ipynb #edec2694
@@ -119,10 +138,21 @@ def _check_same(folder: Path, wanted: dict[str, str], revision: str | None) -> N
         if record.get(key) != value:
             raise UserError(f"{folder}: holds {key} {record.get(key)!r}, asked for was {value!r}; give another folder")
     if revision not in (None, record["revision"], record["asked"]):
-        raise UserError(f"{folder}: holds revision {record['revision']!r}, asked for was {revision!r}; give another folder")
+        raise UserError(
+            f"{folder}: holds revision {record['revision']!r}, asked for was {revision!r}; give another folder"
+        )
 
 # %% ../../nbs/2_data/6b_hub.ipynb #e126665f
-def _copy(name: str, repo: str, folder: Path, split: str, revision: str | None, image: str, label: str, cache: str | Path | None) -> None:
+def _copy(
+    name: str,
+    repo: str,
+    folder: Path,
+    split: str,
+    revision: str | None,
+    image: str,
+    label: str,
+    cache: str | Path | None,
+) -> None:
     "Make `folder`: images, labels.csv and hub.json, all or nothing."
     commit = resolve_revision(repo, revision)
     dataset = _load(repo, split, commit, image, label, cache)
@@ -131,16 +161,41 @@ def _copy(name: str, repo: str, folder: Path, split: str, revision: str | None, 
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _write_images(dataset[image], labels, aside)
-        (aside / "hub.json").write_text(json.dumps({"dataset": name, "repo": repo, "split": split, "revision": commit, "asked": revision, "images": len(labels)}, indent=1), "utf-8")
+        (aside / "hub.json").write_text(
+            json.dumps(
+                {
+                    "dataset": name,
+                    "repo": repo,
+                    "split": split,
+                    "revision": commit,
+                    "asked": revision,
+                    "images": len(labels),
+                },
+                indent=1,
+            ),
+            "utf-8",
+        )
         aside.chmod(0o755)
         os.replace(aside, folder)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; make room or choose another folder") from error
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; make room or choose another folder"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 # %% ../../nbs/2_data/6b_hub.ipynb #3cead88f
-def read_hub(name: str, repo: str, folder: str | Path, split: str = "test", revision: str | None = None, *, image: str = "image", label: str = "label", cache: str | Path | None = None) -> list[Sample]:
+def read_hub(
+    name: str,
+    repo: str,
+    folder: str | Path,
+    split: str = "test",
+    revision: str | None = None,
+    *,
+    image: str = "image",
+    label: str = "label",
+    cache: str | Path | None = None,
+) -> list[Sample]:
     """The samples of one split of a copy of data set `name` on the Hub (`repo`: its id, or a local folder), copied into `folder` at the first call.
 
     `revision`: a commit, tag or branch (None: the newest); the commit is recorded in `folder`/hub.json and stays. `image` and `label` name the columns, `cache`

@@ -36,7 +36,9 @@ def read_text(path: str | Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}: not UTF-8 (byte 0x{data[error.start]:02x} in line {line}); save as UTF-8") from None
     if "\0" in text:
-        raise UserError(f"{path}: NUL byte in line {text.count(chr(10), 0, text.index(chr(0))) + 1}; save as plain UTF-8 text")
+        raise UserError(
+            f"{path}: NUL byte in line {text.count(chr(10), 0, text.index(chr(0))) + 1}; save as plain UTF-8 text"
+        )
     if not text.strip():
         raise UserError(f"{path}: the file is empty; it needs a header line and one line per row")
     return text
@@ -50,7 +52,11 @@ def check_header(path: str | Path, header: Sequence[str], required: Sequence[str
     absent = [name for name in required if name not in header]
     if absent:
         found = ", ".join(repr(name[:40]) for name in header[:8])
-        hint = "separate cells with commas" if len(header) == 1 and any(mark in header[0] for mark in ";\t") else "add it or rename one"
+        hint = (
+            "separate cells with commas"
+            if len(header) == 1 and any(mark in header[0] for mark in ";\t")
+            else "add it or rename one"
+        )
         raise UserError(f"{path}: no column {absent[0]!r} (found {found}); {hint}")
 
 # %% ../../nbs/2_data/2_samples.ipynb #98bdd8c1
@@ -77,7 +83,9 @@ def _records(path: str | Path, text: str, max_cell: int) -> list[tuple[int, list
 
     def too_long(column: int) -> UserError:
         name = records[0][1][column] if records and column < len(records[0][1]) else str(column + 1)
-        return UserError(f"{path}: line {first + 1}, column {name[:40]!r}: a cell of more than {max_cell:,} characters; shorten it, or close its quotation mark")
+        return UserError(
+            f"{path}: line {first + 1}, column {name[:40]!r}: a cell of more than {max_cell:,} characters; shorten it, or close its quotation mark"
+        )
 
     try:
         for row in reader:
@@ -89,11 +97,15 @@ def _records(path: str | Path, text: str, max_cell: int) -> list[tuple[int, list
     except csv.Error as error:
         if "field limit" in str(error):
             raise too_long(_long_column("".join(lines[first : reader.line_num]), csv.field_size_limit())) from None
-        raise UserError(f"{path}: line {first + 1}: broken quoting ({error}); close the quotation mark, and double those inside a cell") from None
+        raise UserError(
+            f"{path}: line {first + 1}: broken quoting ({error}); close the quotation mark, and double those inside a cell"
+        ) from None
     return records
 
 # %% ../../nbs/2_data/2_samples.ipynb #1159a646
-def read_pairs(path: str | Path, required: Sequence[str] = ("label", "answer"), max_cell: int = MAX_CELL) -> tuple[list[dict[str, str]], list[str]]:
+def read_pairs(
+    path: str | Path, required: Sequence[str] = ("label", "answer"), max_cell: int = MAX_CELL
+) -> tuple[list[dict[str, str]], list[str]]:
     """The rows of a CSV file as dictionaries, and its column names in order.
 
     The file must be UTF-8 (a BOM is accepted) with one header line of distinct names that include `required`, at least one row, as many cells in each row as in the header,
@@ -106,7 +118,9 @@ def read_pairs(path: str | Path, required: Sequence[str] = ("label", "answer"), 
         raise UserError(f"{path}: a header but no rows; add one line per row")
     for line, row in records[1:]:
         if len(row) != len(header):
-            raise UserError(f"{path}: line {line} has {len(row)} cells, the header {len(header)}; put a cell that contains a comma in quotation marks")
+            raise UserError(
+                f"{path}: line {line} has {len(row)} cells, the header {len(header)}; put a cell that contains a comma in quotation marks"
+            )
     return [dict(zip(header, row)) for _, row in records[1:]], header
 
 # %% ../../nbs/2_data/2_samples.ipynb #577ca003
@@ -170,14 +184,18 @@ def open_image(source: Sample | Path | str | Image.Image, max_pixels: int = MAX_
     except Image.DecompressionBombError:
         raise UserError(f"{path}: the image has more than {max_pixels:,} pixels; make it smaller") from None
     except Exception as error:  # a decoder fed with garbage raises nearly any type
-        raise UserError(f"{path}: the image is corrupt, truncated or of another format; replace or remove it") from error
+        raise UserError(
+            f"{path}: the image is corrupt, truncated or of another format; replace or remove it"
+        ) from error
 
 # %% ../../nbs/2_data/2_samples.ipynb #2bc5d97a
 def _check_file(path: Path, name: str) -> None:
     "Raise `UserError` unless `name` is a relative path that stays inside its folder and ends in a known suffix."
     pure = PurePosixPath(name)
     if not name.strip() or pure.is_absolute() or ".." in pure.parts or "\\" in name:
-        raise UserError(f"{path}: file {name[:80]!r} is not a path inside the folder; give it relative to {path.parent}, with forward slashes")
+        raise UserError(
+            f"{path}: file {name[:80]!r} is not a path inside the folder; give it relative to {path.parent}, with forward slashes"
+        )
     if pure.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: file {name[:80]!r} is not an image this reads; use one of {', '.join(SUFFIXES)}")
 
@@ -191,7 +209,11 @@ def _some(things: str, names: Sequence[str]) -> list[str]:
 def _images_below(folder: Path) -> set[str]:
     "The images in `folder` and its subfolders, hidden ones aside, as relative paths with forward slashes."
     found = (Path(root, name).relative_to(folder) for root, _, names in os.walk(folder) for name in names)
-    return {p.as_posix() for p in found if p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.parts)}
+    return {
+        p.as_posix()
+        for p in found
+        if p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.parts)
+    }
 
 # %% ../../nbs/2_data/2_samples.ipynb #031e05a4
 def _check_both_ways(folder: Path, names: Sequence[str]) -> None:
@@ -231,4 +253,7 @@ def read_folder(folder: str | Path, limit: int | None = None, dataset: str | Non
     rows, _ = read_pairs(table, required=("file", "label"))
     names = _check_rows(table, rows)
     _check_both_ways(folder, names)
-    return [Sample(name, folder / name, row["label"], row.get("dataset") or dataset) for name, row in zip(names[:limit], rows)]
+    return [
+        Sample(name, folder / name, row["label"], row.get("dataset") or dataset)
+        for name, row in zip(names[:limit], rows)
+    ]

@@ -24,7 +24,9 @@ from ..core.scale import Category, UserError, normalise
 
 # %% ../../nbs/2_data/1_trees.ipynb #4ef2b807
 _DASH = regex.compile(r"\p{Pd}")
-_PLAIN = {code: " " for code in range(128) if not chr(code).isalnum()}  # what `normalise` does to ASCII, dashes included, is this much faster
+_PLAIN = {
+    code: " " for code in range(128) if not chr(code).isalnum()
+}  # what `normalise` does to ASCII, dashes included, is this much faster
 _POSSESSIVE = regex.compile(r"(?i)(?<=\w)['’]s\b")
 
 
@@ -50,7 +52,12 @@ def singulars(key: str) -> list[str]:
     before, _, word = key.rpartition(" ")
     if len(word) < 4 or not word.isalpha():
         return []
-    return [f"{before} {word.removesuffix(ending)}{new}".strip() for ending, replacements in _PLURAL_ENDINGS if word.endswith(ending) for new in replacements]
+    return [
+        f"{before} {word.removesuffix(ending)}{new}".strip()
+        for ending, replacements in _PLURAL_ENDINGS
+        if word.endswith(ending)
+        for new in replacements
+    ]
 
 # %% ../../nbs/2_data/1_trees.ipynb #3dd4b9c4
 def spellings(key: str) -> list[str]:
@@ -119,7 +126,9 @@ def one_slip(word: str, other: str) -> bool:
         return word in deletions(other) or other in deletions(word)
     places = [i for i in range(len(word)) if word[i] != other[i]]
     if len(places) == 2:
-        return places[1] == places[0] + 1 and word[places[0]] == other[places[1]] and word[places[1]] == other[places[0]]
+        return (
+            places[1] == places[0] + 1 and word[places[0]] == other[places[1]] and word[places[1]] == other[places[0]]
+        )
     return len(places) == 1 and len(word) > 7 and {word[places[0]], other[places[0]]} <= set("aeiouy")
 
 # %% ../../nbs/2_data/1_trees.ipynb #ef0ec3d9
@@ -149,7 +158,9 @@ class Names:
             if len(self._asked) > 100_000:
                 self._asked.clear()
             forms = spellings(key)
-            found = self._asked[key] = next((table[form] for table in self.tables for form in forms if form in table), ())
+            found = self._asked[key] = next(
+                (table[form] for table in self.tables for form in forms if form in table), ()
+            )
         return found
 
     @cached_property
@@ -173,7 +184,11 @@ class Names:
 
     def mend(self, word: str) -> str:
         "The word of a name that `word` is one slip away from (see `one_slip`), if there is exactly one; else `word`."
-        found = {other for form in (word, *deletions(word)) for other in self.slips.get(form, ()) if one_slip(word, other)} if len(word) > 5 and word.isalpha() else ()
+        found = (
+            {other for form in (word, *deletions(word)) for other in self.slips.get(form, ()) if one_slip(word, other)}
+            if len(word) > 5 and word.isalpha()
+            else ()
+        )
         return found.pop() if len(found) == 1 else word
 
     def classes(self) -> list[str]:
@@ -201,7 +216,9 @@ class LabelTree(Names):
     def above(self, i: int) -> frozenset[int]:
         "All that is true of node `i` and broader: its ancestors, its facets and theirs, and what stands above these."
         if i not in self._above:
-            direct = {self.tables[0][name_key(facet)][0] for facet in self.nodes[i].facets} | ({self.nodes[i].parent} - {None})
+            direct = {self.tables[0][name_key(facet)][0] for facet in self.nodes[i].facets} | (
+                {self.nodes[i].parent} - {None}
+            )
             self._above[i] = frozenset(direct).union(*map(self.above, direct))
         return self._above[i]
 
@@ -213,7 +230,9 @@ class LabelTree(Names):
     @cached_property
     def kinds(self) -> frozenset[int]:
         "The nodes that part the classes among them: classes, what is below them, and the groups that hold classes and are nobody's facet."
-        facets = {self.tables[0][name_key(facet)][0] for node in self.nodes for facet in node.facets} - {i for i, node in enumerate(self.nodes) if node.is_class}
+        facets = {self.tables[0][name_key(facet)][0] for node in self.nodes for facet in node.facets} - {
+            i for i, node in enumerate(self.nodes) if node.is_class
+        }
         classes = [i for i, node in enumerate(self.nodes) if node.is_class]
         return frozenset(j for i in classes for j in (*self.ancestors(i), i, *self.descendants(i))) - facets
 
@@ -228,7 +247,9 @@ class LabelTree(Names):
 
     def descendants(self, i: int) -> list[int]:
         "All nodes below `i`, in file order."
-        stop = next((j for j in range(i + 1, len(self.nodes)) if self.nodes[j].depth <= self.nodes[i].depth), len(self.nodes))
+        stop = next(
+            (j for j in range(i + 1, len(self.nodes)) if self.nodes[j].depth <= self.nodes[i].depth), len(self.nodes)
+        )
         return list(range(i + 1, stop))
 
     def children(self, i: int) -> list[int]:
@@ -263,7 +284,9 @@ def _read_header(line: str, where: str, headers: dict[str, str]) -> None:
     "Add one header line to `headers`."
     key, _, value = line[1:].partition(" ")
     if key not in _HEADERS or not value.strip():
-        raise UserError(f"{where}: unreadable header {line!r}; the headers are @dataset NAME, @title TEXT and @domain NAME")
+        raise UserError(
+            f"{where}: unreadable header {line!r}; the headers are @dataset NAME, @title TEXT and @domain NAME"
+        )
     if key in headers:
         raise UserError(f"{where}: a second @{key}; keep one")
     headers[key] = value.strip()
@@ -284,11 +307,19 @@ def _read_tail(text: str, where: str) -> tuple[str, tuple[str, ...], str]:
     "The names part of a node line, the facets behind `<`, and the split in brackets."
     match = regex.fullmatch(r"([^\[\]]*)(?:\s\[([^\[\]]*)\])?", text)
     if not match or (match[2] is not None and match[2] not in _SPLITS):
-        raise UserError(f"{where}: unreadable brackets; the only ones are [seen] or [unseen] at the end of a class line")
+        raise UserError(
+            f"{where}: unreadable brackets; the only ones are [seen] or [unseen] at the end of a class line"
+        )
     names, *facets = regex.split(r"(?:^|\s)<(?:\s|$)", match[1])
     if len(facets) > 1 or "<" in names + "".join(facets):
-        raise UserError(f"{where}: unreadable <; write one, with spaces, before the facets: * samoyed < sledge dog, working dog")
-    return names, _split_names(facets[0], where, ",", "* samoyed < sledge dog, working dog") if facets else (), match[2] or ""
+        raise UserError(
+            f"{where}: unreadable <; write one, with spaces, before the facets: * samoyed < sledge dog, working dog"
+        )
+    return (
+        names,
+        _split_names(facets[0], where, ",", "* samoyed < sledge dog, working dog") if facets else (),
+        match[2] or "",
+    )
 
 # %% ../../nbs/2_data/1_trees.ipynb #a0c0842d
 def _read_front(line: str, where: str) -> tuple[int, str, str]:
@@ -309,13 +340,17 @@ def _check_node(node: Node, path: list[Node], used: dict[str, int], where: str) 
     "Refuse a class below a class, a split of what is no class, and a name that another line has; note the names of `node` in `used`."
     above = next((other for other in path if other.is_class), None)
     if node.is_class and above:
-        raise UserError(f"{where}: class {node.name!r} stands below class {above.name!r} (line {above.line}); only one * is allowed on a path")
+        raise UserError(
+            f"{where}: class {node.name!r} stands below class {above.name!r} (line {above.line}); only one * is allowed on a path"
+        )
     if node.split and not node.is_class:
         raise UserError(f"{where}: [{node.split}] on a line that is no class; only a line with '* ' has a split")
     for name in (node.name, *node.synonyms):
         line = used.setdefault(name_key(name), node.line)
         if line != node.line:
-            raise UserError(f"{where}: the name {name!r} is already used on line {line}; a name may stand for one thing only")
+            raise UserError(
+                f"{where}: the name {name!r} is already used on line {line}; a name may stand for one thing only"
+            )
 
 # %% ../../nbs/2_data/1_trees.ipynb #a6cbbd22
 def _check_facets(tree: LabelTree, source: str) -> None:
@@ -326,16 +361,22 @@ def _check_facets(tree: LabelTree, source: str) -> None:
         edges[i] = [number.get(name_key(facet)) for facet in node.facets]
         for facet, j in zip(node.facets, edges[i]):
             if j is None:
-                raise UserError(f"{source}:{node.line}: no line is called {facet!r}; add a line for this facet below the domain's own")
+                raise UserError(
+                    f"{source}:{node.line}: no line is called {facet!r}; add a line for this facet below the domain's own"
+                )
             if any(tree.nodes[k].is_class for k in tree.ancestors(j)):
-                raise UserError(f"{source}:{node.line}: the facet {facet!r} stands below a class (line {tree.nodes[j].line}); a facet is a class or a kind that several classes may share")
+                raise UserError(
+                    f"{source}:{node.line}: the facet {facet!r} stands below a class (line {tree.nodes[j].line}); a facet is a class or a kind that several classes may share"
+                )
             if j == i or j in tree.ancestors(i):
                 raise UserError(f"{source}:{node.line}: {facet!r} stands above {node.name!r} anyway; delete the facet")
     above = {i: {node.parent, *edges[i]} - {None} for i, node in enumerate(tree.nodes)}
     while above and (free := {i for i in above if not above[i] & above.keys()}):
         above = {i: above[i] for i in above.keys() - free}
     if i := next((i for i in sorted(above) if edges[i]), None):
-        raise UserError(f"{source}:{tree.nodes[i].line}: the facets of {tree.nodes[i].name!r} lead in a circle; delete one of them")
+        raise UserError(
+            f"{source}:{tree.nodes[i].line}: the facets of {tree.nodes[i].name!r} lead in a circle; delete one of them"
+        )
 
 # %% ../../nbs/2_data/1_trees.ipynb #93ac6b9a
 def parse_tree(text: str, source: str) -> LabelTree:
@@ -349,15 +390,29 @@ def parse_tree(text: str, source: str) -> LabelTree:
         rest, facets, split = _read_tail(rest, where)
         names = _split_names(rest, where, "|", "name | synonym | synonym")
         if depth > len(path):
-            raise UserError(f"{where}: indented {depth} levels, but the line above allows at most {len(path)}; go down one level at a time")
+            raise UserError(
+                f"{where}: indented {depth} levels, but the line above allows at most {len(path)}; go down one level at a time"
+            )
         del path[depth:]
-        node = Node(names[0], names[1:], path[-1] if path else None, depth, mark == "*", int(where.rpartition(":")[2]), mark == "~", facets, split)
+        node = Node(
+            names[0],
+            names[1:],
+            path[-1] if path else None,
+            depth,
+            mark == "*",
+            int(where.rpartition(":")[2]),
+            mark == "~",
+            facets,
+            split,
+        )
         _check_node(node, [nodes[i] for i in path], used, where)
         path.append(len(nodes))
         nodes.append(node)
     for key in _HEADERS:
         if key not in headers:
-            raise UserError(f"{source}:1: the header @{key} is missing; begin with @dataset NAME, @title TEXT and @domain NAME")
+            raise UserError(
+                f"{source}:1: the header @{key} is missing; begin with @dataset NAME, @title TEXT and @domain NAME"
+            )
     if not any(node.is_class for node in nodes):
         raise UserError(f"{source}:1: no class; mark each official label with '* '")
     tree = LabelTree(*(headers[key] for key in _HEADERS), tuple(nodes), hashlib.sha256(text.encode()).hexdigest())
@@ -365,7 +420,9 @@ def parse_tree(text: str, source: str) -> LabelTree:
     return tree
 
 # %% ../../nbs/2_data/1_trees.ipynb #37a76e04
-_ENDS = frozenset("s0123456789")  # a run that begins no name as it is written may be a plural, or have letters and digits joined
+_ENDS = frozenset(
+    "s0123456789"
+)  # a run that begins no name as it is written may be a plural, or have letters and digits joined
 
 
 def scan(words: list[str], names: Names) -> list[int | str]:
@@ -397,7 +454,11 @@ def mentions(tree: LabelTree, text: str) -> list[int | str]:
 # %% ../../nbs/2_data/1_trees.ipynb #0705bf32
 def near_ancestors(tree: LabelTree, i: int) -> list[int]:
     "The ancestors of node `i` that are one near step up: at most one line without `~`, and below the domain's own node."
-    near, steps, above_domain = [], 0, {tree.domain_node, *(() if tree.domain_node is None else tree.ancestors(tree.domain_node))}
+    near, steps, above_domain = (
+        [],
+        0,
+        {tree.domain_node, *(() if tree.domain_node is None else tree.ancestors(tree.domain_node))},
+    )
     for j in tree.ancestors(i):
         steps += not tree.nodes[j].technical
         if steps > 1 or j in above_domain:
@@ -414,7 +475,11 @@ def relation(tree: LabelTree, label: int, answer: int) -> Category:
         return Category.MORE_SPECIFIC
     if answer not in tree.above(label):
         return Category.WRONG
-    return Category.LESS_SPECIFIC if tree.nodes[answer].is_class or answer in near_ancestors(tree, label) else Category.GENERIC
+    return (
+        Category.LESS_SPECIFIC
+        if tree.nodes[answer].is_class or answer in near_ancestors(tree, label)
+        else Category.GENERIC
+    )
 
 # %% ../../nbs/2_data/1_trees.ipynb #f7d7b9c5
 _TREES = Path(str(files("speciarl") / "assets" / "trees"))
@@ -446,7 +511,9 @@ def load_tree(name_or_path: str | Path) -> LabelTree:
     try:
         return parse_tree(path.read_text("utf-8-sig"), path.name)
     except FileNotFoundError:
-        raise UserError(f"no label tree {str(name_or_path)!r}: use one of {', '.join(available_trees())}, or the path of a .tree file") from None
+        raise UserError(
+            f"no label tree {str(name_or_path)!r}: use one of {', '.join(available_trees())}, or the path of a .tree file"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a .tree file") from None
     except UnicodeDecodeError:

@@ -23,13 +23,23 @@ from ..data.samples import Sample
 from ..policy.engines import Engine, Sampling, TransformersEngine
 from ..data.fieldguide import DOMAINS, SIBLINGS, groups
 from ..data.trees import load_tree, name_key
-from ..metrics.openworld import Mean, NotRun, TextEncoder, fine_r1_inclusion, mean, relative_similarities, without_body
+from speciarl.metrics.openworld import (
+    Mean,
+    NotRun,
+    TextEncoder,
+    fine_r1_inclusion,
+    mean,
+    relative_similarities,
+    without_body,
+)
 from ..policy.model import Policy
 from .rationales import named_in
 from ..core.scale import UserError, extract_answer
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #6ccf171b
-Distractors = Literal["sibling", "random"] | Mapping[str, Sequence[str]]  # or: label -> other labels, the most confusable first
+Distractors = (
+    Literal["sibling", "random"] | Mapping[str, Sequence[str]]
+)  # or: label -> other labels, the most confusable first
 
 
 @lru_cache
@@ -55,12 +65,20 @@ def distances(dataset: str, label: str, siblings: int = SIBLINGS) -> dict[str, i
     above = _above(dataset, siblings)
     mine = next((name for name in above if name_key(name) == name_key(label)), None)
     if mine is None:
-        raise UserError(f"{label[:60]!r} is no class of {dataset}, so there are no options to offer; correct the label or the data set")
+        raise UserError(
+            f"{label[:60]!r} is no class of {dataset}, so there are no options to offer; correct the label or the data set"
+        )
     step = {node: i for i, node in enumerate(above[mine])}
-    return {name: next((step[node] for node in nodes if node in step), len(step)) for name, nodes in above.items() if name != mine}
+    return {
+        name: next((step[node] for node in nodes if node in step), len(step))
+        for name, nodes in above.items()
+        if name != mine
+    }
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #99a9f6b9
-def others(sample: Sample, count: int, distractors: Distractors, rng: random.Random, siblings: int = SIBLINGS) -> list[str]:
+def others(
+    sample: Sample, count: int, distractors: Distractors, rng: random.Random, siblings: int = SIBLINGS
+) -> list[str]:
     "`count` names of other classes for a sample. Raises `UserError` where there are too few."
     near = distances(sample.dataset, sample.label, siblings)
     if distractors in ("sibling", "random"):
@@ -69,13 +87,16 @@ def others(sample: Sample, count: int, distractors: Distractors, rng: random.Ran
     else:
         names = [name for name in distractors.get(sample.label, ()) if name_key(name) != name_key(sample.label)]
     if len(names) < count:
-        raise UserError(f"{sample.dataset}: there are {len(names)} other classes for {sample.label[:60]!r}, not the {count} that a question needs; ask for fewer options")
+        raise UserError(
+            f"{sample.dataset}: there are {len(names)} other classes for {sample.label[:60]!r}, not the {count} that a question needs; ask for fewer options"
+        )
     return names[:count]
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #ebc9000d
 @dataclass(frozen=True)
 class Question:
     "A sample and its options, in the order in which they are shown."
+
     sample: Sample
     options: tuple[str, ...]
 
@@ -85,7 +106,14 @@ class Question:
         return next(i for i, name in enumerate(self.options) if name_key(name) == name_key(self.sample.label))
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #606bd5bc
-def questions(samples: Sequence[Sample], options: int = 4, distractors: Distractors = "sibling", seed: int = 0, shuffle: bool = True, siblings: int = SIBLINGS) -> list[Question]:
+def questions(
+    samples: Sequence[Sample],
+    options: int = 4,
+    distractors: Distractors = "sibling",
+    seed: int = 0,
+    shuffle: bool = True,
+    siblings: int = SIBLINGS,
+) -> list[Question]:
     "A question with `options` options about each sample; `shuffle=False` leaves the right one first, as released. Raises `UserError` for a label outside the data set's tree."
     made = []
     for sample in samples:
@@ -99,6 +127,7 @@ def questions(samples: Sequence[Sample], options: int = 4, distractors: Distract
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #7cb2e55f
 class Choice(NamedTuple):
     "The option an answer names, or None and the reason: no answer, several options, no option, no reply."
+
     option: int | None
     why: str = "chosen"
 
@@ -114,7 +143,11 @@ def choice(text: str | None, options: Sequence[str]) -> Choice:
     if name_key(answer) in keys:
         return Choice(keys.index(name_key(answer)))
     found = named_in(answer, options)
-    return Choice(options.index(found[0])) if len(found) == 1 else Choice(None, "several options" if found else "no option")
+    return (
+        Choice(options.index(found[0]))
+        if len(found) == 1
+        else Choice(None, "several options" if found else "no option")
+    )
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #1b401244
 def released_right(label: str, text: str | None) -> bool:
@@ -125,6 +158,7 @@ def released_right(label: str, text: str | None) -> bool:
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #7bb63acb
 class Closed(NamedTuple):
     "Questions, the texts a policy wrote, and the options that they name."
+
     questions: list[Question]
     texts: list[str | None]
     choices: list[Choice]
@@ -135,12 +169,26 @@ class Closed(NamedTuple):
 
     def right(self) -> np.ndarray:
         "For each question with a reply, whether the right option was chosen."
-        return np.array([made.option == one.right for one, made in zip(self.questions, self.choices) if made.why != "no reply"], float)
+        return np.array(
+            [made.option == one.right for one, made in zip(self.questions, self.choices) if made.why != "no reply"],
+            float,
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         "The questions and answers as plain rows."
-        return [dict(sample_id=one.sample.id, dataset=one.sample.dataset, label=one.sample.label, options=list(one.options), right=one.right, chosen=made.option, why=made.why, text=text)
-                for one, text, made in zip(*self)]
+        return [
+            dict(
+                sample_id=one.sample.id,
+                dataset=one.sample.dataset,
+                label=one.sample.label,
+                options=list(one.options),
+                right=one.right,
+                chosen=made.option,
+                why=made.why,
+                text=text,
+            )
+            for one, text, made in zip(*self)
+        ]
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #85031c18
 def closed(asked: Sequence[Question], texts: Sequence[str | None]) -> Closed:
@@ -167,8 +215,19 @@ def summary(result: Closed, n_boot: int = 1000, seed: int = 0) -> list[dict[str,
     for name, keep in parts_by_split([one.sample for one in result.questions]).items():
         part, places = result.part(keep), Counter(one.right for one, kept in zip(result.questions, keep) if kept)
         n, reasons = len(part.questions), Counter(made.why for made in part.choices)
-        rows.append(dict(classes=name, n=n, accuracy=mean(part.right(), n_boot, seed), released=float(np.mean([released_right(one.sample.label, text) for one, text in zip(part.questions, part.texts)])),
-                         chance=float(np.mean([1 / len(one.options) for one in part.questions])), constant=max(places.values()) / n, **{why: reasons[why] for why in ("no answer", "several options", "no option", "no reply")}))
+        rows.append(
+            dict(
+                classes=name,
+                n=n,
+                accuracy=mean(part.right(), n_boot, seed),
+                released=float(
+                    np.mean([released_right(one.sample.label, text) for one, text in zip(part.questions, part.texts)])
+                ),
+                chance=float(np.mean([1 / len(one.options) for one in part.questions])),
+                constant=max(places.values()) / n,
+                **{why: reasons[why] for why in ("no answer", "several options", "no option", "no reply")},
+            )
+        )
     return rows
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #86ee3b3d
@@ -177,7 +236,14 @@ def positions(result: Closed) -> list[dict[str, Any]]:
     picked, rows = [made.option for made in result.choices if made.option is not None], []
     for place in range(max((len(one.options) for one in result.questions), default=0)):
         here = result.part([one.right == place for one in result.questions])
-        rows.append(dict(place=place + 1, right=len(here.questions) / len(result.questions), chosen=picked.count(place) / len(picked) if picked else float("nan"), accuracy=mean(here.right())))
+        rows.append(
+            dict(
+                place=place + 1,
+                right=len(here.questions) / len(result.questions),
+                chosen=picked.count(place) / len(picked) if picked else float("nan"),
+                accuracy=mean(here.right()),
+            )
+        )
     return rows
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #e88f800d
@@ -192,7 +258,9 @@ def closed_prompt(question: Question, prompt: str = CLOSED_PROMPT) -> str:
     return prompt.replace("{options}", ", ".join([*most, f"or {last}"]))
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #bc8a5a53
-def answers(who: Policy | Engine, samples: Sequence[Sample], prompts: Sequence[str], max_tokens: int = 64, batch: int = 32) -> list[str | None]:
+def answers(
+    who: Policy | Engine, samples: Sequence[Sample], prompts: Sequence[str], max_tokens: int = 64, batch: int = 32
+) -> list[str | None]:
     "The greedy answer of a policy or engine to each sample's own prompt; None for a reply that never came."
     engine = TransformersEngine(who) if isinstance(who, Policy) else who
     found: list[str | None] = [None] * len(samples)
@@ -204,38 +272,64 @@ def answers(who: Policy | Engine, samples: Sequence[Sample], prompts: Sequence[s
     return found
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #d04ef2ef
-def evaluate_closed(who: Policy | Engine, samples: Sequence[Sample], *, options: int = 4, distractors: Distractors = "sibling", seed: int = 0, prompt: str = CLOSED_PROMPT, max_tokens: int = 64,
-                    batch: int = 32, siblings: int = SIBLINGS) -> Closed:
+def evaluate_closed(
+    who: Policy | Engine,
+    samples: Sequence[Sample],
+    *,
+    options: int = 4,
+    distractors: Distractors = "sibling",
+    seed: int = 0,
+    prompt: str = CLOSED_PROMPT,
+    max_tokens: int = 64,
+    batch: int = 32,
+    siblings: int = SIBLINGS,
+) -> Closed:
     "Fine-R1's closed-world evaluation, mended: see `questions`, `choice`, `summary` and `positions`. `who` is a policy or an engine."
     asked = questions(samples, options, distractors, seed, siblings=siblings)
     return closed(asked, answers(who, samples, [closed_prompt(one, prompt) for one in asked], max_tokens, batch))
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #31de1f53
-RELEASED_WORDS = {"cub200": "object", "stanford_dogs": "object", "oxford_pets": "object", "fgvc_aircraft": "aircraft", "stanford_cars": "car", "flowers102": "flower"}
+RELEASED_WORDS = {
+    "cub200": "object",
+    "stanford_dogs": "object",
+    "oxford_pets": "object",
+    "fgvc_aircraft": "aircraft",
+    "stanford_cars": "car",
+    "flowers102": "flower",
+}
 
 
 @lru_cache
 def shown_names(dataset: str) -> tuple[str, ...]:
     "The class names of a data set as answers are searched for them: those of Stanford Cars without body and year."
-    names = (without_body(name) if dataset == "stanford_cars" else name for name in classes_of(dataset, 25 if dataset in DOMAINS else SIBLINGS))
+    names = (
+        without_body(name) if dataset == "stanford_cars" else name
+        for name in classes_of(dataset, 25 if dataset in DOMAINS else SIBLINGS)
+    )
     return tuple(dict.fromkeys(names))
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #1b0a929f
 def includes_only(label: str, answer: str | None, dataset: str) -> bool:
     "Ours: of the class names of the data set, the answer names the label's and no other."
     wanted = without_body(label) if dataset == "stanford_cars" else label
-    return [name_key(name) for name in named_in(answer or "", [*shown_names(dataset), wanted])] in ([name_key(wanted)], [name_key(wanted)] * 2)
+    return [name_key(name) for name in named_in(answer or "", [*shown_names(dataset), wanted])] in (
+        [name_key(wanted)],
+        [name_key(wanted)] * 2,
+    )
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #9af79e8f
 class OpenScore(NamedTuple):
     "One figure of the open-world protocol on some classes: as released, and ours."
+
     classes: str
     metric: str
     released: Mean | NotRun
     ours: Mean | NotRun
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #dae84b7d
-def _relative(samples: Sequence[Sample], texts: Sequence[str], words: Sequence[str | None], encoder: TextEncoder | NotRun) -> Mean | NotRun:
+def _relative(
+    samples: Sequence[Sample], texts: Sequence[str], words: Sequence[str | None], encoder: TextEncoder | NotRun
+) -> Mean | NotRun:
     "The relative similarity of texts and labels over the domain words, or why there is none."
     if isinstance(encoder, NotRun):
         return encoder
@@ -244,23 +338,50 @@ def _relative(samples: Sequence[Sample], texts: Sequence[str], words: Sequence[s
     return mean(relative_similarities(encoder, [sample.label for sample in samples], texts, words))
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #417a54a5
-def _open_part(classes: str, samples: Sequence[Sample], outputs: Sequence[str], encoder: TextEncoder | NotRun) -> list[OpenScore]:
+def _open_part(
+    classes: str, samples: Sequence[Sample], outputs: Sequence[str], encoder: TextEncoder | NotRun
+) -> list[OpenScore]:
     "Both metrics on some samples."
     said = [extract_answer(output) for output in outputs]
-    whole = [found[1].strip() if (found := re.search(r"<answer>(.*)</answer>", output, re.DOTALL)) else output for output in outputs]
-    released = mean([fine_r1_inclusion(sample.label, output, sample.dataset == "stanford_cars") for sample, output in zip(samples, outputs)])
+    whole = [
+        found[1].strip() if (found := re.search(r"<answer>(.*)</answer>", output, re.DOTALL)) else output
+        for output in outputs
+    ]
+    released = mean(
+        [
+            fine_r1_inclusion(sample.label, output, sample.dataset == "stanford_cars")
+            for sample, output in zip(samples, outputs)
+        ]
+    )
     ours = mean([includes_only(sample.label, answer, sample.dataset) for sample, answer in zip(samples, said)])
-    similar = (_relative(samples, whole, [RELEASED_WORDS.get(sample.dataset) for sample in samples], encoder),
-               _relative(samples, [answer or "" for answer in said], [load_tree(sample.dataset).domain for sample in samples], encoder))
+    similar = (
+        _relative(samples, whole, [RELEASED_WORDS.get(sample.dataset) for sample in samples], encoder),
+        _relative(
+            samples,
+            [answer or "" for answer in said],
+            [load_tree(sample.dataset).domain for sample in samples],
+            encoder,
+        ),
+    )
     return [OpenScore(classes, "text inclusion", released, ours), OpenScore(classes, "relative similarity", *similar)]
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #e2f6d887
 SIGLIP = "google/siglip-base-patch16-256"
 
 
-def evaluate_open(samples: Sequence[Sample], outputs: Sequence[str], encoder: TextEncoder | NotRun = NotRun("no encoder was given")) -> list[OpenScore]:
+def evaluate_open(
+    samples: Sequence[Sample], outputs: Sequence[str], encoder: TextEncoder | NotRun = NotRun("no encoder was given")
+) -> list[OpenScore]:
     "Fine-R1's open-world scores of the outputs on the samples: all classes, the seen and the unseen. Raises `UserError` if they differ in number."
     if len(samples) != len(outputs):
         raise UserError(f"there are {len(samples)} samples and {len(outputs)} outputs; give one output for each sample")
-    return [score for name, keep in parts_by_split(samples).items()
-            for score in _open_part(name, [sample for sample, kept in zip(samples, keep) if kept], [output for output, kept in zip(outputs, keep) if kept], encoder)]
+    return [
+        score
+        for name, keep in parts_by_split(samples).items()
+        for score in _open_part(
+            name,
+            [sample for sample, kept in zip(samples, keep) if kept],
+            [output for output, kept in zip(outputs, keep) if kept],
+            encoder,
+        )
+    ]

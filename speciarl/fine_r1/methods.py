@@ -12,7 +12,13 @@ from pathlib import Path
 from ..training.recipe import Recipe
 
 # %% ../../nbs/8_fine_r1/5_methods.ipynb #f922005e
-MODULES = {"sft": "training.loop", "self": "training.loop", "grpo": "training.loop", "cot": "fine_r1.rationales", "tapo": "fine_r1.tapo"}
+MODULES = {
+    "sft": "training.loop",
+    "self": "training.loop",
+    "grpo": "training.loop",
+    "cot": "fine_r1.rationales",
+    "tapo": "fine_r1.tapo",
+}
 _WAYS = {"cot": "COT", "tapo": "TAPO"}
 
 

@@ -41,8 +41,12 @@ class Rationale(Strict):
     sample_id: str = Field(min_length=1, description="Names the image within its data set.")
     label: str = Field(min_length=1, description="Ground truth, as the data set spells it.")
     analysis: str = Field(description="Step 1: what can be seen, without naming the label.")
-    candidates: tuple[str, ...] = Field(description="Step 2: the names that come into question; the label is one of them.")
-    comparison: str = Field(description="Step 3: how the image compares with them; every candidate but the label is named.")
+    candidates: tuple[str, ...] = Field(
+        description="Step 2: the names that come into question; the label is one of them."
+    )
+    comparison: str = Field(
+        description="Step 3: how the image compares with them; every candidate but the label is named."
+    )
     prediction: str = Field(description="Step 4: the name decided on, and nothing else. It is the label.")
     source: str = Field("", description="Who wrote it: field guide, the name of a teacher model, or a person.")
 
@@ -101,7 +105,9 @@ def _prediction_fault(rationale: Rationale) -> str | None:
     others = [name for name in named_in(said, [*rationale.candidates, label]) if name_key(name) != name_key(label)]
     if others:
         return f"the prediction names {others[0][:60]!r}, not the label {label[:60]!r}"
-    return f"the prediction {said[:60]!r} does not end in the label {label[:60]!r} alone; write the label and nothing else"
+    return (
+        f"the prediction {said[:60]!r} does not end in the label {label[:60]!r} alone; write the label and nothing else"
+    )
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #b18beee7
 def fault(rationale: Rationale) -> str | None:
@@ -116,7 +122,10 @@ def render(rationale: Rationale) -> str:
     "The completion that teaches a rationale: `<think> four steps </think> <answer> label </answer>`. Raises `UserError` for one that breaks the form."
     if found := fault(rationale):
         raise UserError(f"the rationale of {rationale.sample_id}: {found}")
-    parts = {step: getattr(rationale, step) for step in STEPS} | {"candidates": ", ".join(rationale.candidates), "prediction": rationale.label}
+    parts = {step: getattr(rationale, step) for step in STEPS} | {
+        "candidates": ", ".join(rationale.candidates),
+        "prediction": rationale.label,
+    }
     steps = "\n".join(f"{step.capitalize()}: {' '.join(text.split())}" for step, text in parts.items())
     return f"<think> {steps} </think> <answer> {' '.join(rationale.label.split())} </answer>"
 
@@ -135,7 +144,9 @@ def parse(text: str, sample_id: str = "?", label: str | None = None, source: str
     if absent:
         raise UserError(f"the step {absent[0]} is missing")
     if before.strip() or leads != list(STEPS):
-        raise UserError(f"the think block must hold the steps {', '.join(STEPS)} once each, in this order, and nothing before them")
+        raise UserError(
+            f"the think block must hold the steps {', '.join(STEPS)} once each, in this order, and nothing before them"
+        )
     return _checked(whole[2].strip(), dict(zip(STEPS, texts)), sample_id, label, source)
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #7f050f58
@@ -143,7 +154,9 @@ def _checked(answer: str, steps: dict[str, Any], sample_id: str, label: str | No
     "The rationale of these steps, if it and the answer after it are sound."
     label = answer if label is None else label
     if not answer or name_key(answer) != name_key(label):
-        raise UserError(f"the answer is {answer[:60]!r}, not the label {label[:60]!r}" if answer else "the answer is empty")
+        raise UserError(
+            f"the answer is {answer[:60]!r}, not the label {label[:60]!r}" if answer else "the answer is empty"
+        )
     names = tuple(name.strip() for name in steps["candidates"].split(","))
     rationale = Rationale(sample_id=sample_id, label=label, source=source, **{**steps, "candidates": names})
     if found := fault(rationale):
@@ -153,7 +166,11 @@ def _checked(answer: str, steps: dict[str, Any], sample_id: str, label: str | No
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #63106429
 def json_schema() -> dict[str, Any]:
     "The JSON schema (draft 2020-12) of one line of a file of rationales."
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Rationale.model_json_schema(), "title": "One line of a file of rationales (.jsonl)"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Rationale.model_json_schema(),
+        "title": "One line of a file of rationales (.jsonl)",
+    }
 
 
 def write_rationales(path: str | Path, rationales: Iterable[Rationale]) -> Path:
@@ -192,6 +209,7 @@ MARKS = ("bar", "band", "spot", "spots", "cross")
 
 class Look(NamedTuple):
     "What tells the classes of a group apart."
+
     colour: str
     mark: str
 
@@ -209,11 +227,14 @@ def individual_of(sample: Sample, world: World = World()) -> Individual:
         found = individuals(domain, split, int(number) + 1, int(seed), world)[-1][0]
         if groups(domain, world.siblings)[found.group].classes[found.k] == sample.label:
             return found
-    raise UserError(f"{sample.id[:60]!r} with label {sample.label[:40]!r} is no plate of the field guide; rationales for other images come from a file or a teacher")
+    raise UserError(
+        f"{sample.id[:60]!r} with label {sample.label[:40]!r} is no plate of the field guide; rationales for other images come from a file or a teacher"
+    )
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #63f25c0d
 class Refused(NamedTuple):
     "A sample for which no rationale was kept, and why."
+
     sample_id: str
     reason: str
 
@@ -251,14 +272,26 @@ def plate_rationale(sample: Sample, world: World = World(), seed: int = 0, count
     i = individual_of(sample, world)
     if reason := hidden(i):
         return Refused(sample.id, reason)
-    rng, group, mine = random.Random(f"{seed}|{sample.id}"), groups(i.domain, world.siblings)[i.group], look_of(i.domain, i.group, i.k)
+    rng, group, mine = (
+        random.Random(f"{seed}|{sample.id}"),
+        groups(i.domain, world.siblings)[i.group],
+        look_of(i.domain, i.group, i.k),
+    )
     against = {group.classes[k]: difference(mine, look_of(i.domain, i.group, k)) for k in rivals(i, world, count, rng)}
-    return Rationale(sample_id=sample.id, label=sample.label, analysis=f"{mine.colour} {group.name}, {mine.mark}", candidates=(sample.label, *against),
-                     comparison=", ".join(f"{name} {text}" for name, text in against.items()), prediction=sample.label, source="field guide")
+    return Rationale(
+        sample_id=sample.id,
+        label=sample.label,
+        analysis=f"{mine.colour} {group.name}, {mine.mark}",
+        candidates=(sample.label, *against),
+        comparison=", ".join(f"{name} {text}" for name, text in against.items()),
+        prediction=sample.label,
+        source="field guide",
+    )
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #b4260c6b
 class Written(NamedTuple):
     "The rationales of some samples, in their order, and the samples that have none."
+
     rationales: list[Rationale]
     refused: list[Refused]
 
@@ -270,20 +303,37 @@ class Written(NamedTuple):
 def plate_rationales(samples: Sequence[Sample], world: World = World(), seed: int = 0, count: int = 1) -> Written:
     "See `plate_rationale`."
     made = [plate_rationale(sample, world, seed, count) for sample in samples]
-    return Written([one for one in made if isinstance(one, Rationale)], [one for one in made if isinstance(one, Refused)])
+    return Written(
+        [one for one in made if isinstance(one, Rationale)], [one for one in made if isinstance(one, Refused)]
+    )
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #abed1368
-_REPLY = {step: {"type": "array", "items": {"type": "string"}, "minItems": 2} if step == "candidates" else {"type": "string"} for step in STEPS}
-REPLY_FORMAT = {"type": "json_schema", "json_schema": {"name": "rationale", "strict": True, "schema": {
-    "type": "object", "additionalProperties": False, "properties": _REPLY, "required": list(STEPS)}}}
+_REPLY = {
+    step: {"type": "array", "items": {"type": "string"}, "minItems": 2} if step == "candidates" else {"type": "string"}
+    for step in STEPS
+}
+REPLY_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "rationale",
+        "strict": True,
+        "schema": {"type": "object", "additionalProperties": False, "properties": _REPLY, "required": list(STEPS)},
+    },
+}
 
 
 def teacher_prompt(label: str | None) -> str:
     "What a teacher is asked about an image; `label` is told unless it is None."
-    task = "Find out what the image shows, as specifically as it can be named." if label is None else f"The image shows: {label}. Explain how that can be seen."
-    return (f"{task} Reply with a JSON object with four keys. analysis: the features that can be seen, without naming the subject. candidates: a list of the four names that come into question, "
-            "the right one among them. comparison: a text that says, for each of the other candidates by its name, what in the image speaks against it. "
-            f"prediction: {'the name decided on' if label is None else json.dumps(label, ensure_ascii=False)} and nothing else.")
+    task = (
+        "Find out what the image shows, as specifically as it can be named."
+        if label is None
+        else f"The image shows: {label}. Explain how that can be seen."
+    )
+    return (
+        f"{task} Reply with a JSON object with four keys. analysis: the features that can be seen, without naming the subject. candidates: a list of the four names that come into question, "
+        "the right one among them. comparison: a text that says, for each of the other candidates by its name, what in the image speaks against it. "
+        f"prediction: {'the name decided on' if label is None else json.dumps(label, ensure_ascii=False)} and nothing else."
+    )
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #c77a2938
 @dataclass(eq=False)
@@ -306,7 +356,11 @@ def read_reply(text: str, sample: Sample, source: str) -> Rationale | Refused:
         lacking = [step for step in STEPS if step not in steps]
         if lacking:
             return Refused(sample.id, f"the step {lacking[0]} is missing")
-        rationale = validated(Rationale, {**{step: steps[step] for step in STEPS}, "sample_id": sample.id, "label": sample.label, "source": source}, "the reply")
+        rationale = validated(
+            Rationale,
+            {**{step: steps[step] for step in STEPS}, "sample_id": sample.id, "label": sample.label, "source": source},
+            "the reply",
+        )
     except (ValueError, TypeError, RecursionError):
         return Refused(sample.id, "the reply is not the JSON that was asked for")
     except UserError as error:
@@ -326,12 +380,17 @@ def _whole_lines(path: Path) -> list[dict]:
     return found
 
 
-def _stored(out: Path, beside: Path, teacher: Teacher, samples: Sequence[Sample]) -> tuple[dict[str, Rationale], dict[str, Refused]]:
+def _stored(
+    out: Path, beside: Path, teacher: Teacher, samples: Sequence[Sample]
+) -> tuple[dict[str, Rationale], dict[str, Refused]]:
     "What earlier calls left, with both files whole again. Raises `UserError` if it is another teacher's, or of other samples."
     kept = {one.sample_id: one for one in (read_rationales(out, torn=True) if out.exists() else [])}
     lines, labels = _whole_lines(beside), {sample.id: sample.label for sample in samples}
     refused = {line["sample_id"]: Refused(line["sample_id"], line["reason"]) for line in lines}
-    if any(one.source != teacher.model or labels.get(one.sample_id) != one.label for one in kept.values()) or not refused.keys() <= labels.keys():
+    if (
+        any(one.source != teacher.model or labels.get(one.sample_id) != one.label for one in kept.values())
+        or not refused.keys() <= labels.keys()
+    ):
         raise UserError(f"{out} holds rationales of another teacher or of other samples; choose another file")
     write_rationales(out, kept.values())
     write_lines(beside, lines)
@@ -344,7 +403,9 @@ def _append(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def ask_teacher(teacher: Teacher, samples: Sequence[Sample], out: str | Path, how: Sampling = Sampling(max_tokens=1024)) -> Written:
+def ask_teacher(
+    teacher: Teacher, samples: Sequence[Sample], out: str | Path, how: Sampling = Sampling(max_tokens=1024)
+) -> Written:
     "A teacher's rationales of `samples`, streamed to `out` (.jsonl); the refused go to the same name with .refused.jsonl. Raises `EngineGone` if the server is gone: what it answered is kept, and the same call goes on."
     out = Path(out)
     beside = out.with_suffix(".refused.jsonl")
@@ -353,7 +414,11 @@ def ask_teacher(teacher: Teacher, samples: Sequence[Sample], out: str | Path, ho
     prompts = [(teacher_prompt(sample.label if teacher.tell else None),) for sample in missing]
     for place, result in teacher.ask(missing, prompts, how) if missing else ():
         sample = missing[place]
-        made = Refused(sample.id, f"no reply: {result}") if isinstance(result, Exception) else read_reply(result[0], sample, teacher.model)
+        made = (
+            Refused(sample.id, f"no reply: {result}")
+            if isinstance(result, Exception)
+            else read_reply(result[0], sample, teacher.model)
+        )
         if isinstance(made, Rationale):
             kept[sample.id] = made
             _append(out, made.model_dump_json())
@@ -371,7 +436,11 @@ def unknown_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel):
         return []
-    words = {word for text in texts for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))}
+    words = {
+        word
+        for text in texts
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
+    }
     return sorted(word for word in words if backend.token_to_id(word) is None)
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #fa8890f7
@@ -381,8 +450,13 @@ def with_more_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) ->
     vocabulary = state["model"]["vocab"]
     vocabulary |= {word: len(vocabulary) + i for i, word in enumerate(words)}
     special = {name: getattr(tokenizer, name) for name in ("pad_token", "unk_token", "eos_token")}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), padding_side=tokenizer.padding_side, chat_template=tokenizer.chat_template,
-                                   additional_special_tokens=[token for token in tokenizer.all_special_tokens if token not in special.values()], **special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        padding_side=tokenizer.padding_side,
+        chat_template=tokenizer.chat_template,
+        additional_special_tokens=[token for token in tokenizer.all_special_tokens if token not in special.values()],
+        **special,
+    )
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #26b9929f
 def teach_words(policy: Policy, texts: Iterable[str], seed: int = 0, noise: float = 1.0) -> Policy:
@@ -395,12 +469,13 @@ def teach_words(policy: Policy, texts: Iterable[str], seed: int = 0, noise: floa
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     drawn = torch.randn(len(words), old.shape[1], generator=torch.Generator().manual_seed(seed)).to(old)
     with torch.no_grad():
-        model.get_input_embeddings().weight[len(old):] = old.mean(0) + noise * old.std(0) * drawn
+        model.get_input_embeddings().weight[len(old) :] = old.mean(0) + noise * old.std(0) * drawn
     return Policy(model, StillProcessor(policy.processor.image_processor, tokenizer), policy.name)
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #fc29b789
 def keep_words(policy: Policy, known: int) -> Policy:
     "`policy`, with the first `known` rows of its word table out of training, but for weight decay."
+
     def spare(gradient: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.zeros_like(gradient[:known]), gradient[known:]])
 
@@ -408,17 +483,23 @@ def keep_words(policy: Policy, known: int) -> Policy:
     return policy
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #188302bd
-def lessons(recipe: Recipe, policy: Policy, samples: Sequence[Sample], rationales: Sequence[Rationale] | None = None) -> tuple[Policy, list[Sample], list[str]]:
+def lessons(
+    recipe: Recipe, policy: Policy, samples: Sequence[Sample], rationales: Sequence[Rationale] | None = None
+) -> tuple[Policy, list[Sample], list[str]]:
     "The policy, the samples that have a rationale, and the completions. Without `rationales` they are made from the marks of field guide plates. Raises `UserError` if nothing is left."
     if rationales is None:
         rationales = plate_rationales(samples, World(siblings=recipe.siblings), recipe.seed).rationales
     found = {one.sample_id: one for one in rationales}
     chosen = [sample for sample in samples if sample.id in found]
     if not chosen:
-        raise UserError(f"{recipe.name}: there is no rationale for any of the {len(samples)} samples; the sample_id of a rationale must be the id of a sample")
+        raise UserError(
+            f"{recipe.name}: there is no rationale for any of the {len(samples)} samples; the sample_id of a rationale must be the id of a sample"
+        )
     for sample in chosen:
         if name_key(found[sample.id].label) != name_key(sample.label):
-            raise UserError(f"{recipe.name}: the rationale of {sample.id} is about {found[sample.id].label!r}, the sample is labelled {sample.label!r}; correct one of them")
+            raise UserError(
+                f"{recipe.name}: the rationale of {sample.id} is about {found[sample.id].label!r}, the sample is labelled {sample.label!r}; correct one of them"
+            )
     texts, known = [render(found[sample.id]) for sample in chosen], len(policy.processor.tokenizer)
     taught = teach_words(policy, texts, recipe.seed)
     return taught if taught is policy else keep_words(taught, known), chosen, texts
@@ -426,7 +507,10 @@ def lessons(recipe: Recipe, policy: Policy, samples: Sequence[Sample], rationale
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #e3fe5806
 def cot(path: str | Path | None = None) -> Way:
     "The way of CoT SFT, on the rationales in the file `path`, or on those that the marks of field guide plates give."
-    def of_recipe(recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable | None = None) -> tuple[Policy, list[Sample], list[str]]:
+
+    def of_recipe(
+        recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable | None = None
+    ) -> tuple[Policy, list[Sample], list[str]]:
         return lessons(recipe, policy, samples, read_rationales(path) if path else None)
 
     return Way(of_recipe, make_trainer)

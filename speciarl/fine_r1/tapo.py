@@ -26,7 +26,18 @@ from ..policy.model import Policy
 from ..training.recipe import Recipe
 from ..core.scale import UserError
 from ..training.trainer import SpecificityTrainer
-from ..training.loop import Way, as_they_are, bounded, freeze_vision, grpo_config, lora_config, make_judge, name_base, picture_opener, training_rows
+from speciarl.training.loop import (
+    Way,
+    as_they_are,
+    bounded,
+    freeze_vision,
+    grpo_config,
+    lora_config,
+    make_judge,
+    name_base,
+    picture_opener,
+    training_rows,
+)
 from .triplets import Triplet, kept_triplets, make_triplets, picture_vectors, triplet_opener
 
 # %% ../../nbs/8_fine_r1/3_tapo.ipynb #39e02bf0
@@ -51,12 +62,16 @@ def added_loss(weights: Weights, logps: torch.Tensor, negative: torch.Tensor | N
     "What TAPO adds to the loss of each token. logps, negative: log-probabilities (any one shape) of the tokens on their own image, and, stored, on the negative; None if no term needs these."
     terms = -weights.entropy * logps
     if negative is not None:
-        terms = terms - weights.inter * divergence(negative.detach(), logps) - weights.negative_entropy * negative.detach()
+        terms = (
+            terms - weights.inter * divergence(negative.detach(), logps) - weights.negative_entropy * negative.detach()
+        )
     return terms
 
 # %% ../../nbs/8_fine_r1/3_tapo.ipynb #c9a4bcc1
 ACCURACY, FORMAT = 0.9, 0.1  # Fine-R1 release
-_FORM = re.compile(r"<think>(?:(?!</?(?:think|answer)>).)*</think>\s*<answer>(?:(?!</?(?:think|answer)>).)*</answer>", re.DOTALL)
+_FORM = re.compile(
+    r"<think>(?:(?!</?(?:think|answer)>).)*</think>\s*<answer>(?:(?!</?(?:think|answer)>).)*</answer>", re.DOTALL
+)
 
 
 def in_form(text: str) -> bool:
@@ -89,7 +104,15 @@ class FormedRollout(NamedTuple):
 class TapoReward(SpecificityReward):
     "`SpecificityReward`, which pays rule `accuracy` as Fine-R1 does, and asks to leave out of the loss the groups whose mean lies outside `accuracy_band`."
 
-    def __init__(self, judge, rule: str = "accuracy", num_generations: int = 10, *, accuracy_band: tuple[float, float] | None = None, **settings):
+    def __init__(
+        self,
+        judge,
+        rule: str = "accuracy",
+        num_generations: int = 10,
+        *,
+        accuracy_band: tuple[float, float] | None = None,
+        **settings,
+    ):
         super().__init__(judge, rule, num_generations, **settings)
         self.mixed, self.band, self.process, self.last_in_band = rule == "accuracy", accuracy_band, uuid4().hex, []
 
@@ -100,14 +123,23 @@ class TapoReward(SpecificityReward):
 
     def _judge(self, judged, completions, ids, labels, uids, datasets):
         seconds, rollouts = super()._judge(judged, completions, ids, labels, uids, datasets)
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if self.tokenizer else map(completion_text, completions)
+        texts = (
+            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            if self.tokenizer
+            else map(completion_text, completions)
+        )
         return seconds, [FormedRollout(*rollout, in_form(text), self.process) for rollout, text in zip(rollouts, texts)]
 
     def _score(self, batch, step):
         counted, paid, metrics = super()._score(batch, step)
         inside = [in_band(group, self.band) for group in paid]
-        self.last_in_band = [inside[i // self.num_generations] for i, one in enumerate(batch) if one.process == self.process]
-        metrics |= {"groups_outside_band": 1 - sum(inside) / len(inside), "share_in_form": sum(one.form for one in batch) / len(batch)}
+        self.last_in_band = [
+            inside[i // self.num_generations] for i, one in enumerate(batch) if one.process == self.process
+        ]
+        metrics |= {
+            "groups_outside_band": 1 - sum(inside) / len(inside),
+            "share_in_form": sum(one.form for one in batch) / len(batch),
+        }
         if self.mixed:
             forms = iter([one.form for one in batch])
             paid = [[fine_r1_paid(value, next(forms)) for value in group] for group in paid]
@@ -117,7 +149,10 @@ class TapoReward(SpecificityReward):
 def on_positives(rows: list[dict], rollouts: int) -> list[dict]:
     "The rows with the positive in place of the picture in the second half of each group of `rollouts`. Raises `UserError` if they are not whole groups."
     groups_of([row["uid"] for row in rows], rollouts)
-    return [{**row, "picture": (row["positive"], row["picture"])} if i % rollouts >= rollouts // 2 else row for i, row in enumerate(rows)]
+    return [
+        {**row, "picture": (row["positive"], row["picture"])} if i % rollouts >= rollouts // 2 else row
+        for i, row in enumerate(rows)
+    ]
 
 # %% ../../nbs/8_fine_r1/3_tapo.ipynb #acfeac79
 class TapoTrainer(SpecificityTrainer):
@@ -126,7 +161,9 @@ class TapoTrainer(SpecificityTrainer):
     def __init__(self, *args, positives: bool = False, negatives: bool = False, weights: Weights = Weights(), **others):
         super().__init__(*args, **others)
         if any(weights) and self.loss_type != "dapo":
-            raise UserError(f"the terms of TAPO are means over the tokens of a step, and loss {self.loss_type} is not: use loss: dapo")
+            raise UserError(
+                f"the terms of TAPO are means over the tokens of a step, and loss {self.loss_type} is not: use loss: dapo"
+            )
         self.positives, self.negatives, self.weights, self._caught = positives, negatives, weights, None
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
@@ -134,7 +171,9 @@ class TapoTrainer(SpecificityTrainer):
         return super()._generate_single_turn(prompt_ids, images, multimodal_fields, alike, has_tool_images)
 
     def _generate_and_score_completions(self, inputs):
-        batch = super()._generate_and_score_completions(on_positives(inputs, self.num_generations) if self.positives else inputs)
+        batch = super()._generate_and_score_completions(
+            on_positives(inputs, self.num_generations) if self.positives else inputs
+        )
         return {**batch, "negative_logps": self._on_negatives(inputs, batch)} if self.negatives else batch
 
     def _on_negatives(self, rows: list[dict], batch: dict) -> torch.Tensor:
@@ -144,10 +183,24 @@ class TapoTrainer(SpecificityTrainer):
             for start in range(0, len(rows), self.args.per_device_train_batch_size):
                 part = slice(start, start + self.args.per_device_train_batch_size)
                 pictures = [[self.pictures((row["negative"], row["picture"]))] for row in rows[part]]
-                fields = self.processing_class.image_processor(images=pictures, return_tensors="pt").to(self.accelerator.device)
-                texts = {name: torch.cat([batch[f"prompt_{mask}"][part], batch[f"completion_{mask}"][part]], 1) for name, mask in (("input_ids", "ids"), ("attention_mask", "mask"))}
+                fields = self.processing_class.image_processor(images=pictures, return_tensors="pt").to(
+                    self.accelerator.device
+                )
+                texts = {
+                    name: torch.cat([batch[f"prompt_{mask}"][part], batch[f"completion_{mask}"][part]], 1)
+                    for name, mask in (("input_ids", "ids"), ("attention_mask", "mask"))
+                }
                 kinds = batch["mm_token_type_ids"][part]
-                parts.append(self._get_per_token_logps_and_entropies(self.model, **texts, **fields, logits_to_keep=batch["completion_ids"].shape[1], num_images=[1] * len(pictures), mm_token_type_ids=kinds)[0])
+                parts.append(
+                    self._get_per_token_logps_and_entropies(
+                        self.model,
+                        **texts,
+                        **fields,
+                        logits_to_keep=batch["completion_ids"].shape[1],
+                        num_images=[1] * len(pictures),
+                        mm_token_type_ids=kinds,
+                    )[0]
+                )
         return torch.cat(parts)
 
     def _get_per_token_logps_and_entropies(self, *args, **fields):
@@ -172,7 +225,9 @@ class TapoTrainer(SpecificityTrainer):
 
     def _note(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
         "Log the mean of `values` over the tokens of all processes."
-        total, count = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum()]), reduction="sum").tolist()
+        total, count = self.accelerator.reduce(
+            torch.stack([(values * mask).sum(), mask.sum()]), reduction="sum"
+        ).tolist()
         self._metrics["train"][name].append(total / max(count, 1))
 
 # %% ../../nbs/8_fine_r1/3_tapo.ipynb #4c98db07
@@ -180,17 +235,38 @@ def find_triplets(recipe: Recipe, policy: Policy, samples: Sequence[Sample]) -> 
     "The triplets of a recipe for its `samples`. Raises `UserError` where a class or a data set cannot have them."
     vectors = None
     if recipe.negatives == "visual":
-        vectors = picture_vectors(policy, (bounded(open_image(sample.image), recipe.max_pixels, recipe.min_pixels) for sample in samples))
+        vectors = picture_vectors(
+            policy, (bounded(open_image(sample.image), recipe.max_pixels, recipe.min_pixels) for sample in samples)
+        )
     return make_triplets(samples, recipe.positives, recipe.negatives, recipe.seed, vectors)
 
 # %% ../../nbs/8_fine_r1/3_tapo.ipynb #a7b60644
 def tapo_reward(recipe: Recipe, judge: Callable, log: Path | None = None, tokenizer=None) -> TapoReward:
     "The reward function of a TAPO recipe; it writes rollouts, verdicts and rewards to `log`."
-    return TapoReward(judge, recipe.rule, recipe.rollouts, accuracy_band=recipe.accuracy_band, anchor_rank=recipe.anchor_rank, noise=recipe.noise, seed=recipe.seed, think=recipe.think,
-                      overlong=(recipe.max_tokens, recipe.overlong) if recipe.overlong else None, log_rollouts=log, tokenizer=tokenizer)
+    return TapoReward(
+        judge,
+        recipe.rule,
+        recipe.rollouts,
+        accuracy_band=recipe.accuracy_band,
+        anchor_rank=recipe.anchor_rank,
+        noise=recipe.noise,
+        seed=recipe.seed,
+        think=recipe.think,
+        overlong=(recipe.max_tokens, recipe.overlong) if recipe.overlong else None,
+        log_rollouts=log,
+        tokenizer=tokenizer,
+    )
 
 # %% ../../nbs/8_fine_r1/3_tapo.ipynb #e7f90bdb
-def make_tapo_trainer(recipe: Recipe, policy: Policy, samples: list[Sample], out: Path, judge: Callable | None = None, completions: None = None, report_to: str = "none") -> TapoTrainer:
+def make_tapo_trainer(
+    recipe: Recipe,
+    policy: Policy,
+    samples: list[Sample],
+    out: Path,
+    judge: Callable | None = None,
+    completions: None = None,
+    report_to: str = "none",
+) -> TapoTrainer:
     "The trainer that a TAPO recipe describes; the triplets are kept in `out`. `completions` are not used: the policy learns from its own."
     if not recipe.train_vision:
         freeze_vision(policy.model)
@@ -204,8 +280,19 @@ def make_tapo_trainer(recipe: Recipe, policy: Policy, samples: list[Sample], out
     opener = triplet_opener(picture_opener(samples, recipe.max_pixels, recipe.min_pixels))
     payment = tapo_reward(recipe, judge or make_judge(recipe), Path(out) / "rollouts.jsonl", policy.processor.tokenizer)
     weights = Weights(recipe.inter_weight, recipe.entropy_weight, recipe.negative_entropy_weight)
-    trainer = TapoTrainer(policy.model, payment, config, train_dataset=Dataset.from_list(rows), pictures=opener, drop_flat_groups=recipe.drop_flat_groups, processing_class=policy.processor,
-                          peft_config=lora_config(recipe), positives=recipe.positives, negatives=recipe.negatives != "none", weights=weights)
+    trainer = TapoTrainer(
+        policy.model,
+        payment,
+        config,
+        train_dataset=Dataset.from_list(rows),
+        pictures=opener,
+        drop_flat_groups=recipe.drop_flat_groups,
+        processing_class=policy.processor,
+        peft_config=lora_config(recipe),
+        positives=recipe.positives,
+        negatives=recipe.negatives != "none",
+        weights=weights,
+    )
     return name_base(trainer, policy)
 
 # %% ../../nbs/8_fine_r1/3_tapo.ipynb #29b6138c

@@ -38,11 +38,15 @@ def check_classes(samples: Sequence[Sample], positives: bool = True, negatives: 
     classes = by_class(samples)
     alone = [label for (_, label), members in classes.items() if len(members) == 1]
     if positives and alone:
-        raise UserError(f"{len(alone)} of {len(classes)} classes have one image only, and so no positive: {alone[0]!r}; take more images of each class (shots), or set positives=false")
+        raise UserError(
+            f"{len(alone)} of {len(classes)} classes have one image only, and so no positive: {alone[0]!r}; take more images of each class (shots), or set positives=false"
+        )
     datasets = [dataset for dataset, _ in classes]
     narrow = [dataset for dataset in datasets if datasets.count(dataset) == 1]
     if negatives and narrow:
-        raise UserError(f"the images of {narrow[0] or 'the training set'} are all of one class, so none can be a negative; take images of more classes, or set negatives=none")
+        raise UserError(
+            f"the images of {narrow[0] or 'the training set'} are all of one class, so none can be a negative; take images of more classes, or set negatives=none"
+        )
 
 # %% ../../nbs/8_fine_r1/2_triplets.ipynb #b99c462c
 def steps_between(tree: LabelTree, i: int, j: int) -> int:
@@ -57,7 +61,9 @@ def nearest_in_tree(tree: LabelTree, labels: Sequence[str]) -> dict[str, list[st
     nodes = {label: tree.find(label) for label in labels}
     unknown = next((label for label, found in nodes.items() if len(found) != 1), None)
     if unknown is not None:
-        raise UserError(f"the label tree of {tree.dataset} has no {unknown!r}: correct the label, or set negatives=visual")
+        raise UserError(
+            f"the label tree of {tree.dataset} has no {unknown!r}: correct the label, or set negatives=visual"
+        )
     nearest = {}
     for label, (i,) in nodes.items():
         steps = {other: steps_between(tree, i, j) for other, (j,) in nodes.items() if other != label}
@@ -89,7 +95,9 @@ def picture_vectors(policy: Policy, images: Iterable[Image.Image], size: int = 3
 
     images, rows = list(images), []
     for start in range(0, len(images), size):
-        fields = policy.processor.image_processor(images=images[start : start + size], return_tensors="pt").to(policy.model.device, policy.model.dtype)
+        fields = policy.processor.image_processor(images=images[start : start + size], return_tensors="pt").to(
+            policy.model.device, policy.model.dtype
+        )
         with torch.inference_mode():
             tokens = policy.model.get_image_features(**fields).pooler_output
         rows += [picture.double().mean(0).cpu().numpy() for picture in tokens]
@@ -107,7 +115,9 @@ def _draw(members: Sequence[Sample], stream: str) -> str:
     return random.Random(stream).choice(members).id
 
 # %% ../../nbs/8_fine_r1/2_triplets.ipynb #8bf0293e
-def confusable(samples: Sequence[Sample], negatives: str, vectors: np.ndarray | None = None) -> dict[Class, list[Class]]:
+def confusable(
+    samples: Sequence[Sample], negatives: str, vectors: np.ndarray | None = None
+) -> dict[Class, list[Class]]:
     "The most confusable other classes of each class: the nearest in the label tree of its data set (`sibling`), or the one most similar by the `vectors` of the samples (`visual`). Raises `UserError`."
     found: dict[Class, list[Class]] = {}
     for dataset in dict.fromkeys(sample.dataset for sample in samples):
@@ -121,7 +131,13 @@ def confusable(samples: Sequence[Sample], negatives: str, vectors: np.ndarray | 
     return found
 
 # %% ../../nbs/8_fine_r1/2_triplets.ipynb #d18570af
-def make_triplets(samples: Sequence[Sample], positives: bool = True, negatives: str = "visual", seed: int = 0, vectors: np.ndarray | None = None) -> dict[str, Triplet]:
+def make_triplets(
+    samples: Sequence[Sample],
+    positives: bool = True,
+    negatives: str = "visual",
+    seed: int = 0,
+    vectors: np.ndarray | None = None,
+) -> dict[str, Triplet]:
     """The triplet of each sample, by the sample's id. Raises `UserError` (see `check_classes`).
 
     positives: whether to draw one. negatives: `sibling` (by the label tree), `visual` (by `vectors`, one row per sample; see `picture_vectors`) or `none`.
@@ -132,8 +148,14 @@ def make_triplets(samples: Sequence[Sample], positives: bool = True, negatives: 
     triplets = {}
     for sample in samples:
         mine, stream = (sample.dataset, sample.label), f"{seed}|{sample.id}"
-        positive = _draw([other for other in classes[mine] if other.id != sample.id], f"{stream}|positive") if positives else None
-        negative = _draw([other for one in near[mine] for other in classes[one]], f"{stream}|negative") if near else None
+        positive = (
+            _draw([other for other in classes[mine] if other.id != sample.id], f"{stream}|positive")
+            if positives
+            else None
+        )
+        negative = (
+            _draw([other for one in near[mine] for other in classes[one]], f"{stream}|negative") if near else None
+        )
         triplets[sample.id] = Triplet(positive, negative)
     return triplets
 

@@ -49,14 +49,27 @@ def precision_recall(counts: np.ndarray) -> dict[str, tuple[float, float, int]]:
     result = {}
     for level in Category:
         right, said, belong = counts[level, level], counts[:, level].sum(), counts[level].sum()
-        result[level.wire] = (right / said if said else float("nan"), right / belong if belong else float("nan"), int(belong))
+        result[level.wire] = (
+            right / said if said else float("nan"),
+            right / belong if belong else float("nan"),
+            int(belong),
+        )
     return result
 
 # %% ../../nbs/3_judges/7_agreement.ipynb #ea92733a
-def by_class(statistic: Callable[[np.ndarray], float], gold: Sequence[int], found: Sequence[int], labels: Sequence[str], n_boot: int = 500, seed: int = 0) -> tuple[float, float]:
+def by_class(
+    statistic: Callable[[np.ndarray], float],
+    gold: Sequence[int],
+    found: Sequence[int],
+    labels: Sequence[str],
+    n_boot: int = 500,
+    seed: int = 0,
+) -> tuple[float, float]:
     "A 95 % interval of `statistic` of the confusion, over classes drawn with replacement."
     names, where = np.unique(np.asarray(labels), return_inverse=True)
-    per_class = np.stack([confusion(np.asarray(gold)[where == i], np.asarray(found)[where == i]) for i in range(len(names))])
+    per_class = np.stack(
+        [confusion(np.asarray(gold)[where == i], np.asarray(found)[where == i]) for i in range(len(names))]
+    )
     rng = np.random.default_rng(seed)
     draws = [statistic(per_class[rng.integers(0, len(names), len(names))].sum(0)) for _ in range(n_boot)]
     return tuple(float(x) for x in np.nanquantile(draws, (0.025, 0.975)))

@@ -23,10 +23,17 @@ def is_left(verdict: Verdict) -> bool:
 def count_calls(pairs: Sequence[tuple[str, str]], left: Sequence[int]) -> dict[str, int]:
     "How many pairs there are and how many are left (`left`: their places), and how many of each are distinct."
     different, passed_on = {tuple(pair) for pair in pairs}, {tuple(pairs[i]) for i in left}
-    return {"pairs": len(pairs), "passed on": len(left), "distinct": len(different), "distinct passed on": len(passed_on)}
+    return {
+        "pairs": len(pairs),
+        "passed on": len(left),
+        "distinct": len(different),
+        "distinct passed on": len(passed_on),
+    }
 
 # %% ../../nbs/3_judges/6_choose.ipynb #5b607fd0
-def _ask_second(judge: Callable, pairs: Sequence, datasets: Sequence | None, left: list[int], done: Callable | None) -> list[Verdict]:
+def _ask_second(
+    judge: Callable, pairs: Sequence, datasets: Sequence | None, left: list[int], done: Callable | None
+) -> list[Verdict]:
     "The second judge's verdicts on the pairs at `left`."
     theirs = done and (lambda at, verdicts: done([left[i] for i in at], verdicts))
     return judge([pairs[i] for i in left], [datasets[i] for i in left] if datasets is not None else None, done=theirs)
@@ -44,7 +51,12 @@ class CascadeJudge:
         "Hash of everything that can change a verdict."
         return identity(judge="cascade", first=self.first.identity, second=self.second.identity, passed_on=PASSED_ON)
 
-    def __call__(self, pairs: Sequence[tuple[str, str]], datasets: Sequence[str | None] | None = None, done: Callable | None = None) -> list[Verdict]:
+    def __call__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        datasets: Sequence[str | None] | None = None,
+        done: Callable | None = None,
+    ) -> list[Verdict]:
         "A verdict for each pair of label and answer, in order; `done(indices, verdicts)` is called as they arrive."
         verdicts = list(self.first(pairs, datasets))
         left = [i for i, verdict in enumerate(verdicts) if is_left(verdict)]
@@ -73,5 +85,8 @@ class CascadeJudge:
     @property
     def description(self) -> dict[str, Any]:
         "What a run card says of this judge: what its judges say of themselves, or their identities."
-        parts = {name: getattr(judge, "description", None) or {"identity": judge.identity} for name, judge in (("first", self.first), ("second", self.second))}
+        parts = {
+            name: getattr(judge, "description", None) or {"identity": judge.identity}
+            for name, judge in (("first", self.first), ("second", self.second))
+        }
         return {"judge": "cascade", **parts}

@@ -46,7 +46,9 @@ def shown(text: str) -> str:
     "A label or an answer as the model sees it; `shown(shown(text)) == shown(text)`."
     if text.isascii() and text.isprintable() and len(text) <= SHOWN_LENGTH:  # most texts, at a third of the cost
         return " ".join(text.split())
-    text = text[: 20 * SHOWN_LENGTH] + _CUT * (len(text) > 20 * SHOWN_LENGTH)  # enough is enough, before any work is done on it
+    text = text[: 20 * SHOWN_LENGTH] + _CUT * (
+        len(text) > 20 * SHOWN_LENGTH
+    )  # enough is enough, before any work is done on it
     text = _UNSEEN.sub("", " ".join(unicodedata.normalize("NFKC", text).split()))
     text = " ".join(unicodedata.normalize("NFKC", text).split())
     return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - len(_CUT)].rstrip() + _CUT
@@ -57,8 +59,16 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>[]{}&
 
 def as_data(label: str, answer: str, id: int | None = None) -> str:
     "The pair as one line of JSON in which neither text can end its string, open a tag or form a token of a chat template."
-    texts = {name: json.dumps(shown(text), ensure_ascii=False).translate(_ESCAPES) for name, text in (("label", label), ("answer", answer))}
-    return "{" + (f'"id": {id}, ' if id is not None else "") + ", ".join(f'"{name}": {text}' for name, text in texts.items()) + "}"
+    texts = {
+        name: json.dumps(shown(text), ensure_ascii=False).translate(_ESCAPES)
+        for name, text in (("label", label), ("answer", answer))
+    }
+    return (
+        "{"
+        + (f'"id": {id}, ' if id is not None else "")
+        + ", ".join(f'"{name}": {text}' for name, text in texts.items())
+        + "}"
+    )
 
 # %% ../../nbs/3_judges/4_llm.ipynb #d51adf6a
 class JudgePrompt(BaseModel):
@@ -82,7 +92,9 @@ class JudgePrompt(BaseModel):
     @model_validator(mode="after")
     def _has_one_place(self) -> "JudgePrompt":
         if self.user.count(self.place) != 1 or self.place in self.system:
-            raise ValueError(f"the user text of a {self.form} prompt holds {self.place} once, and the system text does not")
+            raise ValueError(
+                f"the user text of a {self.form} prompt holds {self.place} once, and the system text does not"
+            )
         return self
 
     @property
@@ -92,7 +104,10 @@ class JudgePrompt(BaseModel):
 
     def messages(self, data: str) -> list[dict[str, str]]:
         "The chat messages for lines of data (see `as_data`)."
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user.replace(self.place, data)}]
+        return [
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": self.user.replace(self.place, data)},
+        ]
 
 # %% ../../nbs/3_judges/4_llm.ipynb #1ecc306c
 _PROMPTS = Path(str(files("speciarl"))) / "assets" / "judge_prompts"
@@ -107,13 +122,17 @@ def load_judge_prompt(name: str | Path) -> JudgePrompt:
     "A packaged prompt by name, or any prompt file by path. Raises `UserError` with the first fault of the file."
     path = _PROMPTS / f"{name}.yaml" if str(name) in judge_prompts() else Path(name)
     if not path.is_file():
-        raise UserError(f"unknown judge prompt {str(name)!r}: use one of {', '.join(judge_prompts())}, or the path of a YAML file")
+        raise UserError(
+            f"unknown judge prompt {str(name)!r}: use one of {', '.join(judge_prompts())}, or the path of a YAML file"
+        )
     try:
         return JudgePrompt.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
-        raise UserError(f"{path.name}: {where}: {' '.join(fault['msg'].removeprefix('Value error, ').split())}; see speciarl/assets/judge_prompts for examples") from None
+        raise UserError(
+            f"{path.name}: {where}: {' '.join(fault['msg'].removeprefix('Value error, ').split())}; see speciarl/assets/judge_prompts for examples"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path.name}: not a YAML file: {' '.join(str(error).split())[:200]}") from None
 
@@ -129,9 +148,19 @@ def constraint_fields(form: str, names: Sequence[str], count: int = 1) -> dict[s
         return {"structured_outputs": {"choice": list(names)}}
     item = {"id": {"type": "integer", "enum": batch_ids(count)}, "category": {"type": "string", "enum": list(names)}}
     closed = {"type": "object", "additionalProperties": False}
-    verdicts = {"type": "array", "minItems": count, "maxItems": count, "items": {**closed, "properties": item, "required": list(item)}}
+    verdicts = {
+        "type": "array",
+        "minItems": count,
+        "maxItems": count,
+        "items": {**closed, "properties": item, "required": list(item)},
+    }
     schema = {**closed, "properties": {"verdicts": verdicts}, "required": ["verdicts"]}
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": schema}}}
+    return {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "verdicts", "strict": True, "schema": schema},
+        }
+    }
 
 # %% ../../nbs/3_judges/4_llm.ipynb #18059453
 class _Unreadable(Exception):
@@ -154,9 +183,13 @@ def read_batch(text: str, ids: Sequence[int]) -> list[Category]:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _Unreadable(f"the model wrote {shown(text)[:60]!r}, which is not the JSON that was asked for") from None
     if found != list(ids):
-        raise _Unreadable(f"the model gave verdicts on {len(found)} pairs, not on the {len(ids)} it was asked about in their order")
+        raise _Unreadable(
+            f"the model gave verdicts on {len(found)} pairs, not on the {len(ids)} it was asked about in their order"
+        )
     if not all(isinstance(name, str) and name in WIRE_NAMES for name in names):
-        raise _Unreadable(f"the model used {next(shown(str(n)) for n in names if n not in WIRE_NAMES)[:60]!r}, which is no category")
+        raise _Unreadable(
+            f"the model used {next(shown(str(n)) for n in names if n not in WIRE_NAMES)[:60]!r}, which is no category"
+        )
     return [Category.from_wire(name) for name in names]
 
 # %% ../../nbs/3_judges/4_llm.ipynb #e2ae5da3
@@ -224,7 +257,13 @@ class _Line:
     "Calls to one server, with a time limit and retries; knows how many in a row have failed."
 
     def __init__(self, client: Any, timeout: float, retries: int, backoff: float, give_up_after: int):
-        self.client, self.timeout, self.retries, self.backoff, self.give_up_after = client, timeout, retries, backoff, give_up_after
+        self.client, self.timeout, self.retries, self.backoff, self.give_up_after = (
+            client,
+            timeout,
+            retries,
+            backoff,
+            give_up_after,
+        )
         self.failed = 0
 
     def told(self, words: str) -> str:
@@ -249,7 +288,9 @@ class _Line:
         except openai.APIStatusError as error:
             words = self.told(_words(error.response))
             if error.status_code in (408, 429) or error.status_code >= 500:
-                raise _Transient(f"status {error.status_code}: {words}", retry_after(error.response.headers.get("retry-after"))) from None
+                raise _Transient(
+                    f"status {error.status_code}: {words}", retry_after(error.response.headers.get("retry-after"))
+                ) from None
             raise _Refused(error.status_code, words) from None
         except (ValueError, RecursionError):
             self.fail(_Unreadable("the server's reply is not a JSON object"))
@@ -301,7 +342,9 @@ async def _client(base_url: str, key: str, timeout: float):
     except RuntimeError:  # aiohttp is not installed
         transport = DefaultAsyncHttpxClient(timeout=limit)
     async with transport:
-        yield AsyncOpenAI(base_url=base_url, api_key=key or "no-api-key", timeout=limit, max_retries=0, http_client=transport)
+        yield AsyncOpenAI(
+            base_url=base_url, api_key=key or "no-api-key", timeout=limit, max_retries=0, http_client=transport
+        )
 
 # %% ../../nbs/3_judges/4_llm.ipynb #3f842967
 def _arrivals(work: Callable[[Callable[[Any], None]], Awaitable[None]]) -> Iterator[list]:
@@ -423,13 +466,21 @@ def _checked_url(url: str) -> str:
     "The base URL of an OpenAI-compatible server, with /v1 if it names no path. Raises `UserError` for anything else."
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and url.isprintable() and " " not in url
+        sound = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and (parts.port or 1)
+            and url.isprintable()
+            and " " not in url
+        )
     except (ValueError, AttributeError):
         sound = False
     if not sound:
         raise UserError("base_url is no http(s) address; give one such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise UserError("base_url holds a user, a password or a query; give the plain address, and the key in OPENAI_API_KEY")
+        raise UserError(
+            "base_url holds a user, a password or a query; give the plain address, and the key in OPENAI_API_KEY"
+        )
     return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1"
 
 # %% ../../nbs/3_judges/4_llm.ipynb #91bfcc3e
@@ -441,12 +492,33 @@ def _checked_key(key: str | None) -> SecretStr:
     return SecretStr(key)
 
 # %% ../../nbs/3_judges/4_llm.ipynb #6772b6c3
-_OWN_FIELDS = {"model", "messages", "temperature", "max_tokens", "structured_outputs", "response_format", "logprobs", "top_logprobs", "seed", "n", "stream"}
+_OWN_FIELDS = {
+    "model",
+    "messages",
+    "temperature",
+    "max_tokens",
+    "structured_outputs",
+    "response_format",
+    "logprobs",
+    "top_logprobs",
+    "seed",
+    "n",
+    "stream",
+}
 
 
 def _check_options(judge: "LLMJudge") -> None:
     "Refuse options that make no sense, or no sense together."
-    for name, least in {"concurrency": 1, "retries": 0, "votes": 1, "batch": 1, "give_up_after": 1, "timeout": 1e-3, "backoff": 0, "temperature": 0}.items():
+    for name, least in {
+        "concurrency": 1,
+        "retries": 0,
+        "votes": 1,
+        "batch": 1,
+        "give_up_after": 1,
+        "timeout": 1e-3,
+        "backoff": 0,
+        "temperature": 0,
+    }.items():
         if not getattr(judge, name) >= least:
             raise UserError(f"{name} is {getattr(judge, name)}; it must be at least {least:g}")
     if judge.votes > 1 and not judge.temperature:
@@ -454,7 +526,9 @@ def _check_options(judge: "LLMJudge") -> None:
     if judge.votes > 1 and judge.logprobs:
         raise UserError("votes and log-probabilities are two measures of confidence; choose one")
     if judge.prompt.form == "batched" and (judge.votes > 1 or judge.logprobs):
-        raise UserError(f"votes and log-probabilities need one pair a call; choose a single prompt in place of {judge.prompt.name}")
+        raise UserError(
+            f"votes and log-probabilities need one pair a call; choose a single prompt in place of {judge.prompt.name}"
+        )
     if judge.batch > 256:
         raise UserError(f"batch is {judge.batch}; it must be at most 256")
     taken = set(judge.extra or {}) & _OWN_FIELDS
@@ -465,12 +539,19 @@ def _check_options(judge: "LLMJudge") -> None:
 def _request(judge: "LLMJudge", pairs: Sequence[tuple[str, str]], vote: int = 0) -> dict[str, Any]:
     "The body of the call for these pairs."
     single = judge.prompt.form == "single"
-    data = as_data(*pairs[0]) if single else "\n".join(as_data(*pair, id) for pair, id in zip(pairs, batch_ids(len(pairs))))
+    data = (
+        as_data(*pairs[0])
+        if single
+        else "\n".join(as_data(*pair, id) for pair, id in zip(pairs, batch_ids(len(pairs))))
+    )
     constrained = judge._described["constraint"] in ("choice", "schema")
     return {
-        **_base(judge, len(pairs)), "messages": judge.prompt.messages(data),
+        **_base(judge, len(pairs)),
+        "messages": judge.prompt.messages(data),
         **(constraint_fields(judge.prompt.form, judge.prompt.categories, len(pairs)) if constrained else {}),
-        **({"seed": vote} if judge.votes > 1 else {}), **({"logprobs": True, "top_logprobs": 20} if judge.logprobs else {})}
+        **({"seed": vote} if judge.votes > 1 else {}),
+        **({"logprobs": True, "top_logprobs": 20} if judge.logprobs else {}),
+    }
 
 # %% ../../nbs/3_judges/4_llm.ipynb #ca18ebfd
 def _base(judge: "LLMJudge", count: int) -> dict[str, Any]:
@@ -492,12 +573,15 @@ def _explained(judge: "LLMJudge", error: Exception) -> UserError:
 async def _connect(judge: "LLMJudge", retries: int | None = None):
     "A connection for one run."
     async with _client(judge.base_url, judge._key.get_secret_value(), judge.timeout) as client:
-        yield _Line(client, judge.timeout, judge.retries if retries is None else retries, judge.backoff, judge.give_up_after)
+        yield _Line(
+            client, judge.timeout, judge.retries if retries is None else retries, judge.backoff, judge.give_up_after
+        )
 
 # %% ../../nbs/3_judges/4_llm.ipynb #37317345
 _NOTES = {
     "ignored": "the judge's server ignores the list of allowed answers; its replies are read strictly, and whatever is not exactly a category gives no verdict",
-    "refused": "the judge's server refuses the field for allowed answers; it is asked without, and whatever is not exactly a category gives no verdict"}
+    "refused": "the judge's server refuses the field for allowed answers; it is asked without, and whatever is not exactly a category gives no verdict",
+}
 
 # %% ../../nbs/3_judges/4_llm.ipynb #1db9ab55
 def _probe(judge: "LLMJudge") -> dict[str, Any]:
@@ -525,10 +609,22 @@ def _describe(judge: "LLMJudge", weights: str | None, constraint: str) -> dict[s
     "What a run card says of a judge."
     text = judge.prompt.system + "\0" + judge.prompt.user
     return {
-        "judge": "llm", "server": judge.base_url, "model": judge.model, "weights": weights, "revision": judge.revision, "constraint": constraint,
-        "prompt": judge.prompt.name, "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(), "form": judge.prompt.form,
-        "batch": judge.batch if judge.prompt.form == "batched" else 1, "temperature": judge.temperature, "votes": judge.votes,
-        "max_tokens": _base(judge, judge.batch)["max_tokens"], "logprobs": judge.logprobs, "extra": judge.extra or {}}
+        "judge": "llm",
+        "server": judge.base_url,
+        "model": judge.model,
+        "weights": weights,
+        "revision": judge.revision,
+        "constraint": constraint,
+        "prompt": judge.prompt.name,
+        "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "form": judge.prompt.form,
+        "batch": judge.batch if judge.prompt.form == "batched" else 1,
+        "temperature": judge.temperature,
+        "votes": judge.votes,
+        "max_tokens": _base(judge, judge.batch)["max_tokens"],
+        "logprobs": judge.logprobs,
+        "extra": judge.extra or {},
+    }
 
 # %% ../../nbs/3_judges/4_llm.ipynb #0fcedbb7
 async def _judge_single(judge: "LLMJudge", line: _Line, pair: tuple[str, str], put: Callable) -> None:
@@ -550,16 +646,32 @@ async def _judge_batch(judge: "LLMJudge", line: _Line, pairs: list[tuple[str, st
     "One call for all pairs; if it comes to nothing, one for each half, so that a bad pair is left alone in the end. Puts what it gets at once."
     try:
         completion = await _complete(line, _request(judge, pairs))
-        return put((pairs, [Judged(Verdict(category, "llm")) for category in read_batch(completion.text, batch_ids(len(pairs)))]))
+        return put(
+            (
+                pairs,
+                [Judged(Verdict(category, "llm")) for category in read_batch(completion.text, batch_ids(len(pairs)))],
+            )
+        )
     except (_Unreadable, _Failed) as error:
         if len(pairs) == 1:
-            return put((pairs, [Judged(Verdict(None, "llm failed" if isinstance(error, _Failed) else "llm unparsable", str(error)))]))
+            return put(
+                (
+                    pairs,
+                    [
+                        Judged(
+                            Verdict(None, "llm failed" if isinstance(error, _Failed) else "llm unparsable", str(error))
+                        )
+                    ],
+                )
+            )
     half = len(pairs) // 2
     await _judge_batch(judge, line, pairs[:half], put)
     await _judge_batch(judge, line, pairs[half:], put)
 
 # %% ../../nbs/3_judges/4_llm.ipynb #3f50e99e
-async def _judge_all(judge: "LLMJudge", pairs: list[tuple[str, str]], put: Callable[[tuple[list, list[Judged]]], None]) -> None:
+async def _judge_all(
+    judge: "LLMJudge", pairs: list[tuple[str, str]], put: Callable[[tuple[list, list[Judged]]], None]
+) -> None:
     "Judge distinct pairs; put (pairs, verdicts) as they come. The first failure that concerns all pairs ends the run."
     size = 1 if judge.prompt.form == "single" else judge.batch
     chunks = iter([pairs[at : at + size] for at in range(0, len(pairs), size)])
@@ -605,7 +717,9 @@ def _run(judge: "LLMJudge", pairs: Sequence[tuple[str, str]], done: Callable | N
     known = {key: one for key in where if (one := _without_model(*key))}
     take(list(known), list(known.values()))
     try:
-        with closing(_arrivals(lambda put: _judge_all(judge, [key for key in where if key not in known], put))) as batches:
+        with closing(
+            _arrivals(lambda put: _judge_all(judge, [key for key in where if key not in known], put))
+        ) as batches:
             for batch in batches:
                 take([key for keys, _ in batch for key in keys], [one for _, ones in batch for one in ones])
     except _Refused as error:
@@ -662,16 +776,26 @@ class LLMJudge:
     @property
     def identity(self) -> str:
         "Hash of everything that can change a verdict; not of the address, the key, or how calls are made."
-        told, how = self.description, ("model", "weights", "revision", "constraint", "temperature", "votes", "max_tokens", "batch", "extra")
+        told, how = (
+            self.description,
+            ("model", "weights", "revision", "constraint", "temperature", "votes", "max_tokens", "batch", "extra"),
+        )
         prompt = {name: getattr(self.prompt, name) for name in ("form", "system", "user", "categories")}
-        return identity(judge="llm", version=1, shown=["NFKC", SHOWN_LENGTH], prompt=prompt, **{name: told[name] for name in how})
+        return identity(
+            judge="llm", version=1, shown=["NFKC", SHOWN_LENGTH], prompt=prompt, **{name: told[name] for name in how}
+        )
 
     def probe(self) -> dict[str, Any]:
         "Ask the server what it is and whether it constrains; returns the description for a run card. Raises `UserError` if it cannot judge."
         self._described = _probe(self)
         return dict(self._described)
 
-    def __call__(self, pairs: Sequence[tuple[str, str]], datasets: Sequence[str | None] | None = None, done: Callable | None = None) -> list[Verdict]:
+    def __call__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        datasets: Sequence[str | None] | None = None,
+        done: Callable | None = None,
+    ) -> list[Verdict]:
         "A verdict for each pair of label and answer, in order; `done(indices, verdicts)` is called as they arrive. Raises `JudgeUnavailable` if the server is gone."
         judged = _run(self, pairs, done)
         self.last_confidences = [one.confidence for one in judged]

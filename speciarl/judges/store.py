@@ -62,7 +62,9 @@ def _mended(text: str) -> str:
 # %% ../../nbs/3_judges/5_store.ipynb #1bacd0c8
 def entries(identity: str, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[Entry]:
     "What a store keeps of `verdicts` on `pairs`: those with a category, on pairs of sound text. Raises ValueError if the lengths differ."
-    kept = [(pair, v) for pair, v in zip(pairs, verdicts, strict=True) if v.category is not None and all(map(_sound, pair))]
+    kept = [
+        (pair, v) for pair, v in zip(pairs, verdicts, strict=True) if v.category is not None and all(map(_sound, pair))
+    ]
     return [Entry(identity, *pair, v.category.wire, _mended(v.source), _mended(v.reason)) for pair, v in kept]
 
 # %% ../../nbs/3_judges/5_store.ipynb #1640ca4f
@@ -84,7 +86,11 @@ class _Memory:
 
     def learn(self, identity: str, found: dict[Pair, Verdict]) -> None:
         "Keep what was `found` and not known, as far as it is short and there is room."
-        short = [(pair, verdict) for pair, verdict in found.items() if len(pair[0]) + len(pair[1]) + len(verdict.reason) <= _SHORT][:_REMEMBERED]
+        short = [
+            (pair, verdict)
+            for pair, verdict in found.items()
+            if len(pair[0]) + len(pair[1]) + len(verdict.reason) <= _SHORT
+        ][:_REMEMBERED]
         if self.size + len(short) > _REMEMBERED:
             self.size, self.of = 0, {}
         self.of.setdefault(identity, {}).update(short)
@@ -140,7 +146,9 @@ def _is_parquet(path: str | Path) -> bool:
 # %% ../../nbs/3_judges/5_store.ipynb #cf24aa40
 def write_export(path: str | Path, rows: Sequence[Entry], card: dict) -> None:
     "Write entries and a run card (any JSON) to `path`, .jsonl or .parquet; atomic."
-    header = json.dumps({"format": _FORMAT, "version": _FORMAT_VERSION, "verdicts": len(rows), "card": card}, sort_keys=True)
+    header = json.dumps(
+        {"format": _FORMAT, "version": _FORMAT_VERSION, "verdicts": len(rows), "card": card}, sort_keys=True
+    )
     if _is_parquet(path):
         import pyarrow as pa
         from pyarrow import parquet
@@ -148,7 +156,9 @@ def write_export(path: str | Path, rows: Sequence[Entry], card: dict) -> None:
         schema = pa.schema([(name, pa.string()) for name in Entry._fields], metadata={"speciarl": header})
         columns = list(zip(*rows)) or [()] * len(Entry._fields)
         with atomic_write(path, "wb") as file:
-            parquet.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=schema), file, compression="zstd")
+            parquet.write_table(
+                pa.table([pa.array(column, pa.string()) for column in columns], schema=schema), file, compression="zstd"
+            )
     else:
         with atomic_write(path) as file:
             file.write(header + "\n")
@@ -160,7 +170,9 @@ def _json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     with Path(path).open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), b""), 1):
             if len(line) > _LONGEST:
-                raise UserError(f"{path}:{number}: the line is longer than {_LONGEST:,} bytes; export the verdicts again")
+                raise UserError(
+                    f"{path}:{number}: the line is longer than {_LONGEST:,} bytes; export the verdicts again"
+                )
             try:
                 yield f"{path}:{number}", json.loads(line)
             except (ValueError, RecursionError):
@@ -179,14 +191,18 @@ def _parquet_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
             rows = (row for batch in file.iter_batches(_PART) for row in batch.to_pylist())
             yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
     except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path} is not a sound Parquet file ({str(error).splitlines()[0][:100]}); export the verdicts again") from None
+        raise UserError(
+            f"{path} is not a sound Parquet file ({str(error).splitlines()[0][:100]}); export the verdicts again"
+        ) from None
 
 # %% ../../nbs/3_judges/5_store.ipynb #6cbe55df
 def _check_header(where: str, header: Any) -> dict:
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise UserError(f"{where}: not a file of exported verdicts; make one with the export of a verdict store")
     if header.get("version") != _FORMAT_VERSION:
-        raise UserError(f"{where}: the format is version {str(header.get('version'))[:20]}, this package reads version {_FORMAT_VERSION}; use a matching version of speciarl")
+        raise UserError(
+            f"{where}: the format is version {str(header.get('version'))[:20]}, this package reads version {_FORMAT_VERSION}; use a matching version of speciarl"
+        )
     if not isinstance(header.get("verdicts"), int) or not isinstance(header.get("card"), dict):
         raise UserError(f"{where}: the header lacks 'verdicts' or 'card'; export the verdicts again")
     return header
@@ -212,13 +228,17 @@ def read_export(path: str | Path) -> tuple[dict, list[Entry]]:
         for number, (where, row) in enumerate(lines):
             entry = _check_row(where, row)
             if seen.setdefault(entry[:3], entry).category != entry.category:
-                raise UserError(f"{where}: the pair {entry.label[:40]!r}, {entry.answer[:40]!r} has two categories; remove one")
+                raise UserError(
+                    f"{where}: the pair {entry.label[:40]!r}, {entry.answer[:40]!r} has two categories; remove one"
+                )
             count = number + 1
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; give the path of exported verdicts") from None
     count = count if seen else 0
     if count != header["verdicts"]:
-        raise UserError(f"{path}: {count:,} verdicts, but the header says {header['verdicts']:,}; the file is incomplete, fetch it again")
+        raise UserError(
+            f"{path}: {count:,} verdicts, but the header says {header['verdicts']:,}; the file is incomplete, fetch it again"
+        )
     return header["card"], list(seen.values())
 
 # %% ../../nbs/3_judges/5_store.ipynb #4c705de7
@@ -246,7 +266,9 @@ def _sqlite_errors(path: str) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except (OSError, sqlite3.OperationalError) as error:
-        raise UserError(f"cannot use the verdict store {path}: {error}; check the folder and that no other program holds the file") from None
+        raise UserError(
+            f"cannot use the verdict store {path}: {error}; check the folder and that no other program holds the file"
+        ) from None
     except sqlite3.DatabaseError as error:
         raise UserError(f"{path} is not a sound verdict store ({error}); delete it or choose another path") from None
 
@@ -283,7 +305,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_autocheckpoint = 10000")  # pages are written back in larger lots
     connection.execute("BEGIN IMMEDIATE")
     if not _is_store(connection):
-        for command in (*_TABLES.strip().split("\n"), f"PRAGMA application_id = {_MARK}", f"PRAGMA user_version = {_LAYOUT}"):
+        for command in (
+            *_TABLES.strip().split("\n"),
+            f"PRAGMA application_id = {_MARK}",
+            f"PRAGMA user_version = {_LAYOUT}",
+        ):
             connection.execute(command)
     connection.execute("COMMIT")
 
@@ -331,7 +357,9 @@ class _SQLiteFile(Store):
 
     def _numbers(self, connection: sqlite3.Connection, identities: Iterable[str]) -> dict[str, int]:
         "The number of each identity, given out where it has none; inside a transaction."
-        connection.executemany("INSERT OR IGNORE INTO identities (identity) VALUES (?)", ((name,) for name in set(identities)))
+        connection.executemany(
+            "INSERT OR IGNORE INTO identities (identity) VALUES (?)", ((name,) for name in set(identities))
+        )
         return {name: number for number, name in connection.execute("SELECT number, identity FROM identities")}
 
 # %% ../../nbs/3_judges/5_store.ipynb #de0a9827
@@ -345,22 +373,36 @@ class _SQLiteEntries(_SQLiteFile):
     def counts(self) -> dict[str, int]:
         "How many verdicts each judge identity has."
         with self._reading() as connection:
-            return dict(connection.execute("SELECT identity, count(*) FROM verdicts JOIN identities ON judge = number GROUP BY judge ORDER BY identity"))
+            return dict(
+                connection.execute(
+                    "SELECT identity, count(*) FROM verdicts JOIN identities ON judge = number GROUP BY judge ORDER BY identity"
+                )
+            )
 
     def _read(self, identity: str, pairs: Sequence[Pair]) -> dict[Pair, Verdict]:
         with self._reading() as connection:
             judge = connection.execute("SELECT number FROM identities WHERE identity = ?", (identity,)).fetchone()
             if judge is None:
                 return {}
-            rows = ((pair, connection.execute(_SELECT, (*judge, *pair)).fetchone()) for pair in pairs if all(map(_sound, pair)))
+            rows = (
+                (pair, connection.execute(_SELECT, (*judge, *pair)).fetchone())
+                for pair in pairs
+                if all(map(_sound, pair))
+            )
             return {pair: _verdict(*row) for pair, row in rows if row}
 
     def _write(self, rows: Sequence[Entry]) -> None:
         with self._writing() as connection:
             numbers = self._numbers(connection, (row.identity for row in rows))
-            connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)", ((numbers[row[0]], *row[1:]) for row in rows))
+            connection.executemany(
+                "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
+                ((numbers[row[0]], *row[1:]) for row in rows),
+            )
             if connection.execute("SELECT EXISTS (SELECT 1 FROM claims)").fetchone()[0]:
-                connection.executemany("DELETE FROM claims WHERE judge = ? AND label = ? AND answer = ?", ((numbers[row[0]], *row[1:3]) for row in rows))
+                connection.executemany(
+                    "DELETE FROM claims WHERE judge = ? AND label = ? AND answer = ?",
+                    ((numbers[row[0]], *row[1:3]) for row in rows),
+                )
 
     def _entries(self, identity: str | None) -> Iterator[Entry]:
         with self._reading() as connection:
@@ -394,8 +436,17 @@ class SQLiteStore(_SQLiteEntries):
         changed = []
         for part in _parts(pairs):
             with self._writing() as connection:
-                fixed = {"judge": self._numbers(connection, [identity])[identity], "owner": self._owner, "now": time.time(), "until": time.time() + ttl}
-                changed += [not all(map(_sound, pair)) or connection.execute(command, fixed | {"label": pair[0], "answer": pair[1]}).rowcount > 0 for pair in part]
+                fixed = {
+                    "judge": self._numbers(connection, [identity])[identity],
+                    "owner": self._owner,
+                    "now": time.time(),
+                    "until": time.time() + ttl,
+                }
+                changed += [
+                    not all(map(_sound, pair))
+                    or connection.execute(command, fixed | {"label": pair[0], "answer": pair[1]}).rowcount > 0
+                    for pair in part
+                ]
         return changed
 
 # %% ../../nbs/3_judges/5_store.ipynb #bdd6e184
@@ -414,7 +465,9 @@ def _redis_errors(name: str) -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         text = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"cannot use the verdict store {name}: {text}; check that the server runs and may be used, then run again") from None
+        raise UserError(
+            f"cannot use the verdict store {name}: {text}; check that the server runs and may be used, then run again"
+        ) from None
 
 # %% ../../nbs/3_judges/5_store.ipynb #5d2dd318
 def _connect_redis(url: str) -> Any:
@@ -434,7 +487,9 @@ def _connect_redis(url: str) -> Any:
     if memory.get("maxmemory") and memory.get("maxmemory_policy", "").startswith("allkeys"):
         raise UserError(f"{name} forgets verdicts when its memory is full: set its maxmemory-policy to noeviction")
     if layout != str(_LAYOUT):
-        raise UserError(f"{name} holds verdicts of layout {layout}, this package knows {_LAYOUT}: use another database number")
+        raise UserError(
+            f"{name} holds verdicts of layout {layout}, this package knows {_LAYOUT}: use another database number"
+        )
     return client
 
 # %% ../../nbs/3_judges/5_store.ipynb #a3fa7920
@@ -445,7 +500,9 @@ def _redis_key(kind: str, identity: str, pair: Pair) -> str:
 
 # %% ../../nbs/3_judges/5_store.ipynb #6e8404d1
 _REQUEST = 1000  # pairs handled by one script
-_WRITE = "for i, value in ipairs(ARGV) do redis.call('SET', KEYS[2 * i - 1], value, 'NX') redis.call('DEL', KEYS[2 * i]) end"
+_WRITE = (
+    "for i, value in ipairs(ARGV) do redis.call('SET', KEYS[2 * i - 1], value, 'NX') redis.call('DEL', KEYS[2 * i]) end"
+)
 
 
 def _redis_keys(identity: str, pairs: Sequence[Pair]) -> list[str]:
@@ -487,7 +544,9 @@ class _RedisEntries(Store):
                 raise ValueError
             return values
         except (ValueError, TypeError, LookupError):
-            raise UserError(f"{self.name} holds something that is no verdict under speciarl:verdict: use another database number") from None
+            raise UserError(
+                f"{self.name} holds something that is no verdict under speciarl:verdict: use another database number"
+            ) from None
 
     def _read(self, identity: str, pairs: Sequence[Pair]) -> dict[Pair, Verdict]:
         values = self._values([_redis_key("verdict", identity, pair) for pair in pairs])
@@ -524,7 +583,11 @@ class RedisStore(_RedisEntries):
     def claim_many(self, identity: str, pairs: Sequence[Pair], ttl: float) -> list[bool]:
         "For each pair: is it now this store's to judge, for `ttl` seconds? Not if it has a verdict or a running claim, even one of this store."
         milliseconds = max(1, int(ttl * 1000))
-        return [bool(got) for part in _parts(pairs, _REQUEST) for got in self._run(_CLAIM_FREE, _redis_keys(identity, part), self._owner, milliseconds)]
+        return [
+            bool(got)
+            for part in _parts(pairs, _REQUEST)
+            for got in self._run(_CLAIM_FREE, _redis_keys(identity, part), self._owner, milliseconds)
+        ]
 
     def renew_many(self, identity: str, pairs: Sequence[Pair], ttl: float) -> None:
         "Let this store's own claims on `pairs` end `ttl` seconds from now."
@@ -548,7 +611,9 @@ def open_store(url: str | Path) -> Store:
         return SQLiteStore(rest[1:])
     if scheme in ("redis", "rediss"):
         return RedisStore(str(url))
-    raise UserError(f"unknown kind of verdict store {scheme[:40]!r}: give a path, sqlite:///PATH or redis://HOST:PORT/DB")
+    raise UserError(
+        f"unknown kind of verdict store {scheme[:40]!r}: give a path, sqlite:///PATH or redis://HOST:PORT/DB"
+    )
 
 # %% ../../nbs/3_judges/5_store.ipynb #90051bab
 @contextmanager
@@ -607,7 +672,10 @@ def _ask(stored: "StoredJudge", call: _Call, keys: list[Pair]) -> None:
 
     try:
         with _renewing(stored.store, call.identity, keys, stored.ttl):
-            arrived(range(len(keys)), stored.judge([call.pairs[i] for i in first], [call.datasets[i] for i in first], done=arrived))
+            arrived(
+                range(len(keys)),
+                stored.judge([call.pairs[i] for i in first], [call.datasets[i] for i in first], done=arrived),
+            )
     finally:
         stored.store.release_many(call.identity, keys)  # of what was stored there is no claim any more
 
@@ -632,7 +700,16 @@ def _wait(stored: "StoredJudge", call: _Call, waiting: list[Pair]) -> None:
         if found or len(waiting) < len(left):
             pause, news = 0.02, time.monotonic()
         elif time.monotonic() - news > stored.patience:
-            return call.give(dict.fromkeys(waiting, Verdict(None, "in flight", f"another process has claimed the pair and given no verdict for {stored.patience:g} seconds")))
+            return call.give(
+                dict.fromkeys(
+                    waiting,
+                    Verdict(
+                        None,
+                        "in flight",
+                        f"another process has claimed the pair and given no verdict for {stored.patience:g} seconds",
+                    ),
+                )
+            )
         else:
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
@@ -652,7 +729,14 @@ def only_identity(store: Store) -> str:
     "The one judge identity in a store. Raises `UserError` if there is none or more than one."
     found = list(store.counts())
     if len(found) != 1:
-        raise UserError(f"{store.name} holds verdicts of {len(found)} judges; " + ("name one by its identity: " + ", ".join(name[:12] for name in found[:5]) if found else "import some first"))
+        raise UserError(
+            f"{store.name} holds verdicts of {len(found)} judges; "
+            + (
+                "name one by its identity: " + ", ".join(name[:12] for name in found[:5])
+                if found
+                else "import some first"
+            )
+        )
     return found[0]
 
 # %% ../../nbs/3_judges/5_store.ipynb #ea419ac8
@@ -663,13 +747,24 @@ class StoredJudge:
     `identity` and `shown` are those of `judge`; for a replay, give them (`identity` may be left out if the store holds only one).
     """
 
-    def __init__(self, judge: Callable | None, store: Store, chunk: int = 512, ttl: float = 60.0, patience: float = 1800.0, identity: str | None = None, shown: Callable[[str], str] | None = None):
+    def __init__(
+        self,
+        judge: Callable | None,
+        store: Store,
+        chunk: int = 512,
+        ttl: float = 60.0,
+        patience: float = 1800.0,
+        identity: str | None = None,
+        shown: Callable[[str], str] | None = None,
+    ):
         self.judge, self.store, self.chunk, self.ttl, self.patience = judge, store, chunk, ttl, patience
         self.identity = identity or (only_identity(store) if judge is None else judge.identity)
         self.shown = shown or getattr(judge, "shown", None)
         self.hits = self.asked = self.waited = 0
 
-    def __call__(self, pairs: Sequence[Pair], datasets: Sequence[str | None] | None = None, done: Callable | None = None) -> list[Verdict]:
+    def __call__(
+        self, pairs: Sequence[Pair], datasets: Sequence[str | None] | None = None, done: Callable | None = None
+    ) -> list[Verdict]:
         "One verdict per (label, answer). `done(indices, verdicts)` is called as verdicts arrive, after they are stored. What `judge` raises is raised again."
         pairs, names = list(pairs), [None] * len(pairs) if datasets is None else list(datasets)
         verdicts: list[Verdict] = [Verdict(None, "not asked")] * len(pairs)

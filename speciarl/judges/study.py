@@ -38,10 +38,22 @@ def read_gold(half: str) -> list[Gold]:
     "The gold pairs of a half: development, or held out. Raises `UserError` for another name."
     if half not in HALVES:
         raise UserError(f"unknown half {half!r}; use one of {', '.join(HALVES)}")
-    with open(Path(str(files("speciarl"))) / "assets" / "gold" / f"{HALVES[half]}.csv", encoding="utf-8", newline="") as file:
+    with open(
+        Path(str(files("speciarl"))) / "assets" / "gold" / f"{HALVES[half]}.csv", encoding="utf-8", newline=""
+    ) as file:
         rows = list(csv.DictReader(file))
     names = lambda text: tuple(Category.from_wire(name.strip()) for name in text.split(";") if name.strip())  # noqa: E731
-    return [Gold(row["dataset"], row["label"], row["answer"], Category.from_wire(row["category"]), names(row["accepted"]), row["note"]) for row in rows]
+    return [
+        Gold(
+            row["dataset"],
+            row["label"],
+            row["answer"],
+            Category.from_wire(row["category"]),
+            names(row["accepted"]),
+            row["note"],
+        )
+        for row in rows
+    ]
 
 # %% ../../nbs/3_judges/7b_study.ipynb #374f166d
 class Agreement(NamedTuple):
@@ -62,7 +74,15 @@ def against(gold: Sequence[Gold], verdicts: Sequence[Verdict]) -> Agreement:
     settled_codes = settled([pair.category for pair in gold], [pair.accepted for pair in gold], found)
     counts = confusion(settled_codes, found)
     low, high = by_class(kappa, settled_codes, found, [f"{pair.dataset}/{pair.label}" for pair in gold])
-    return Agreement(len(gold), kappa(counts), low, high, undecided(counts), float(np.trace(counts[:, :LEVELS]) / counts.sum()), counts)
+    return Agreement(
+        len(gold),
+        kappa(counts),
+        low,
+        high,
+        undecided(counts),
+        float(np.trace(counts[:, :LEVELS]) / counts.sum()),
+        counts,
+    )
 
 # %% ../../nbs/3_judges/7b_study.ipynb #f4e3031e
 def ask(judge: Callable, gold: Sequence[Gold]) -> list[Verdict]:
@@ -72,7 +92,11 @@ def ask(judge: Callable, gold: Sequence[Gold]) -> list[Verdict]:
 # %% ../../nbs/3_judges/7b_study.ipynb #cb3ef00b
 def disagreements(gold: Sequence[Gold], verdicts: Sequence[Verdict]) -> list[tuple[Gold, Verdict]]:
     "The pairs whose verdict is neither the gold category nor an accepted one, and is not missing."
-    return [(pair, verdict) for pair, verdict in zip(gold, verdicts, strict=True) if verdict.category not in (None, pair.category, *pair.accepted)]
+    return [
+        (pair, verdict)
+        for pair, verdict in zip(gold, verdicts, strict=True)
+        if verdict.category not in (None, pair.category, *pair.accepted)
+    ]
 
 # %% ../../nbs/3_judges/7b_study.ipynb #726559ec
 def published_verdicts(folder: str | Path) -> dict[str, tuple[dict, dict[tuple[str, str, str], Verdict]]]:
@@ -80,7 +104,13 @@ def published_verdicts(folder: str | Path) -> dict[str, tuple[dict, dict[tuple[s
     found = {}
     for path in sorted(Path(folder).glob("*.csv")):
         rows, _ = read_verdicts(path)
-        found[path.stem] = (_judge_of(path), {(row["dataset"], row["label"], row["answer"]): Verdict(row["category"], row["source"], row["reason"]) for row in rows})
+        found[path.stem] = (
+            _judge_of(path),
+            {
+                (row["dataset"], row["label"], row["answer"]): Verdict(row["category"], row["source"], row["reason"])
+                for row in rows
+            },
+        )
     return found
 
 
@@ -92,7 +122,9 @@ def _judge_of(path: Path) -> dict:
             return judge
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} has no run card that names its model ({card.name}); make both with: speciarl judge PAIRS.csv --judge llm --base-url URL --model NAME --out {path}")
+    raise UserError(
+        f"{path} has no run card that names its model ({card.name}); make both with: speciarl judge PAIRS.csv --judge llm --base-url URL --model NAME --out {path}"
+    )
 
 # %% ../../nbs/3_judges/7b_study.ipynb #eb335114
 def replayed(verdicts: dict[tuple[str, str, str], Verdict], gold: Iterable[Gold]) -> list[Verdict]:

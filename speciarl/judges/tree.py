@@ -17,7 +17,17 @@ from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from ..data.trees import LabelTree, beginnings, fieldguide_trees, load_trees, name_key, near_names, relation, scan, spellings
+from speciarl.data.trees import (
+    LabelTree,
+    beginnings,
+    fieldguide_trees,
+    load_trees,
+    name_key,
+    near_names,
+    relation,
+    scan,
+    spellings,
+)
 from ..core.scale import Category, UserError, is_abstention
 from .verdict import Verdict, identity
 
@@ -29,10 +39,20 @@ _MARKUP = re.compile(r"[{}\[\]<>`\\=]|://|\w\(|#{2,}")
 
 def visible(text: str) -> str:
     "`text` without the characters that show nothing: control, zero-width and direction characters other than white space."
-    return text if text.isascii() and text.isprintable() else "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c in "\n\r\t")
+    return (
+        text
+        if text.isascii() and text.isprintable()
+        else "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c in "\n\r\t")
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #fff60635
-_FORGED = ("<font>", "<wide>", "<circle>", "<square>", "<small>")  # decompositions of letters that only look like letters
+_FORGED = (
+    "<font>",
+    "<wide>",
+    "<circle>",
+    "<square>",
+    "<small>",
+)  # decompositions of letters that only look like letters
 
 
 @lru_cache(maxsize=1024)
@@ -45,40 +65,60 @@ def forged(text: str) -> bool:
     if text.isascii():
         return False
     text = unicodedata.normalize("NFC", text)
-    odd = any(unicodedata.decomposition(c).startswith(_FORGED) or unicodedata.category(c) in ("Mn", "Me") or 0xE0000 <= ord(c) < 0xE1000 for c in text if c != "\ufe0f")
+    odd = any(
+        unicodedata.decomposition(c).startswith(_FORGED)
+        or unicodedata.category(c) in ("Mn", "Me")
+        or 0xE0000 <= ord(c) < 0xE1000
+        for c in text
+        if c != "\ufe0f"
+    )
     words = re.findall(r"[^\W\d_]+", visible(text))
-    return odd or any("LATIN" in scripts and len(scripts) > 1 for scripts in ({_script(c) for c in word} for word in words)) or _mixed_code(text)
+    return (
+        odd
+        or any("LATIN" in scripts and len(scripts) > 1 for scripts in ({_script(c) for c in word} for word in words))
+        or _mixed_code(text)
+    )
 
 
 def _mixed_code(text: str) -> bool:
     "Whether letters of the scripts that resemble Latin stand next to digits or in a text that is otherwise Latin, as in a forged 'A380'."
     scripts = {_script(c) for c in text if c.isalpha()}
-    return bool(scripts & {"CYRILLIC", "GREEK", "CHEROKEE", "ARMENIAN", "COPTIC"}) and ("LATIN" in scripts or any(c.isdigit() for c in text))
+    return bool(scripts & {"CYRILLIC", "GREEK", "CHEROKEE", "ARMENIAN", "COPTIC"}) and (
+        "LATIN" in scripts or any(c.isdigit() for c in text)
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #442aa5f1
 _NOUNS = "image|photo|picture|photograph|breed|species|kind|type|variety|make|model|name|object|subject|thing|variant"
 _THINGS = "bird|dog|cat|pet|animal|flower|plant|food|dish|car|vehicle|aircraft|plane|airplane"
 _BEFORE = re.compile(  # what may come before a refusal without naming anything
-    rf"^(?:(?:(?:the|this|that|an?) (?:{_THINGS})|i|we|one|it|this|that|there|here|the|an?|m|s|is|are|am|was|be|re|re|would|have|has|sorry|afraid|unfortunately|honestly|but|so|and|as|of|in|to|me|for|my|exact|ai|really|just|simply|{_NOUNS}) )*")
+    rf"^(?:(?:(?:the|this|that|an?) (?:{_THINGS})|i|we|one|it|this|that|there|here|the|an?|m|s|is|are|am|was|be|re|re|would|have|has|sorry|afraid|unfortunately|honestly|but|so|and|as|of|in|to|me|for|my|exact|ai|really|just|simply|{_NOUNS}) )*"
+)
 _REFUSAL = re.compile(
     r"(?:sorry|afraid|apolog\w+)\b|(?:do|does|did) ?n(?:o)?t? ?t? (?:\w+ )?(?:know|recogni[sz]e|have|see enough)\b|"
     r"(?:can ?not|can t|cant|could not|couldn t|unable to|not able to|(?:not |im)possible to|(?:too )?(?:hard|difficult) to)(?: \w+){0,2}? "
     r"(?:identif\w+|determin\w+|tell|say|know|recogni[sz]\w+|nam(?:e|ed)|answer\w*|help|assist|see|sure|certain|distinguish\w*|make out|discern\w*|provide|give)\b|"
     r"(?:not |un)(?:\w+ )?(?:sure|certain|clear|identifiable|identified|recogni[sz]able|visible|known|enough|determinable|determined|discernible)\b|"
     r"(?:far )?too (?:\w+ )?(?:blurry|blurred|dark|small|far|unclear|low|distant|grainy|dim|obscured|little)\b|no (?:idea|clue|answer|identification|way to)\b|"
-    r"(?:d )?(?:rather|prefer) not\b|(?:d )?need (?:an?|more|another|additional)\b|insufficient\b|indeterminate\b|none of (?:the|these|those|them)\b|decline\b")
+    r"(?:d )?(?:rather|prefer) not\b|(?:d )?need (?:an?|more|another|additional)\b|insufficient\b|indeterminate\b|none of (?:the|these|those|them)\b|decline\b"
+)
 
 
-_REFUSES = frozenset("""none n unknown don dont do does did not can cannot cant couldn could unable impossible unsure uncertain hard difficult no sorry afraid apologize apologies apologise idea unidentified
-                        unidentifiable unrecognizable undetermined unclear indeterminate sure know answer too rather prefer need insufficient decline""".split())  # a refusal has one of these
+_REFUSES = frozenset(
+    """none n unknown don dont do does did not can cannot cant couldn could unable impossible unsure uncertain hard difficult no sorry afraid apologize apologies apologise idea unidentified
+                        unidentifiable unrecognizable undetermined unclear indeterminate sure know answer too rather prefer need insufficient decline""".split()
+)  # a refusal has one of these
 
 
 def refuses(key: str) -> bool:
     "Whether an answer with this key declines to name anything."
-    return not _REFUSES.isdisjoint(key.split()) and (is_abstention(key) or any(_REFUSAL.match(key, at) for at in (0, _BEFORE.match(key).end())))
+    return not _REFUSES.isdisjoint(key.split()) and (
+        is_abstention(key) or any(_REFUSAL.match(key, at) for at in (0, _BEFORE.match(key).end()))
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #0b313846
-_DECLINES = frozenset("none n unknown i don do not cannot can unsure no unidentifiable".split())  # the first words of what `is_abstention` knows
+_DECLINES = frozenset(
+    "none n unknown i don do not cannot can unsure no unidentifiable".split()
+)  # the first words of what `is_abstention` knows
 
 
 def shorten(answer: str) -> str:
@@ -98,22 +138,31 @@ def judge_form(answer: str) -> Verdict | None:
     key = name_key(visible(answer))
     if not key:
         return Verdict(Category.WRONG, "tree", "malformed: nothing to read")
-    return Verdict(Category.ABSTAIN, "tree", "declines to answer") if key.partition(" ")[0] in _DECLINES and is_abstention(key) else None
+    return (
+        Verdict(Category.ABSTAIN, "tree", "declines to answer")
+        if key.partition(" ")[0] in _DECLINES and is_abstention(key)
+        else None
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #9e11abcc
-_PICTURE = "(?:close ?up |blurry |zoomed in |black and white )?(?:image|photo|photograph|picture|close ?up|shot|snapshot)"
+_PICTURE = (
+    "(?:close ?up |blurry |zoomed in |black and white )?(?:image|photo|photograph|picture|close ?up|shot|snapshot)"
+)
 _SORT = "(?:breed|species|variety|type|kind|sort|name|label|subject|object|model)"
 _OPENING = re.compile(
     rf"^(?:(?:in )?(?:the|this) {_PICTURE} (?:clearly )?(?:shows|depicts|features|displays|contains|captures|is of|is|there is|we can see|you can see|i see) |(?:(?:an?|the) )?{_PICTURE} of |"
     rf"(?:this|it|that|there|these|those|they) (?:is|are|was|appears to be|seems to be|looks like|looks to be|must be) |(?:i|we|you) (?:can see|see|think|believe)(?: that)? |"
     rf"(?:the )?(?:final )?answer (?:is )?|(?:the )?(?:main |common |dog |cat |bird |car |exact )?{_SORT}(?: shown| pictured| depicted| seen| here)*(?: in (?:the|this) {_PICTURE})?(?: shown)? is (?:called |named |known as )?|"
-    rf"(?:breed|species|name) (?!is\b|of\b))+")
+    rf"(?:breed|species|name) (?!is\b|of\b))+"
+)
 _ARTICLE = re.compile(r"^(?:this|it|an?|the) ")
 _CLOSING = re.compile(rf" (?:(?:shown|seen|pictured|depicted|visible) )?in (?:the|this) {_PICTURE}$")
 
 # %% ../../nbs/3_judges/3_tree.ipynb #18f29897
-_OPENERS = frozenset(f"in the this it that there these those they i we you a an final answer main common dog cat bird car exact close closeup blurry zoomed black "
-                     f"{_PICTURE[_PICTURE.rindex('(?:') + 3:-1].replace('|', ' ')} {_SORT[3:-1].replace('|', ' ')}".split())  # the first words that a wrapper can have
+_OPENERS = frozenset(
+    f"in the this it that there these those they i we you a an final answer main common dog cat bird car exact close closeup blurry zoomed black "
+    f"{_PICTURE[_PICTURE.rindex('(?:') + 3 : -1].replace('|', ' ')} {_SORT[3:-1].replace('|', ' ')}".split()
+)  # the first words that a wrapper can have
 
 
 @lru_cache(maxsize=4096)  # several rules look at one answer
@@ -132,17 +181,23 @@ def unwrap(text: str, article: bool = False) -> str:
 _HEDGE = re.compile(r"\b(?:or|either|versus|vs)\b|\s/\s")
 _NEGATED = re.compile(
     r"(?:(?:this|it|that|there) )?(?:(?:definitely|certainly|clearly|absolutely|probably|is|are|without doubt) )*"
-    r"(?:not?|non|never|neither|nor|isn t|isnt|ain t|aint|cannot|except|anything but|everything but|everything except|far from|other than|nothing like|rather than)\b")
-_DENIED = re.compile(r"\b(?:(?:is|are|was|definitely|certainly|clearly|obviously) (?:\w+ly )?not|isn t|isnt|aren t|wasn t)\b")
+    r"(?:not?|non|never|neither|nor|isn t|isnt|ain t|aint|cannot|except|anything but|everything but|everything except|far from|other than|nothing like|rather than)\b"
+)
+_DENIED = re.compile(
+    r"\b(?:(?:is|are|was|definitely|certainly|clearly|obviously) (?:\w+ly )?not|isn t|isnt|aren t|wasn t)\b"
+)
 _QUESTION = re.compile(r"(?:is|are|was|does|do|did|can|could|would|should|what|which|who|whose|where|why|how)\b")
 _TO_THE_JUDGE = re.compile(
     r"\b(?:ignore|disregard|forget|override|pretend|instructions?|prompt|rubric|classify|classification|ground truth|predictions?|verdict|respond|output|json|system|assistant|judged?|grader?|grading|evaluator|score|"
-    r"category|categories|mark as|rate as|correct|synonym)\b|\b(?:more|less|as|is|answer|word|print|return|say) specific\b|specific$|^(?:generic|abstain|wrong)$")
+    r"category|categories|mark as|rate as|correct|synonym)\b|\b(?:more|less|as|is|answer|word|print|return|say) specific\b|specific$|^(?:generic|abstain|wrong)$"
+)
 
 # %% ../../nbs/3_judges/3_tree.ipynb #de57ab0a
-_TRIGGERS = frozenset("""or either versus vs not no non never neither nor isn isnt aren wasn ain aint cannot except anything everything far other nothing rather is are was does do did can could would should what which
+_TRIGGERS = frozenset(
+    """or either versus vs not no non never neither nor isn isnt aren wasn ain aint cannot except anything everything far other nothing rather is are was does do did can could would should what which
                          who whose where why how ignore disregard forget override pretend instruction instructions prompt rubric classify classification ground prediction predictions verdict respond output
-                         json system assistant judge judged grade grader grading evaluator score category categories mark rate correct synonym specific generic abstain wrong""".split())
+                         json system assistant judge judged grade grader grading evaluator score category categories mark rate correct synonym specific generic abstain wrong""".split()
+)
 
 # %% ../../nbs/3_judges/3_tree.ipynb #b458d653
 @lru_cache(maxsize=4096)
@@ -157,7 +212,11 @@ def spoiled(answer: str) -> str:
         return "a negation"
     if _TO_THE_JUDGE.search(text):
         return "speaks to the judge"
-    return "asks a question" if _QUESTION.match(text) and ("?" in answer or text.startswith(("is ", "are ", "do ", "does "))) else ""
+    return (
+        "asks a question"
+        if _QUESTION.match(text) and ("?" in answer or text.startswith(("is ", "are ", "do ", "does ")))
+        else ""
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #d127f85f
 _LISTS = files("speciarl") / "assets" / "trees"
@@ -193,7 +252,9 @@ def everyday() -> str:
 @lru_cache(maxsize=1)
 def everyday_words() -> frozenset[str]:
     "The single words of the list of everyday things."
-    return frozenset(word for _, _, names in read_lists(everyday()) for name in names for word in name_key(name).split())
+    return frozenset(
+        word for _, _, names in read_lists(everyday()) for name in names for word in name_key(name).split()
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #61934b2e
 class Reading(NamedTuple):
@@ -215,7 +276,9 @@ class Reading(NamedTuple):
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
-_PLACES = frozenset("down up out off outside inside above below behind around before".split())  # prepositions that may end a phrase: "with the top down"
+_PLACES = frozenset(
+    "down up out off outside inside above below behind around before".split()
+)  # prepositions that may end a phrase: "with the top down"
 
 
 class Tour(NamedTuple):
@@ -230,7 +293,17 @@ class Tour(NamedTuple):
 
 def _tour(parts: list[int | str]) -> Tour:
     "The parts of an answer, read from left to right."
-    nodes, years, front, strange, opened, loose, head, last, kinds = {}, [], [], [], False, False, None, "", plain_words()
+    nodes, years, front, strange, opened, loose, head, last, kinds = (
+        {},
+        [],
+        [],
+        [],
+        False,
+        False,
+        None,
+        "",
+        plain_words(),
+    )
     for part in parts:
         if isinstance(part, int):
             nodes.setdefault(part, tuple(front))
@@ -251,7 +324,11 @@ def _tour(parts: list[int | str]) -> Tour:
                 front = []
         behind = opened and bool(nodes)
         loose = loose or (kind == "" and behind)
-        if (kind in ("", "surroundings") and not behind) or (kind == "quantities" and nodes and not opened) or (kind == "prepositions" and not last):
+        if (
+            (kind in ("", "surroundings") and not behind)
+            or (kind == "quantities" and nodes and not opened)
+            or (kind == "prepositions" and not last)
+        ):
             strange.append(part)
             head = None
         last = kind
@@ -264,7 +341,9 @@ def finest(tree: LabelTree, nodes: Sequence[int]) -> int | None:
     "The one of `nodes` that all the others stand above; None if there is none."
     if len(nodes) == 1:
         return nodes[0]
-    return next((i for i in sorted(nodes, key=lambda i: -tree.nodes[i].depth) if set(nodes) <= tree.above(i) | {i}), None)
+    return next(
+        (i for i in sorted(nodes, key=lambda i: -tree.nodes[i].depth) if set(nodes) <= tree.above(i) | {i}), None
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #9863f5c0
 _EATEN = frozenset({"food", "dish"})  # domains of things that are served with others
@@ -286,7 +365,11 @@ def _read_parts(tree: LabelTree, text: str) -> Reading:
         return Reading(fault="names several things: " + ", ".join(tree.nodes[i].name for i in sorted(named)))
     main = named[-1] if best is None else best
     if strange:
-        return Reading(doubt=f"more than the name {tree.nodes[main].name!r}", head=head, strange=tuple(filter(None, map(str, strange))))
+        return Reading(
+            doubt=f"more than the name {tree.nodes[main].name!r}",
+            head=head,
+            strange=tuple(filter(None, map(str, strange))),
+        )
     return Reading(main, tuple(i for i in named if i != main), words=nodes[main], years=tuple(years), loose=loose)
 
 
@@ -311,14 +394,19 @@ def _list_fault(tree: LabelTree, answer: str) -> str:
     return "lists several names" if len(found) > 1 and not explained else ""
 
 # %% ../../nbs/3_judges/3_tree.ipynb #35895277
-_LOOKS = frozenset("""like shaped coloured colored faced legged haired coated eared tailed eyed nosed looking sized style styled toned hued footed necked bodied headed winged billed breasted bellied backed
-                      throated crested capped crowned petaled petalled leaved scented inspired type layered topped filled flavored flavoured based""".split())
+_LOOKS = frozenset(
+    """like shaped coloured colored faced legged haired coated eared tailed eyed nosed looking sized style styled toned hued footed necked bodied headed winged billed breasted bellied backed
+                      throated crested capped crowned petaled petalled leaved scented inspired type layered topped filled flavored flavoured based""".split()
+)
 _LOOK = re.compile(rf"\b[^\W\d]+[- ](?:{'|'.join(sorted(_LOOKS))})\b(?=\s+\w)", re.IGNORECASE)
 
 
 def _mended(tree: LabelTree, text: str) -> str:
     "The unwrapped `text` with slips of the pen mended in words that are known nowhere else."
-    return " ".join(word if word in plain_words() or word in tree.beginnings or word in everyday_words() else tree.mend(word) for word in text.split())
+    return " ".join(
+        word if word in plain_words() or word in tree.beginnings or word in everyday_words() else tree.mend(word)
+        for word in text.split()
+    )
 
 
 def _read_again(tree: LabelTree, answer: str, text: str, doubt: Reading) -> Reading:
@@ -341,7 +429,11 @@ def read_answer(tree: LabelTree, answer: str) -> Reading:
         return Reading(found[0])
     key, (text, kept), names = name_key(answer), _unwrapped(answer), tree.tables[0]
     whole = names.get(key) or names.get(kept) or ()  # as written, so slashes may belong to it
-    if _LIST.search(answer) and not (whole and "/" in answer and not _COMMA.search(answer)) and (fault := _list_fault(tree, answer)):
+    if (
+        _LIST.search(answer)
+        and not (whole and "/" in answer and not _COMMA.search(answer))
+        and (fault := _list_fault(tree, answer))
+    ):
         return Reading(fault=fault)
     found = whole or tree.find_key(text) or tree.find_key(key)
     if "?" in answer and (found or not spoiled(answer)):
@@ -353,7 +445,11 @@ def read_answer(tree: LabelTree, answer: str) -> Reading:
     if fault := spoiled(answer):
         return Reading(fault=fault)
     reading = _read_parts(tree, text)
-    return _read_again(tree, answer, text, reading) if reading.doubt or (reading.fault and _LOOK.search(answer)) else reading
+    return (
+        _read_again(tree, answer, text, reading)
+        if reading.doubt or (reading.fault and _LOOK.search(answer))
+        else reading
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #37eb02ef
 def _reason(tree: LabelTree, label: int, node: int) -> str:
@@ -367,7 +463,11 @@ def _reason(tree: LabelTree, label: int, node: int) -> str:
         return f"{name!r} is not on the path of {title!r}"
     ancestors = tree.ancestors(label)
     levels = ancestors.index(node) + 1 if node in ancestors else 0
-    return f"{name!r} is {levels} level{'s' * (levels > 1)} above {title!r}" if levels else f"{name!r} is a facet of {title!r}"
+    return (
+        f"{name!r} is {levels} level{'s' * (levels > 1)} above {title!r}"
+        if levels
+        else f"{name!r} is a facet of {title!r}"
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #c4d5e5c0
 _PAINTED = frozenset({"car", "aircraft", "flower", "dog"})
@@ -387,26 +487,42 @@ def place(tree: LabelTree, label: int, reading: Reading) -> Verdict:
         return Verdict(Category.WRONG, "tree", reading.fault)
     if reading.node is None:
         head = reading.head
-        if head is not None and relation(tree, label, head) is Category.WRONG and tree.words[label].isdisjoint(reading.strange):
-            return Verdict(Category.WRONG, "tree", f"a kind of {tree.nodes[head].name!r}, which is not on the path of {tree.nodes[label].name!r}")
+        if (
+            head is not None
+            and relation(tree, label, head) is Category.WRONG
+            and tree.words[label].isdisjoint(reading.strange)
+        ):
+            return Verdict(
+                Category.WRONG,
+                "tree",
+                f"a kind of {tree.nodes[head].name!r}, which is not on the path of {tree.nodes[label].name!r}",
+            )
         return Verdict(None, "undecided", reading.doubt)
     nodes = (reading.node, *reading.also)
     categories = [relation(tree, label, node) for node in nodes]
     if Category.WRONG in categories:
         if finest(tree, nodes) is None:
-            return Verdict(Category.WRONG, "tree", "names several things: " + ", ".join(tree.nodes[i].name for i in sorted(nodes)))
+            return Verdict(
+                Category.WRONG, "tree", "names several things: " + ", ".join(tree.nodes[i].name for i in sorted(nodes))
+            )
         return Verdict(Category.WRONG, "tree", _reason(tree, label, reading.node))
     category, node = max(zip(categories, nodes))
     if reading.years:
         if verdict := _year_verdict(tree.nodes[label].name, reading.years):
             return verdict
-        same = [i for i in tree.descendants(node) if tree.nodes[i].is_class and not set(reading.years).isdisjoint(tree.nodes[i].name.split())]
+        same = [
+            i
+            for i in tree.descendants(node)
+            if tree.nodes[i].is_class and not set(reading.years).isdisjoint(tree.nodes[i].name.split())
+        ]
         if category is Category.LESS_SPECIFIC and same == [label]:
             return Verdict(Category.SPECIFIC, "tree", f"names {tree.nodes[label].name!r} by its year")
     if reading.loose and category > Category.LESS_SPECIFIC:
         return Verdict(None, "undecided", f"more than the name {tree.nodes[node].name!r}")
     if reading.words and category is Category.LESS_SPECIFIC and tree.domain not in _PAINTED:
-        return Verdict(None, "undecided", f"'{' '.join(reading.words)} {tree.nodes[node].name}' may be a name of its own")
+        return Verdict(
+            None, "undecided", f"'{' '.join(reading.words)} {tree.nodes[node].name}' may be a name of its own"
+        )
     return Verdict(category, "tree", _reason(tree, label, node))
 
 # %% ../../nbs/3_judges/3_tree.ipynb #42df3bd3
@@ -414,7 +530,11 @@ def combine(verdicts: Sequence[tuple[str, Verdict]]) -> Verdict:
     "One verdict from those of several trees (name, verdict): what the deciding trees agree on, source 'trees disagree' if they do not, undecided if none decides."
     decided = [(name, verdict) for name, verdict in verdicts if verdict.category is not None]
     if len({verdict.category for _, verdict in decided}) > 1:
-        return Verdict(None, "trees disagree", "trees disagree: " + ", ".join(f"{name} says {verdict.category.wire}" for name, verdict in decided))
+        return Verdict(
+            None,
+            "trees disagree",
+            "trees disagree: " + ", ".join(f"{name} says {verdict.category.wire}" for name, verdict in decided),
+        )
     return (decided or verdicts)[0][1]
 
 # %% ../../nbs/3_judges/3_tree.ipynb #5ba8df44
@@ -438,7 +558,9 @@ class World:
         for _, domains, words in read_lists(everyday()):
             for key in map(name_key, words):
                 foreign[key] = foreign.get(key, frozenset()) | domains
-        self.meanings = [Meaning(key, tuple(nodes.get(key, ())), foreign.get(key, frozenset())) for key in {**nodes, **foreign}]
+        self.meanings = [
+            Meaning(key, tuple(nodes.get(key, ())), foreign.get(key, frozenset())) for key in {**nodes, **foreign}
+        ]
         for number, meaning in enumerate(self.meanings):
             keys.update({form: number for form in spellings(meaning.key) if form not in keys})
         self._keys = keys | {meaning.key: number for number, meaning in enumerate(self.meanings)}
@@ -446,7 +568,11 @@ class World:
 
     def find_key(self, key: str) -> tuple[int, ...]:
         "The number of the meaning of `key` in any spelling: one or none."
-        return (self._keys[key],) if key in self._keys else next(((self._keys[form],) for form in spellings(key) if form in self._keys), ())
+        return (
+            (self._keys[key],)
+            if key in self._keys
+            else next(((self._keys[form],) for form in spellings(key) if form in self._keys), ())
+        )
 
     def read(self, text: str) -> list[Meaning] | None:
         "The meanings in an unwrapped answer, if all its other words change nothing; else None."
@@ -458,10 +584,20 @@ class World:
     def head(self, text: str) -> Meaning | None:
         "The meaning of the last name in an unwrapped answer, or of the last in front of a preposition, an action or an article; None if another word is last."
         words, kinds = text.split(), plain_words()
-        stop = next((at for at in range(1, len(words)) if kinds.get(words[at]) in ("prepositions", "actions", "linking words") or words[at] in ("a", "an", "the")), len(words))
+        stop = next(
+            (
+                at
+                for at in range(1, len(words))
+                if kinds.get(words[at]) in ("prepositions", "actions", "linking words")
+                or words[at] in ("a", "an", "the")
+            ),
+            len(words),
+        )
         while stop > 1 and kinds.get(words[stop - 1]) == "kinds":
             stop -= 1
-        found = next((found for at in range(max(0, stop - 4), stop) if (found := self.find_key(" ".join(words[at:stop])))), None)
+        found = next(
+            (found for at in range(max(0, stop - 4), stop) if (found := self.find_key(" ".join(words[at:stop])))), None
+        )
         return self.meanings[found[0]] if found else None
 
 # %% ../../nbs/3_judges/3_tree.ipynb #bf494105
@@ -470,7 +606,9 @@ class Place(NamedTuple):
 
     asked: tuple[tuple[str, int], ...]
     others: tuple[tuple[str, int], ...]
-    kin: dict[str, int | None]  # trees of the same kind, with the group of the label's domain where they know it as a group
+    kin: dict[
+        str, int | None
+    ]  # trees of the same kind, with the group of the label's domain where they know it as a group
     words: frozenset[str]
     domains: frozenset[str]
 
@@ -489,18 +627,36 @@ def locate(trees: dict[str, LabelTree], asked: Sequence[tuple[str, int]], holder
     for name, i in holders:
         tree = trees[name]
         kin[name] = None
-        kin.update({other: group for other in trees if other not in kin for same, group in [_kinship(tree, i, trees[other])] if same})
+        kin.update(
+            {
+                other: group
+                for other in trees
+                if other not in kin
+                for same, group in [_kinship(tree, i, trees[other])]
+                if same
+            }
+        )
         words.update(*(tree.words[j] for j in (i, *tree.above(i))))
-    return Place(tuple(asked), tuple(holder for holder in holders if holder not in asked), kin, frozenset(words), frozenset(trees[name].domain for name, _ in holders))
+    return Place(
+        tuple(asked),
+        tuple(holder for holder in holders if holder not in asked),
+        kin,
+        frozenset(words),
+        frozenset(trees[name].domain for name, _ in holders),
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #466ed614
 def is_foreign(trees: dict[str, LabelTree], label: Place, meaning: Meaning) -> bool:
     "Whether a name with this meaning cannot be true of the label."
-    if label.words.intersection(meaning.key.split()) and (label.domains & _EATEN or not label.domains <= meaning.foreign):
+    if label.words.intersection(meaning.key.split()) and (
+        label.domains & _EATEN or not label.domains <= meaning.foreign
+    ):
         return False
     for name, i in meaning.nodes:
         tree, group = trees[name], label.kin.get(name)
-        if name in label.kin and (group is None or group in tree.above(i) | {i} or i in tree.above(group) or i not in tree.kinds):
+        if name in label.kin and (
+            group is None or group in tree.above(i) | {i} or i in tree.above(group) or i not in tree.kinds
+        ):
             return False
     counted = [i for name, i in meaning.nodes if not label.domains & _EATEN or i in trees[name].exact]
     return bool(counted) or label.domains <= meaning.foreign
@@ -509,7 +665,12 @@ def is_foreign(trees: dict[str, LabelTree], label: Place, meaning: Meaning) -> b
 def unknown_label(label: str, where: str, classes: Sequence[str]) -> Verdict:
     "No verdict, since `label` is no class of `where`; the reason names those of `classes` that look like it."
     near = near_names(label, classes)
-    return Verdict(None, "unknown label", f"label {label[:40]!r} is no class of {where}; " + (f"near labels: {', '.join(near)}" if near else "no label is near"))
+    return Verdict(
+        None,
+        "unknown label",
+        f"label {label[:40]!r} is no class of {where}; "
+        + (f"near labels: {', '.join(near)}" if near else "no label is near"),
+    )
 
 # %% ../../nbs/3_judges/3_tree.ipynb #53026664
 VERSION = 3  # raise it with any change that can change a verdict
@@ -548,11 +709,25 @@ class Library:
     def _locate(self, dataset: str | None, label: str) -> Place:
         holders = [(name, i) for name, tree in self.trees.items() for i in tree.find(label) if tree.nodes[i].is_class]
         first = [holder for holder in holders if holder[0] not in self._second] or holders
-        return locate(self.trees, first if dataset is None else [holder for holder in holders if holder[0] == dataset], holders)
+        return locate(
+            self.trees, first if dataset is None else [holder for holder in holders if holder[0] == dataset], holders
+        )
 
     def ask(self, holders: Sequence[tuple[str, int]], answer: str) -> Verdict:
         "The verdict of the trees in `holders`, where the label is the node beside the tree's name."
-        return combine([(name, place(self.trees[name], i, remember(self._readings, (name, answer), read_answer, self.trees[name], answer))) for name, i in holders])
+        return combine(
+            [
+                (
+                    name,
+                    place(
+                        self.trees[name],
+                        i,
+                        remember(self._readings, (name, answer), read_answer, self.trees[name], answer),
+                    ),
+                )
+                for name, i in holders
+            ]
+        )
 
     def no_label(self, dataset: str | None, label: str) -> Verdict:
         "The verdict where no tree that is asked holds the label."
@@ -568,7 +743,12 @@ def decide(library: Library, label: Place, answer: str) -> Verdict:
     verdict = library.ask(label.asked, answer)
     if verdict.source != "undecided" and verdict.reason != "a negation":
         return verdict
-    if refuses(key := name_key(answer)) and not any(isinstance(part, int) and part in tree.exact for name, _ in label.asked for tree in [library.trees[name]] for part in scan(key.split(), tree)):
+    if refuses(key := name_key(answer)) and not any(
+        isinstance(part, int) and part in tree.exact
+        for name, _ in label.asked
+        for tree in [library.trees[name]]
+        for part in scan(key.split(), tree)
+    ):
         return Verdict(Category.ABSTAIN, "tree", "declines to answer")
     if verdict.source != "undecided":
         return verdict
@@ -596,9 +776,20 @@ class TreeJudge:
     def identity(self) -> str:
         "The SHA-256 of all that can change a verdict: the bytes of the trees and word lists, the version of this judge, strictness."
         words = hashlib.sha256((everyday() + repr(sorted(plain_words().items()))).encode()).hexdigest()
-        return identity(judge="tree", version=VERSION, strict=self.strict, words=words, trees={name: tree.digest for name, tree in self.trees.items()})
+        return identity(
+            judge="tree",
+            version=VERSION,
+            strict=self.strict,
+            words=words,
+            trees={name: tree.digest for name, tree in self.trees.items()},
+        )
 
-    def __call__(self, pairs: Sequence[tuple[str, str]], datasets: Sequence[str | None] | None = None, done: Callable[[Sequence[int], list[Verdict]], None] | None = None) -> list[Verdict]:
+    def __call__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        datasets: Sequence[str | None] | None = None,
+        done: Callable[[Sequence[int], list[Verdict]], None] | None = None,
+    ) -> list[Verdict]:
         """One verdict per (label, answer). `datasets` names the tree to ask for each pair, None or '' for all. `done(indices, verdicts)` is called once, with all of them.
         Raises `UserError` for an unknown data set."""
         known, verdicts = self._verdicts, []
@@ -617,7 +808,13 @@ class TreeJudge:
         if verdict:
             return verdict
         shown = visible(answer)
-        if shown != answer and not any(self.trees[name].find_key(unwrap(shown)) for name, _ in (*here.asked, *here.others)):
+        if shown != answer and not any(
+            self.trees[name].find_key(unwrap(shown)) for name, _ in (*here.asked, *here.others)
+        ):
             return Verdict(Category.WRONG, "tree", "malformed: hidden characters")
         verdict = decide(self._library, here, shown)
-        return Verdict(Category.WRONG, "tree strict", verdict.reason) if self.strict and verdict.source == "undecided" else verdict
+        return (
+            Verdict(Category.WRONG, "tree strict", verdict.reason)
+            if self.strict and verdict.source == "undecided"
+            else verdict
+        )

@@ -55,7 +55,9 @@ def write_verdicts(path: str | Path, rows: Sequence[dict[str, Any]], fieldnames:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*columns, *VERDICT_COLUMNS])
         for row in rows:
-            writer.writerow([row.get(name, "") for name in columns] + [_wire(row["category"]), row["source"], row["reason"]])
+            writer.writerow(
+                [row.get(name, "") for name in columns] + [_wire(row["category"]), row["source"], row["reason"]]
+            )
 
 # %% ../../nbs/3_judges/1_verdict.ipynb #3c3026be
 def _csv_lines(path: str | Path) -> list[tuple[int, list[str]]]:
@@ -85,9 +87,15 @@ def read_verdicts(path: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     lines = _csv_lines(path)
     header = lines[0][1] if lines else []
     if "category" not in header or len(set(header)) < len(header):
-        raise UserError(f"{path} is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge")
+        raise UserError(
+            f"{path} is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge"
+        )
     for number, line in lines[1:]:
         if len(line) != len(header):
-            raise UserError(f"{path}:{number}: {len(line)} cells under {len(header)} columns; put cells that hold commas in quotation marks")
+            raise UserError(
+                f"{path}:{number}: {len(line)} cells under {len(header)} columns; put cells that hold commas in quotation marks"
+            )
     rows = [dict.fromkeys(VERDICT_COLUMNS, "") | dict(zip(header, line)) for _, line in lines[1:]]
-    return [row | {"category": _category(row["category"], f"{path}:{number}")} for row, (number, _) in zip(rows, lines[1:])], header
+    return [
+        row | {"category": _category(row["category"], f"{path}:{number}")} for row, (number, _) in zip(rows, lines[1:])
+    ], header

@@ -34,21 +34,41 @@ def judge_predictions(rows: Sequence[dict], judge: Callable[..., list[Verdict]],
     pairs = [(rows[i]["label"], rows[i]["answer"]) for i in asked]
     found = dict(zip(asked, judge(pairs, [rows[i]["dataset"] for i in asked] if datasets else None)))
     verdicts = [found.get(i, FORMAT_FAILURE) for i in range(len(rows))]
-    return [{**row, "category": "" if v.category is None else v.category.wire, "source": v.source, "reason": v.reason} for row, v in zip(rows, verdicts)]
+    return [
+        {**row, "category": "" if v.category is None else v.category.wire, "source": v.source, "reason": v.reason}
+        for row, v in zip(rows, verdicts)
+    ]
 
 # %% ../../nbs/5_metrics/1c_benchmark.ipynb #a902e76e
 def codes_matrix(rows: Sequence[dict]) -> tuple[list[str], np.ndarray]:
     "Sample ids in order of first appearance, and categories as int8 codes of shape (images, rollouts), `MISSING` where there is no verdict. Raises `UserError` if rollouts differ."
     found: dict[tuple, dict[int, Category | None]] = {}  # ids are unique within a data set only
     for row in rows:
-        found.setdefault((row.get("dataset"), row["sample_id"]), {})[int(row["rollout"])] = Category.from_wire(row["category"]) if row["category"] else None
+        found.setdefault((row.get("dataset"), row["sample_id"]), {})[int(row["rollout"])] = (
+            Category.from_wire(row["category"]) if row["category"] else None
+        )
     counts = Counter(len(rollouts) for rollouts in found.values())
     if len(counts) > 1:
-        raise UserError(f"samples have different numbers of rollouts ({', '.join(map(str, sorted(counts)))}): the predictions are incomplete; resume the run")
-    return [sample_id for _, sample_id in found], np.stack([to_codes(rollouts[i] for i in sorted(rollouts)) for rollouts in found.values()])
+        raise UserError(
+            f"samples have different numbers of rollouts ({', '.join(map(str, sorted(counts)))}): the predictions are incomplete; resume the run"
+        )
+    return [sample_id for _, sample_id in found], np.stack(
+        [to_codes(rollouts[i] for i in sorted(rollouts)) for rollouts in found.values()]
+    )
 
 # %% ../../nbs/5_metrics/1c_benchmark.ipynb #8e6b23cc
-VERDICT_COLUMNS = ("sample_id", "dataset", "split", "label", "prompt", "rollout", "answer", "category", "source", "reason")
+VERDICT_COLUMNS = (
+    "sample_id",
+    "dataset",
+    "split",
+    "label",
+    "prompt",
+    "rollout",
+    "answer",
+    "category",
+    "source",
+    "reason",
+)
 
 # %% ../../nbs/5_metrics/1c_benchmark.ipynb #304576b5
 def write_verdict_rows(path: Path, rows: Iterable[dict]) -> None:
@@ -71,15 +91,22 @@ def headline(codes: np.ndarray) -> dict[str, float | None]:
 # %% ../../nbs/5_metrics/1c_benchmark.ipynb #5f63da1d
 def library_versions() -> dict[str, str | None]:
     "Versions of what computes predictions and verdicts; None for what is not installed."
+
     def installed(name: str) -> str | None:
         try:
             return version(name)
         except PackageNotFoundError:
             return None
+
     return {name: installed(name) for name in ("speciarl", "torch", "transformers", "numpy", "pillow")}
 
 # %% ../../nbs/5_metrics/1c_benchmark.ipynb #84760ce0
-CALIBRATION = {"zero-shot S": 0.742, "zero-shot C": 0.846, "best of 64 S": 0.889, "best of 64 C": 0.984}  # published, papers' Table on fine-grained data
+CALIBRATION = {
+    "zero-shot S": 0.742,
+    "zero-shot C": 0.846,
+    "best of 64 S": 0.889,
+    "best of 64 C": 0.984,
+}  # published, papers' Table on fine-grained data
 CALIBRATION_TOLERANCE = 0.07
 
 
@@ -92,7 +119,13 @@ def base_scores(policy: "Policy", images: int = 100, seed: int = 99) -> dict[str
 
     judge, scores = TreeJudge(load_trees(fieldguide_trees()), strict=True), {}
     for name, n in (("zero-shot", 1), ("best of 64", 64)):
-        rows = [row for d in FINE_GRAINED for row in rollout(policy, plates(d, "test", images, seed), load_prompt("general"), n=n, batch_size=256, max_new_tokens=16)]
+        rows = [
+            row
+            for d in FINE_GRAINED
+            for row in rollout(
+                policy, plates(d, "test", images, seed), load_prompt("general"), n=n, batch_size=256, max_new_tokens=16
+            )
+        ]
         best = score(best_of_n(codes_matrix(judge_predictions(rows, judge))[1]))
         scores |= {f"{name} S": round(float(best.specificity), 4), f"{name} C": round(float(best.correctness), 4)}
     return scores

@@ -26,8 +26,13 @@ def level_shares(codes: np.ndarray) -> dict[str, float]:
     return score(codes).shares
 
 # %% ../../nbs/5_metrics/1b_bias.ipynb #8cfbaa04
-def level_table(codes: np.ndarray, ks: Iterable[int] | None = None, weights: str | Mapping[str, float] = "released",
-                n_boot: int = 1000, seed: int = 0) -> list[dict]:
+def level_table(
+    codes: np.ndarray,
+    ks: Iterable[int] | None = None,
+    weights: str | Mapping[str, float] = "released",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> list[dict]:
     """One row per k in `ks` (default 1 and N) for codes of shape (images, N) or (seeds, images, N).
 
     A row holds `k`, `answers` (its name in words), `shares` (wire name -> share of the judged), `missing` (probability that none of the k has
@@ -38,19 +43,28 @@ def level_table(codes: np.ndarray, ks: Iterable[int] | None = None, weights: str
         raise UserError("codes must have the shape (images, answers) or (seeds, images, answers)")
     codes = codes[None] if codes.ndim == 2 else codes
     rows = []
-    for k in ((1, codes.shape[-1]) if ks is None else ks):
+    for k in (1, codes.shape[-1]) if ks is None else ks:
         best = best_of_k(codes, k)
         total, judged = best.sum((0, 1)), best.sum()
         shares = {name: x / judged if judged else float("nan") for name, x in zip(WIRE_NAMES, total.tolist())}
-        rows.append({"k": k, "answers": "one answer" if k == 1 else f"best of {k}", "shares": shares,
-                     "missing": float(1 - best.sum(-1).mean()), **intervals_of_counts(best, weights, n_boot, seed)})
+        rows.append(
+            {
+                "k": k,
+                "answers": "one answer" if k == 1 else f"best of {k}",
+                "shares": shares,
+                "missing": float(1 - best.sum(-1).mean()),
+                **intervals_of_counts(best, weights, n_boot, seed),
+            }
+        )
     return rows
 
 # %% ../../nbs/5_metrics/1b_bias.ipynb #b96a86d8
 def headroom(codes: np.ndarray, weights: str | Mapping[str, float] = "released") -> dict[str, dict[str, float]]:
     "Metric -> {`one answer`, `best of N`, `gain`} for codes (images, N) or (seeds, images, N); the best of N is an upper bound that uses the verdicts."
     one, best = level_table(codes, weights=weights, n_boot=1)
-    return {m: {one["answers"]: one[m][0], best["answers"]: best[m][0], "gain": best[m][0] - one[m][0]} for m in METRICS}
+    return {
+        m: {one["answers"]: one[m][0], best["answers"]: best[m][0], "gain": best[m][0] - one[m][0]} for m in METRICS
+    }
 
 # %% ../../nbs/5_metrics/1b_bias.ipynb #89566d3e
 def calibration(measured: Mapping[str, float], published: Mapping[str, float], tolerance: float = 0.07) -> list[dict]:
@@ -58,11 +72,21 @@ def calibration(measured: Mapping[str, float], published: Mapping[str, float], t
     absent = [name for name in published if name not in measured]
     if absent:
         raise UserError(f"not measured: {', '.join(absent)}; measure every figure that is compared")
-    return [{"name": name, "measured": measured[name], "published": target, "difference": measured[name] - target,
-             "within": bool(abs(measured[name] - target) <= tolerance + 1e-9)} for name, target in published.items()]
+    return [
+        {
+            "name": name,
+            "measured": measured[name],
+            "published": target,
+            "difference": measured[name] - target,
+            "within": bool(abs(measured[name] - target) <= tolerance + 1e-9),
+        }
+        for name, target in published.items()
+    ]
 
 # %% ../../nbs/5_metrics/1b_bias.ipynb #94b99889
-LEVEL_COLOURS: dict[str, str] = dict(zip(WIRE_NAMES, ("#4d1027", "#4a4a50", "#2c7bb0", "#3fa9a0", "#93cf7f", "#f4ef9f")))
+LEVEL_COLOURS: dict[str, str] = dict(
+    zip(WIRE_NAMES, ("#4d1027", "#4a4a50", "#2c7bb0", "#3fa9a0", "#93cf7f", "#f4ef9f"))
+)
 
 
 @contextmanager
@@ -93,7 +117,16 @@ def plot_levels(shares: Mapping[str, Mapping[str, float]], title: str = "") -> "
             left = 0.0
             for name in WIRE_NAMES:
                 width = 100 * levels[name]
-                axes.barh(row, width, left=left, height=0.72, color=LEVEL_COLOURS[name], edgecolor="white", linewidth=0.5, label=name)
+                axes.barh(
+                    row,
+                    width,
+                    left=left,
+                    height=0.72,
+                    color=LEVEL_COLOURS[name],
+                    edgecolor="white",
+                    linewidth=0.5,
+                    label=name,
+                )
                 if width >= 5:  # narrower than this, a number does not fit
                     ink = "white" if name in WIRE_NAMES[:3] else "black"
                     axes.text(left + width / 2, row, f"{width:.0f}", ha="center", va="center", color=ink, fontsize=7)
@@ -116,7 +149,7 @@ def plot_curve(rows: Sequence[Mapping], title: str = "") -> "Figure":
         ks = [row["k"] for row in rows]
         for metric, name, marker in zip(METRICS, ("specificity S", "correctness C", "harmonic mean HM"), "os^"):
             value, low, high = np.array([row[metric] for row in rows]).T
-            line, = axes.plot(ks, value, marker=marker, label=name)
+            (line,) = axes.plot(ks, value, marker=marker, label=name)
             axes.fill_between(ks, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
         axes.set_xscale("log", base=2)
         axes.set_xticks(ks, [str(k) for k in ks])

@@ -14,11 +14,22 @@ from math import asin, sqrt
 
 import numpy as np
 
-from .rates import METRICS, counts_per_image, draw_images, draw_seeds, interval_kind, intervals_of_counts, percentiles, rates
+from speciarl.metrics.rates import (
+    METRICS,
+    counts_per_image,
+    draw_images,
+    draw_seeds,
+    interval_kind,
+    intervals_of_counts,
+    percentiles,
+    rates,
+)
 from ..core.scale import MISSING, Category, UserError
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #3cf79ae3
-def paired(ids_a: Sequence[str], codes_a: np.ndarray, ids_b: Sequence[str], codes_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def paired(
+    ids_a: Sequence[str], codes_a: np.ndarray, ids_b: Sequence[str], codes_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     "Codes of two runs, shape (images, ...) each, with those of b in the order of a. Raises `UserError` unless both have the same samples, once each."
     for name, ids, codes in (("first", ids_a, codes_a), ("second", ids_b, codes_b)):
         if len(set(ids)) != len(ids) or len(ids) != len(codes):
@@ -26,7 +37,9 @@ def paired(ids_a: Sequence[str], codes_a: np.ndarray, ids_b: Sequence[str], code
     only = sorted(set(ids_a) ^ set(ids_b))
     if only:
         where = "first" if only[0] in set(ids_a) else "second"
-        raise UserError(f"the runs have different samples ({len(only)} are in one only, such as {only[0]!r} in the {where}): compare runs over the same data")
+        raise UserError(
+            f"the runs have different samples ({len(only)} are in one only, such as {only[0]!r} in the {where}): compare runs over the same data"
+        )
     place = {name: i for i, name in enumerate(ids_b)}
     return np.asarray(codes_a), np.asarray(codes_b)[[place[name] for name in ids_a]]
 
@@ -41,10 +54,14 @@ def _both(codes_a: np.ndarray, codes_b: np.ndarray, units: Sequence | None = Non
     if len(units) != a.shape[1]:
         raise UserError(f"there are {len(units)} classes for {a.shape[1]} images: give one for each image")
     where = np.unique(np.asarray(units), return_inverse=True)[1]
-    return tuple(np.stack([np.stack([np.bincount(where, level) for level in seed.T], axis=-1) for seed in run]) for run in (a, b))
+    return tuple(
+        np.stack([np.stack([np.bincount(where, level) for level in seed.T], axis=-1) for seed in run]) for run in (a, b)
+    )
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #2bdc4354
-def draw_pairs(counts_a: np.ndarray, counts_b: np.ndarray, n_boot: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def draw_pairs(
+    counts_a: np.ndarray, counts_b: np.ndarray, n_boot: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     "Category counts of both runs, (n_boot, 6) each, over the same drawn images; counts of shape (seeds, images, 6), numbers of seeds may differ."
     rng, seeds = np.random.default_rng(seed), len(counts_a)
     picked = [draw_seeds(len(counts), n_boot, rng) for counts in (counts_a, counts_b)]
@@ -74,8 +91,14 @@ def two_sided(draws: np.ndarray) -> float:
     return min(1.0, 2 * int(side + 1) / (draws.size + 1)) if draws.size else float("nan")
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #92747251
-def differences(codes_a: np.ndarray, codes_b: np.ndarray, classes: Sequence | None = None, weights: str | Mapping[str, float] = "released",
-                n_boot: int = 2000, seed: int = 0) -> dict[str, Difference]:
+def differences(
+    codes_a: np.ndarray,
+    codes_b: np.ndarray,
+    classes: Sequence | None = None,
+    weights: str | Mapping[str, float] = "released",
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> dict[str, Difference]:
     """Metric -> `Difference` of two runs over the same images in the same order, by paired bootstrap.
 
     Codes (images,), (seeds, images) or (seeds, images, N). With `classes`, one per image, whole classes are drawn in place of images:
@@ -87,7 +110,10 @@ def differences(codes_a: np.ndarray, codes_b: np.ndarray, classes: Sequence | No
     values = [rates(run.sum((0, 1)), weights) for run in (a, b)]
     draws = [rates(run, weights) for run in draw_pairs(a, b, n_boot, seed)]
     changes = {name: draws[1][m] - draws[0][m] for m, name in enumerate(METRICS)}
-    return {name: Difference(float(values[1][m] - values[0][m]), *percentiles(changes[name]), two_sided(changes[name])) for m, name in enumerate(METRICS)}
+    return {
+        name: Difference(float(values[1][m] - values[0][m]), *percentiles(changes[name]), two_sided(changes[name]))
+        for m, name in enumerate(METRICS)
+    }
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #1648afeb
 @dataclass(frozen=True)
@@ -148,16 +174,28 @@ class Comparison:
     drawn: str
 
 
-def compare(codes_a: np.ndarray, codes_b: np.ndarray, classes: Sequence | None = None, weights: str | Mapping[str, float] = "released",
-            n_boot: int = 2000, seed: int = 0) -> Comparison:
+def compare(
+    codes_a: np.ndarray,
+    codes_b: np.ndarray,
+    classes: Sequence | None = None,
+    weights: str | Mapping[str, float] = "released",
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> Comparison:
     "The second run against the first, over the same images in the same order; arguments as for `differences`."
     a, b = _both(codes_a, codes_b)
     c = [float(rates(run.sum((0, 1)))[1]) for run in (a, b)]
     single = [np.asarray(codes).size == counts.shape[1] for codes, counts in ((codes_a, a), (codes_b, b))]
-    test = mcnemar(np.ravel(codes_a), np.ravel(codes_b)) if all(single) else "not run: McNemar's test needs one answer to each image in each run"
+    test = (
+        mcnemar(np.ravel(codes_a), np.ravel(codes_b))
+        if all(single)
+        else "not run: McNemar's test needs one answer to each image in each run"
+    )
     kinds = dict.fromkeys(interval_kind(len(run)) for run in (a, b))  # one entry if both runs are drawn alike
     drawn = " and ".join(kinds) if classes is None else " and ".join(kinds).replace("images", "classes")
-    return Comparison(a.shape[1], differences(codes_a, codes_b, classes, weights, n_boot, seed), test, cohens_h(*c), drawn)
+    return Comparison(
+        a.shape[1], differences(codes_a, codes_b, classes, weights, n_boot, seed), test, cohens_h(*c), drawn
+    )
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #1c5cce31
 def compare_all(runs: Mapping[str, np.ndarray], baseline: str | None = None, **options) -> list[dict]:
@@ -170,7 +208,11 @@ def compare_all(runs: Mapping[str, np.ndarray], baseline: str | None = None, **o
     if len(runs) < 2:
         raise UserError("there is only one run; give at least two to compare")
     pairs = combinations(runs, 2) if baseline is None else [(baseline, name) for name in runs if name != baseline]
-    rows = [{"first": a, "second": b, "metric": metric, **vars(found)} for a, b in pairs for metric, found in differences(runs[a], runs[b], **options).items()]
+    rows = [
+        {"first": a, "second": b, "metric": metric, **vars(found)}
+        for a, b in pairs
+        for metric, found in differences(runs[a], runs[b], **options).items()
+    ]
     return [{**row, "p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]).tolist())]
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #680ed45e
@@ -183,7 +225,13 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #f6e5cda3
-def by_group(codes: np.ndarray, groups: Sequence[str], weights: str | Mapping[str, float] = "released", n_boot: int = 500, seed: int = 0) -> list[dict]:
+def by_group(
+    codes: np.ndarray,
+    groups: Sequence[str],
+    weights: str | Mapping[str, float] = "released",
+    n_boot: int = 500,
+    seed: int = 0,
+) -> list[dict]:
     """One row per group (class, data set, domain), sorted by name: `group`, `images`, `missing` (answers without verdict), S, C, HM as (value, low, high).
 
     Codes (images,), (seeds, images) or (seeds, images, N), and one group for each image. C has Wilson's interval, S and HM bootstrap ones.
@@ -198,7 +246,9 @@ def by_group(codes: np.ndarray, groups: Sequence[str], weights: str | Mapping[st
         found = intervals_of_counts(mine, weights, n_boot, seed)
         judged = int((mine.sum((0, 2)) > 0).sum())
         found["correctness"] = (found["correctness"][0], *wilson(found["correctness"][0], judged))
-        rows.append({"group": name, "images": mine.shape[1], "missing": int(mine.shape[1] * answers - mine.sum()), **found})
+        rows.append(
+            {"group": name, "images": mine.shape[1], "missing": int(mine.shape[1] * answers - mine.sum()), **found}
+        )
     return rows
 
 # %% ../../nbs/5_metrics/3_compare.ipynb #441d6b9a

@@ -96,7 +96,7 @@ def fine_r1_inclusion(label: str, output: str, car: bool = False) -> bool:
 def without_body(label: str) -> str:
     "A car label without its last two words, as far as two are left; the release leaves nothing of a short label, and nothing is in every text."
     words = label.replace("_", " ").split()
-    return " ".join(words[:max(2, len(words) - 2)])
+    return " ".join(words[: max(2, len(words) - 2)])
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #8e3a4e61
 def exact_match(label: str, output: str) -> bool:
@@ -139,7 +139,15 @@ def llama_inclusion(labels: Sequence[str], texts: Sequence[str], ask: Ask) -> In
     return Inclusion(bits, int(np.isnan(bits).sum()) - failed, failed)
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #e99a93c4
-def server(base_url: str, model: str = LLAMA, *, api_key: str | None = None, concurrency: int = 32, timeout: float = 60.0, retries: int = 3) -> Ask:
+def server(
+    base_url: str,
+    model: str = LLAMA,
+    *,
+    api_key: str | None = None,
+    concurrency: int = 32,
+    timeout: float = 60.0,
+    retries: int = 3,
+) -> Ask:
     "An `Ask` that puts chats to `model` on an OpenAI-compatible server. Calling it raises `UserError` if the first call fails."
     from openai import OpenAI, OpenAIError
 
@@ -158,14 +166,21 @@ def server(base_url: str, model: str = LLAMA, *, api_key: str | None = None, con
     def ask(chats: list[list[dict[str, str]]]) -> list[str | None]:
         if not chats:
             return []
-        with OpenAI(base_url=base_url, api_key=key or "no-api-key", timeout=timeout, max_retries=retries) as client, ThreadPoolExecutor(concurrency) as pool:
+        with (
+            OpenAI(base_url=base_url, api_key=key or "no-api-key", timeout=timeout, max_retries=retries) as client,
+            ThreadPoolExecutor(concurrency) as pool,
+        ):
             try:
                 replies: list[str | None] = [one(client, chats[0])]
             except (OpenAIError, LookupError, TypeError, AttributeError, ValueError) as error:
                 words = " ".join(str(error).replace(key or "\0", "***").split())[:200]
-                raise UserError(f"no judge {model} at {base_url} ({words}); start the server or mend the address") from None
+                raise UserError(
+                    f"no judge {model} at {base_url} ({words}); start the server or mend the address"
+                ) from None
             while len(replies) < len(chats) and not (len(replies) > 64 and replies[-64:] == [None] * 64):
-                replies += pool.map(lambda chat: later(client, chat), chats[len(replies) : len(replies) + 4 * concurrency])
+                replies += pool.map(
+                    lambda chat: later(client, chat), chats[len(replies) : len(replies) + 4 * concurrency]
+                )
             return replies + [None] * (len(chats) - len(replies))
 
     return ask
@@ -192,8 +207,14 @@ class Encoder:
         import torch
 
         whole = hasattr(self.model, "get_text_features")  # such models are trained on texts padded to full length
-        length = self.model.config.text_config.max_position_embeddings if whole else min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-        batch = self.tokenizer(texts, padding="max_length" if whole else True, truncation=True, max_length=length, return_tensors="pt").to(self.model.device)
+        length = (
+            self.model.config.text_config.max_position_embeddings
+            if whole
+            else min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        )
+        batch = self.tokenizer(
+            texts, padding="max_length" if whole else True, truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.model.device)
         with torch.inference_mode():
             if whole:
                 pooled = self.model.get_text_features(input_ids=batch["input_ids"])
@@ -208,7 +229,9 @@ class Encoder:
         distinct = sorted(set(texts), key=lambda text: (len(text), text))
         if not distinct:
             return np.zeros((0, 0), np.float32)
-        vectors = np.concatenate([self._embed(distinct[at : at + self.batch_size]) for at in range(0, len(distinct), self.batch_size)])
+        vectors = np.concatenate(
+            [self._embed(distinct[at : at + self.batch_size]) for at in range(0, len(distinct), self.batch_size)]
+        )
         place = {text: i for i, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]
 
@@ -223,7 +246,9 @@ def _weights(name: str, revision: str | None, model: Any) -> str | None:
     return f"sha256:{digest.hexdigest()}"
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #752a2244
-def load_encoder(name: str | Path = MINILM, revision: str | None = None, device: str = "cpu", batch_size: int = 64) -> Encoder:
+def load_encoder(
+    name: str | Path = MINILM, revision: str | None = None, device: str = "cpu", batch_size: int = 64
+) -> Encoder:
     "A transformers encoder by hub id (at `revision`; pinned for the default) or folder, from safetensors only. `UserError` if it cannot be had."
     try:
         from safetensors import SafetensorError
@@ -234,11 +259,24 @@ def load_encoder(name: str | Path = MINILM, revision: str | None = None, device:
     revision = MINILM_REVISION if name == MINILM and revision is None else revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        model = AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype="float32").to(device).eval()
+        model = (
+            AutoModel.from_pretrained(
+                name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype="float32"
+            )
+            .to(device)
+            .eval()
+        )
     except (OSError, ValueError, SafetensorError) as error:
         words = " ".join(str(error).split()).split(". ")[0][:160]
-        raise UserError(f"the encoder {name} cannot be loaded ({words}); give a hub id or a folder with safetensors weights") from None
-    return Encoder(model, tokenizer, {"encoder": name if not Path(name).is_dir() else Path(name).name, "weights": _weights(name, revision, model)}, batch_size)
+        raise UserError(
+            f"the encoder {name} cannot be loaded ({words}); give a hub id or a folder with safetensors weights"
+        ) from None
+    return Encoder(
+        model,
+        tokenizer,
+        {"encoder": name if not Path(name).is_dir() else Path(name).name, "weights": _weights(name, revision, model)},
+        batch_size,
+    )
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #7e68ad40
 def similarities(encoder: TextEncoder, labels: Sequence[str], texts: Sequence[str]) -> np.ndarray:
@@ -256,9 +294,36 @@ def similarity_shares(values: np.ndarray) -> dict[str, float]:
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #9a72c660
 _LEADING = re.compile(r"^(?:a|an|the|his|her|its|their)\s+")
-_EMPTY = frozenset((
-    *map(str, range(1, 11)), *"one two three four five six seven eight nine ten".split(), "*", "a", "the", "image", "object", "photo", "type", "this photo",
-    "it", "they", "them", "that", "this", "those", "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "some"))
+_EMPTY = frozenset(
+    (
+        *map(str, range(1, 11)),
+        *"one two three four five six seven eight nine ten".split(),
+        "*",
+        "a",
+        "the",
+        "image",
+        "object",
+        "photo",
+        "type",
+        "this photo",
+        "it",
+        "they",
+        "them",
+        "that",
+        "this",
+        "those",
+        "what",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "when",
+        "where",
+        "why",
+        "how",
+        "some",
+    )
+)
 
 
 def clean_concepts(chunks: Sequence[str]) -> list[str]:
@@ -270,11 +335,17 @@ def clean_concepts(chunks: Sequence[str]) -> list[str]:
 Chunks = Callable[[Sequence[str]], Sequence[Sequence[str]]]  # texts to their noun chunks and named entities
 
 
-def concept_similarities(encoder: TextEncoder, labels: Sequence[str], texts: Sequence[str], chunks: Sequence[Sequence[str]]) -> np.ndarray:
+def concept_similarities(
+    encoder: TextEncoder, labels: Sequence[str], texts: Sequence[str], chunks: Sequence[Sequence[str]]
+) -> np.ndarray:
     "Cosine of each label with the closest concept of its text, the whole text included; shape (n,). `chunks` holds those of each text."
     concepts = [[*clean_concepts(mine), text] for mine, text in zip(chunks, texts, strict=True)]
     sizes = [len(mine) for mine in concepts]
-    every = similarities(encoder, np.repeat(np.asarray(labels, object), sizes).tolist(), [concept for mine in concepts for concept in mine])
+    every = similarities(
+        encoder,
+        np.repeat(np.asarray(labels, object), sizes).tolist(),
+        [concept for mine in concepts for concept in mine],
+    )
     return np.maximum.reduceat(every, np.cumsum([0, *sizes[:-1]])) if sizes else every
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #e474f91a
@@ -285,7 +356,9 @@ def spacy_chunks(model: str = "en_core_web_lg") -> Chunks:
 
         nlp = spacy.load(model)
     except (ImportError, OSError):
-        raise UserError(f"concepts need spaCy and its model {model}: pip install spacy, then python -m spacy download {model}") from None
+        raise UserError(
+            f"concepts need spaCy and its model {model}: pip install spacy, then python -m spacy download {model}"
+        ) from None
     return lambda texts: [[span.text for span in (*doc.noun_chunks, *doc.ents)] for doc in nlp.pipe(texts)]
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #554e5db8
@@ -295,7 +368,9 @@ def released_domain(path: str) -> str:
     return next((word for part, word in words.items() if part in path), "object")
 
 
-def relative_similarities(encoder: TextEncoder, labels: Sequence[str], texts: Sequence[str], domains: Sequence[str]) -> np.ndarray:
+def relative_similarities(
+    encoder: TextEncoder, labels: Sequence[str], texts: Sequence[str], domains: Sequence[str]
+) -> np.ndarray:
     "max(0, (ss - b) / (1 - b)), shape (n,), from 0 to 1; 0 where the label is the domain word itself (no room above it)."
     ss, b = similarities(encoder, labels, texts), similarities(encoder, labels, domains)
     room = 1 - b > 1e-6
@@ -337,10 +412,20 @@ def _inclusion_rows(run: Run) -> list[Row]:
     words = [word_inclusion(*pair) for pair in zip(run.labels, run.answers)]
     cars = [released_domain(path) == "car" for path in run.paths or [""] * len(run.labels)]
     fine = [fine_r1_inclusion(*one) for one in zip(run.labels, run.outputs, cars)]
-    ours = [word_inclusion(without_body(label) if car else label, answer) for label, answer, car in zip(run.labels, run.answers, cars)]
-    same = [exact_match(*pair) for pair in zip(run.labels, run.outputs)], [name_key(label) == name_key(text) for label, text in zip(run.labels, run.texts)]
+    ours = [
+        word_inclusion(without_body(label) if car else label, answer)
+        for label, answer, car in zip(run.labels, run.answers, cars)
+    ]
+    same = (
+        [exact_match(*pair) for pair in zip(run.labels, run.outputs)],
+        [name_key(label) == name_key(text) for label, text in zip(run.labels, run.texts)],
+    )
     note = f"{len(run.labels) - int(run.said.sum())} without an answer"
-    return [Row("text inclusion", mean(whole), mean(words), note), Row("text inclusion, Fine-R1", mean(fine), mean(ours), note), Row("exact match", *map(mean, same), note)]
+    return [
+        Row("text inclusion", mean(whole), mean(words), note),
+        Row("text inclusion, Fine-R1", mean(fine), mean(ours), note),
+        Row("exact match", *map(mean, same), note),
+    ]
 
 
 def _llama_row(run: Run, ask: Ask | NotRun) -> Row:
@@ -354,14 +439,22 @@ def _llama_row(run: Run, ask: Ask | NotRun) -> Row:
         return Row(name, found, found)
     readable = found.bits[n:][~np.isnan(found.bits[n:])]
     ours = mean([*readable, *[0] * (n - len(have))]) if readable.size else NotRun("no reply on an answer could be read")
-    return Row(name, mean(np.nan_to_num(found.bits[:n])), ours, f"of {len(labels)} replies {found.unreadable} unreadable, {found.failed} failed")
+    return Row(
+        name,
+        mean(np.nan_to_num(found.bits[:n])),
+        ours,
+        f"of {len(labels)} replies {found.unreadable} unreadable, {found.failed} failed",
+    )
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #6ce17470
 def _similarity_rows(run: Run, encoder: TextEncoder | NotRun) -> list[Row]:
     names = ["semantic similarity", "mean average similarity"]
     if isinstance(encoder, NotRun):
         return [Row(name, encoder, encoder) for name in names]
-    whole, short = similarities(encoder, run.labels, run.outputs), similarities(encoder, run.labels, run.texts) * run.said
+    whole, short = (
+        similarities(encoder, run.labels, run.outputs),
+        similarities(encoder, run.labels, run.texts) * run.said,
+    )
     steps = [np.mean([values >= t for t in (0.5, 0.6, 0.7, 0.8, 0.9)], axis=0) for values in (whole, short)]
     return [Row(names[0], mean(whole), mean(short)), Row(names[1], *map(mean, steps))]
 
@@ -373,7 +466,10 @@ def _concept_row(run: Run, encoder: TextEncoder | NotRun, chunks: Chunks | NotRu
         return Row(name, lacking, lacking)
     whole, short = chunks(run.outputs), chunks(run.texts)
     counts = [np.mean([1 + len(clean_concepts(mine)) for mine in found]) for found in (whole, short)]
-    values = concept_similarities(encoder, run.labels, run.outputs, whole), concept_similarities(encoder, run.labels, run.texts, short) * run.said
+    values = (
+        concept_similarities(encoder, run.labels, run.outputs, whole),
+        concept_similarities(encoder, run.labels, run.texts, short) * run.said,
+    )
     return Row(name, *map(mean, values), "concepts compared: {:.1f} and {:.1f} a sample".format(*counts))
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #1ea76b80
@@ -384,16 +480,26 @@ def _relative_row(run: Run, encoder: TextEncoder | NotRun) -> Row:
     texts = [found[1] if (found := _GREEDY.search(output)) else output for output in run.outputs]
     released: Mean | NotRun = NotRun("no image paths were given")
     if run.paths is not None:
-        released = mean(relative_similarities(encoder, run.labels, texts, [released_domain(path) for path in run.paths]))
+        released = mean(
+            relative_similarities(encoder, run.labels, texts, [released_domain(path) for path in run.paths])
+        )
     ours: Mean | NotRun = NotRun("no domain words were given")
     if run.domains is not None:
         ours = mean(relative_similarities(encoder, run.labels, run.texts, run.domains) * run.said)
     return Row(name, released, ours)
 
 # %% ../../nbs/5_metrics/4_openworld.ipynb #5d86b557
-def open_world(labels: Sequence[str], outputs: Sequence[str], answers: Sequence[str | None] | None = None, *, domains: Sequence[str] | None = None,
-               paths: Sequence[str] | None = None, encoder: TextEncoder | NotRun = NotRun("no encoder was given"),
-               ask: Ask | NotRun = NotRun("no judge server was given"), chunks: Chunks | NotRun = NotRun("no spaCy model was given")) -> list[Row]:
+def open_world(
+    labels: Sequence[str],
+    outputs: Sequence[str],
+    answers: Sequence[str | None] | None = None,
+    *,
+    domains: Sequence[str] | None = None,
+    paths: Sequence[str] | None = None,
+    encoder: TextEncoder | NotRun = NotRun("no encoder was given"),
+    ask: Ask | NotRun = NotRun("no judge server was given"),
+    chunks: Chunks | NotRun = NotRun("no spaCy model was given"),
+) -> list[Row]:
     """The open-world metrics of a run, one `Row` each; what cannot be had is `NotRun` with its reason. Definitions: lmms-owc, Fine-R1; see each metric.
 
     One label, output, answer (default: `answers_of(outputs)`), domain word and image path per sample. Raises `UserError` if they differ in number.
@@ -403,4 +509,10 @@ def open_world(labels: Sequence[str], outputs: Sequence[str], answers: Sequence[
         if given is not None and len(given) != len(labels):
             raise UserError(f"there are {len(labels)} labels and {len(given)} {name}: give one for each sample")
     run = Run(labels, outputs, answers, domains, paths)
-    return [*_inclusion_rows(run), _llama_row(run, ask), *_similarity_rows(run, encoder), _concept_row(run, encoder, chunks), _relative_row(run, encoder)]
+    return [
+        *_inclusion_rows(run),
+        _llama_row(run, ask),
+        *_similarity_rows(run, encoder),
+        _concept_row(run, encoder, chunks),
+        _relative_row(run, encoder),
+    ]

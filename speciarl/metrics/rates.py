@@ -25,12 +25,14 @@ def tally(codes: np.ndarray, axis: int = -1) -> np.ndarray:
     """
     codes = np.asarray(codes)
     if codes.size and (codes.dtype.kind not in "iu" or codes.min() < MISSING or codes.max() > max(Category)):
-        raise UserError("codes must be whole numbers from -1 (no verdict) to 5 (more specific): convert categories with to_codes")
+        raise UserError(
+            "codes must be whole numbers from -1 (no verdict) to 5 (more specific): convert categories with to_codes"
+        )
     return np.stack([(codes == category).sum(axis) for category in Category], axis=-1)
 
 # %% ../../nbs/5_metrics/1_rates.ipynb #b81299a7
 WEIGHTS: dict[str, dict[str, float]] = {
-    "released": {"more specific": 1.0, "specific": 1.0, "less specific": 0.6, "generic": 0.2},
+    "released": {"more specific": 1.0, "specific": 1.0, "less specific": 0.6, "generic": 0.2}
 }
 
 
@@ -44,7 +46,9 @@ def weight_vector(weights: str | Mapping[str, float] = "released") -> np.ndarray
             raise UserError(f"unknown weights {weights[:40]!r}: use one of {', '.join(WEIGHTS)}")
         weights = WEIGHTS[weights]
     if set(weights) != {c.wire for c in Category if c.correct} or not all(0 <= w <= 1 for w in weights.values()):
-        raise UserError("weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific")
+        raise UserError(
+            "weights must give a number from 0 to 1 to each of generic, less specific, specific, more specific"
+        )
     return np.array([weights.get(name, 0.0) for name in WIRE_NAMES])
 
 # %% ../../nbs/5_metrics/1_rates.ipynb #0071d46c
@@ -55,19 +59,23 @@ def harmonic_mean(specificity: float | np.ndarray, correctness: float | np.ndarr
         return np.where((s == 0) | (c == 0), 0.0, 2 * s * c / (s + c))
 
 # %% ../../nbs/5_metrics/1_rates.ipynb #aeab637e
-def rates(counts: np.ndarray, weights: str | Mapping[str, float] = "released") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def rates(
+    counts: np.ndarray, weights: str | Mapping[str, float] = "released"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(S, C, HM), each of shape (...) and from 0 to 1, for counts (or expected counts) of the categories, shape (..., 6).
 
     S is nan where no answer is correct, C and HM are nan where no answer was judged. Metrics of SpeciaRL, section 4.
     """
     counts = np.asarray(counts, float)
-    correct = counts[..., Category.GENERIC:].sum(-1)
+    correct = counts[..., Category.GENERIC :].sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         s, c = counts @ weight_vector(weights) / correct, correct / counts.sum(-1)
     return s, c, harmonic_mean(s, c)
 
 
-def s_c_hm(codes: np.ndarray, weights: str | Mapping[str, float] = "released", axis: int = -1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def s_c_hm(
+    codes: np.ndarray, weights: str | Mapping[str, float] = "released", axis: int = -1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "(S, C, HM) along `axis` of integer `codes`; missing verdicts are left out. See `rates`."
     return rates(tally(codes, axis), weights)
 
@@ -93,7 +101,9 @@ def _share(count: int, of: int) -> float:
     return count / of if of else float("nan")
 
 
-def score(codes: np.ndarray, weights: str | Mapping[str, float] = "released", format_failure: Iterable[bool] | None = None) -> Scores:
+def score(
+    codes: np.ndarray, weights: str | Mapping[str, float] = "released", format_failure: Iterable[bool] | None = None
+) -> Scores:
     """S, C, HM, level shares and missing verdicts of integer `codes` of any shape, taken as one pool of answers.
 
     `format_failure` marks the answers without an answer tag, in the order of `codes`; those count as wrong, and one that is not coded wrong
@@ -101,15 +111,23 @@ def score(codes: np.ndarray, weights: str | Mapping[str, float] = "released", fo
     """
     codes = np.asarray(codes).ravel()
     counts, n = tally(codes), codes.size
-    judged, correct = int(counts.sum()), int(counts[Category.GENERIC:].sum())
+    judged, correct = int(counts.sum()), int(counts[Category.GENERIC :].sum())
     failed = None if format_failure is None else np.asarray(list(format_failure), bool)
     if failed is not None and (failed.shape != codes.shape or (codes[failed] != Category.WRONG).any()):
-        raise UserError("format_failure must have one entry per answer, and an answer with a broken format must be coded wrong")
+        raise UserError(
+            "format_failure must have one entry per answer, and an answer with a broken format must be coded wrong"
+        )
     return Scores(
-        n, judged, _share(n - judged, n), *(x.item() for x in rates(counts, weights)),
+        n,
+        judged,
+        _share(n - judged, n),
+        *(x.item() for x in rates(counts, weights)),
         {name: _share(count, judged) for name, count in zip(WIRE_NAMES, counts.tolist())},
-        _share(correct, n), _share(correct + n - judged, n),
-        None if failed is None else _share(int(failed.sum()), judged), weights if isinstance(weights, str) else "custom")
+        _share(correct, n),
+        _share(correct + n - judged, n),
+        None if failed is None else _share(int(failed.sum()), judged),
+        weights if isinstance(weights, str) else "custom",
+    )
 
 # %% ../../nbs/5_metrics/1_rates.ipynb #87d0a728
 def best_of_n(codes: np.ndarray) -> np.ndarray:
@@ -138,8 +156,9 @@ def powers_of_two(n: int) -> list[int]:
     return sorted({1 << i for i in range(n.bit_length())} | {n})
 
 
-def best_of_k_curve(codes: np.ndarray, ks: Iterable[int] | None = None,
-                    weights: str | Mapping[str, float] = "released") -> dict[int, tuple[float, float, float]]:
+def best_of_k_curve(
+    codes: np.ndarray, ks: Iterable[int] | None = None, weights: str | Mapping[str, float] = "released"
+) -> dict[int, tuple[float, float, float]]:
     "k -> (S, C, HM) of the best of k answers, expected over all subsets, for codes (..., images, N). `ks` defaults to powers of two."
     ks = powers_of_two(np.shape(codes)[-1]) if ks is None else ks
     return {k: tuple(x.item() for x in rates(best_of_k(codes, k).reshape(-1, 6).sum(0), weights)) for k in ks}
@@ -150,7 +169,9 @@ def pass_at_k(codes: np.ndarray, k: int, at_least: Category = Category.SPECIFIC)
     return best_of_k(codes, k)[..., at_least:].sum(-1)
 
 
-def pass_at_k_curve(codes: np.ndarray, ks: Iterable[int] | None = None, at_least: Category = Category.SPECIFIC) -> dict[int, float]:
+def pass_at_k_curve(
+    codes: np.ndarray, ks: Iterable[int] | None = None, at_least: Category = Category.SPECIFIC
+) -> dict[int, float]:
     "k -> mean pass@k over all images, for codes (..., images, N). `ks` defaults to every k from 1 to N."
     ks = range(1, np.shape(codes)[-1] + 1) if ks is None else ks
     return {k: float(pass_at_k(codes, k, at_least).mean()) for k in ks}
@@ -176,7 +197,10 @@ def draw_images(counts: np.ndarray, n_boot: int, rng: np.random.Generator) -> np
     "Counts of resamples of the images, the same images for every seed: (seeds, images, 6) to (n_boot, seeds, 6)."
     seeds, images, levels = counts.shape
     patterns, times = np.unique(counts.transpose(1, 0, 2).reshape(images, -1), axis=0, return_counts=True)
-    drawn = [rng.multinomial(images, times / images, size=size) @ patterns.astype(float) for size in _chunks(n_boot, len(times))]
+    drawn = [
+        rng.multinomial(images, times / images, size=size) @ patterns.astype(float)
+        for size in _chunks(n_boot, len(times))
+    ]
     return np.concatenate(drawn).reshape(n_boot, seeds, levels)
 
 # %% ../../nbs/5_metrics/1_rates.ipynb #17efa5b1
@@ -211,8 +235,13 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
 METRICS = ("specificity", "correctness", "hm")
 
 
-def bootstrap(codes_by_seed: np.ndarray, stat: str | Callable[[np.ndarray], np.ndarray] = "hm", n_boot: int = 1000, seed: int = 0,
-              weights: str | Mapping[str, float] = "released") -> tuple[float, float]:
+def bootstrap(
+    codes_by_seed: np.ndarray,
+    stat: str | Callable[[np.ndarray], np.ndarray] = "hm",
+    n_boot: int = 1000,
+    seed: int = 0,
+    weights: str | Mapping[str, float] = "released",
+) -> tuple[float, float]:
     """The ends (low, high) of the 95 % bootstrap interval of `stat`, from codes (images,), (seeds, images) or (seeds, images, N).
 
     `stat` is "specificity", "correctness" or "hm", or a function of category counts (n_boot, 6) to values (n_boot,).
@@ -221,19 +250,23 @@ def bootstrap(codes_by_seed: np.ndarray, stat: str | Callable[[np.ndarray], np.n
     if callable(stat):
         return percentiles(np.asarray(stat(drawn), float))
     if stat not in METRICS:
-        raise UserError(f"unknown statistic {stat[:40]!r}: use one of {', '.join(METRICS)}, or a function of category counts")
+        raise UserError(
+            f"unknown statistic {stat[:40]!r}: use one of {', '.join(METRICS)}, or a function of category counts"
+        )
     return percentiles(rates(drawn, weights)[METRICS.index(stat)])
 
 # %% ../../nbs/5_metrics/1_rates.ipynb #21eff8a5
-def intervals_of_counts(counts: np.ndarray, weights: str | Mapping[str, float] = "released", n_boot: int = 1000,
-                        seed: int = 0) -> dict[str, tuple[float, float, float]]:
+def intervals_of_counts(
+    counts: np.ndarray, weights: str | Mapping[str, float] = "released", n_boot: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
     "As `intervals`, from counts or expected counts per image, shape (seeds, images, 6)."
     values = rates(counts.sum((0, 1)), weights)
     draws = rates(resample(counts, n_boot, seed), weights)
     return {name: (value.item(), *percentiles(draw)) for name, value, draw in zip(METRICS, values, draws)}
 
 
-def intervals(codes_by_seed: np.ndarray, weights: str | Mapping[str, float] = "released", n_boot: int = 1000,
-              seed: int = 0) -> dict[str, tuple[float, float, float]]:
+def intervals(
+    codes_by_seed: np.ndarray, weights: str | Mapping[str, float] = "released", n_boot: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
     "Metric -> (value, low, high) with 95 % bootstrap intervals, from codes (images,), (seeds, images) or (seeds, images, N)."
     return intervals_of_counts(counts_per_image(codes_by_seed), weights, n_boot, seed)

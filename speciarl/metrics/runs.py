@@ -29,7 +29,16 @@ from ..core import files as locks
 from .benchmark import FORMAT_FAILURE, headline, library_versions, write_verdict_rows
 from ..data.samples import Sample
 from .rates import METRICS, best_of_n, intervals, score
-from ..policy.predictions import Codes, Predictions, check_against, check_labels, codes_of, read_predictions, to_table, write_predictions
+from speciarl.policy.predictions import (
+    Codes,
+    Predictions,
+    check_against,
+    check_labels,
+    codes_of,
+    read_predictions,
+    to_table,
+    write_predictions,
+)
 from ..core.config import Strict, read_yaml, validated
 from ..policy.prompts import load_question
 from ..core.scale import Category, UserError, atomic_write, write_json
@@ -43,7 +52,11 @@ if TYPE_CHECKING:  # scoring and comparing must not need torch
 # %% ../../nbs/5_metrics/5_runs.ipynb #3137b51b
 def _refuse_foreign(run: Path) -> None:
     "Raise `UserError` if `run` is something other than a run or an empty folder."
-    if run.is_dir() and not (run / "card.json").exists() and any(not entry.name.startswith(".") for entry in run.iterdir()):
+    if (
+        run.is_dir()
+        and not (run / "card.json").exists()
+        and any(not entry.name.startswith(".") for entry in run.iterdir())
+    ):
         raise UserError(f"{run} exists and holds no run of speciarl; choose another --out")
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file; choose another --out")
@@ -59,7 +72,9 @@ def locked(run: Path) -> Iterator[None]:
             file = held.enter_context(locks.locked(lock, busy))
         except OSError as error:
             raise UserError(f"cannot write {run}: {error.strerror}; choose a folder you may write to") from None
-        if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:  # its last holder removed it meanwhile
+        if (
+            not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino
+        ):  # its last holder removed it meanwhile
             raise UserError(busy)
         try:
             yield
@@ -89,12 +104,32 @@ def samples_digest(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #233e3c77
-def run_settings(policy: str, samples: Sequence[Sample], prompt: str, n: int, seed: int, judge_identity: str, sampling: Any = None, **more: Any) -> dict[str, Any]:
+def run_settings(
+    policy: str,
+    samples: Sequence[Sample],
+    prompt: str,
+    n: int,
+    seed: int,
+    judge_identity: str,
+    sampling: Any = None,
+    **more: Any,
+) -> dict[str, Any]:
     "What decides the outcome of a run, as plain values. `policy` is a name, `prompt` a name or file; `more` is added (adapter, engine, ...), None left out."
     how = sampling or ("greedy" if n == 1 else "temperature 0.6, top-p 0.95")
     question = load_question(prompt)
-    return dict(policy=policy, prompt=question.name, prompt_text=question.text, tag=question.tag, n=n, seed=seed, samples=len(samples), datasets=sorted({str(s.dataset) for s in samples}),
-                samples_digest=samples_digest(samples), judge=judge_identity, sampling=how) | {name: value for name, value in more.items() if value is not None}
+    return dict(
+        policy=policy,
+        prompt=question.name,
+        prompt_text=question.text,
+        tag=question.tag,
+        n=n,
+        seed=seed,
+        samples=len(samples),
+        datasets=sorted({str(s.dataset) for s in samples}),
+        samples_digest=samples_digest(samples),
+        judge=judge_identity,
+        sampling=how,
+    ) | {name: value for name, value in more.items() if value is not None}
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #dfe769db
 def read_card(run: str | Path) -> dict[str, Any]:
@@ -104,7 +139,9 @@ def read_card(run: str | Path) -> dict[str, Any]:
         if not isinstance(card["settings"], dict):
             raise TypeError
     except OSError:
-        raise UserError(f"{run}: no card.json, so this is no run; give the folder that speciarl evaluate wrote") from None
+        raise UserError(
+            f"{run}: no card.json, so this is no run; give the folder that speciarl evaluate wrote"
+        ) from None
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{run}/card.json is damaged; put it back, or choose another --out") from None
     return card
@@ -119,7 +156,9 @@ def claim(run: Path, settings: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(settings, default=str))
     other = next((name for name in [*plain, *held] if held.get(name) != plain.get(name)), None)
     if other:
-        raise UserError(f"{run} holds another run ({other} is {held.get(other)!r}, not {plain.get(other)!r}); choose another --out")
+        raise UserError(
+            f"{run} holds another run ({other} is {held.get(other)!r}, not {plain.get(other)!r}); choose another --out"
+        )
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #42a29659
 SAMPLE_COLUMNS = ("sample_id", "dataset", "split", "label", "image", "fault")
@@ -132,7 +171,16 @@ def write_samples(path: Path, samples: Sequence[Sample], faults: Mapping[tuple[s
         writer.writerow(SAMPLE_COLUMNS)
         for sample in samples:
             image = os.path.abspath(sample.image) if isinstance(sample.image, (str, Path)) else ""
-            writer.writerow([sample.id, sample.dataset or "", sample.split, sample.label, image, faults.get((sample.dataset or "", sample.id), "")])
+            writer.writerow(
+                [
+                    sample.id,
+                    sample.dataset or "",
+                    sample.split,
+                    sample.label,
+                    image,
+                    faults.get((sample.dataset or "", sample.id), ""),
+                ]
+            )
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #24646211
 def read_samples(run: str | Path) -> list[dict[str, str]]:
@@ -157,7 +205,9 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_rows(path: Path) -> tuple["pa.Table", dict[tuple[str, str], str]]:
     "A working file of predictions as a table of the answers, and the errors of samples that have none, by (data set, id)."
-    errors = {(row["dataset"] or "", row["sample_id"]): str(row["error"]) for row in _json_lines(path) if "error" in row}
+    errors = {
+        (row["dataset"] or "", row["sample_id"]): str(row["error"]) for row in _json_lines(path) if "error" in row
+    }
     return to_table(row for row in _json_lines(path) if "error" not in row), errors
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #be3e72b9
@@ -171,7 +221,9 @@ def read_log(path: Path) -> dict[Key, Verdict]:
         try:
             if line:
                 row = json.loads(line)
-                found[row["dataset"], row["label"], row["answer"]] = Verdict(Category.from_wire(row["category"]), row["source"], row["reason"])
+                found[row["dataset"], row["label"], row["answer"]] = Verdict(
+                    Category.from_wire(row["category"]), row["source"], row["reason"]
+                )
         except (ValueError, KeyError, TypeError, UserError):
             if number < len(lines):
                 raise UserError(f"{path}:{number}: not a verdict; delete the file to judge again") from None
@@ -179,7 +231,17 @@ def read_log(path: Path) -> dict[Key, Verdict]:
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #b0d79d69
 def _log_line(key: Key, verdict: Verdict) -> str:
-    return json.dumps(dict(zip(("dataset", "label", "answer"), key), category=verdict.category.wire, source=verdict.source, reason=verdict.reason)) + "\n"
+    return (
+        json.dumps(
+            dict(
+                zip(("dataset", "label", "answer"), key),
+                category=verdict.category.wire,
+                source=verdict.source,
+                reason=verdict.reason,
+            )
+        )
+        + "\n"
+    )
 
 
 def write_log(path: Path, verdicts: Mapping[Key, Verdict]) -> None:
@@ -188,7 +250,9 @@ def write_log(path: Path, verdicts: Mapping[Key, Verdict]) -> None:
         file.writelines(_log_line(key, verdict) for key, verdict in verdicts.items() if verdict.category is not None)
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #5af1e497
-def judge_keys(keys: Sequence[Key], judge: Callable[..., list[Verdict]], log: Path, datasets: bool = True) -> dict[Key, Verdict]:
+def judge_keys(
+    keys: Sequence[Key], judge: Callable[..., list[Verdict]], log: Path, datasets: bool = True
+) -> dict[Key, Verdict]:
     "A verdict for each key; those in `log` are kept, all others asked of `judge` and logged as they arrive. With `datasets`, the judge is told each key's data set."
     found = read_log(log)
     write_log(log, found)  # without the broken end that a kill may have left
@@ -200,7 +264,9 @@ def judge_keys(keys: Sequence[Key], judge: Callable[..., list[Verdict]], log: Pa
         with open(log, "a", encoding="utf-8") as file:
             file.writelines(_log_line(key, verdict) for key, verdict in fresh.items() if verdict.category is not None)
 
-    verdicts = judge([key[1:] for key in left], [key[0] for key in left] if datasets else None, done=arrived) if left else []
+    verdicts = (
+        judge([key[1:] for key in left], [key[0] for key in left] if datasets else None, done=arrived) if left else []
+    )
     arrived(range(len(left)), verdicts)
     return dict(zip(left, verdicts, strict=True)) | {key: found[key] for key in keys if key in found}
 
@@ -215,7 +281,11 @@ def judge_table(table: "pa.Table", judge: Callable[..., list[Verdict]], log: Pat
     write_log(log, {key: verdicts[key] for key in distinct})  # in the order of the predictions, however they arrived
     given = [verdicts[key] if key[2] else FORMAT_FAILURE for key in keys]
     wire = [None if verdict.category is None else verdict.category.wire for verdict in given]
-    for name, values in (("category", wire), ("source", [v.source for v in given]), ("reason", [v.reason for v in given])):
+    for name, values in (
+        ("category", wire),
+        ("source", [v.source for v in given]),
+        ("reason", [v.reason for v in given]),
+    ):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
     return table
 
@@ -230,8 +300,14 @@ def ask_all(ask: Ask, samples: Sequence[Sample], path: Path) -> tuple["pa.Table"
     ask(samples, path)
     table, errors = read_rows(path)
     if len(errors) == len(samples):
-        raise UserError(f"not one of the {len(samples):,} images could be asked about (the first: {next(iter(errors.values()))}); mend this and start again")
-    check_against(Predictions({}, table, str(path)), [sample for sample in samples if (sample.dataset or "", sample.id) not in errors], "the samples of the run")
+        raise UserError(
+            f"not one of the {len(samples):,} images could be asked about (the first: {next(iter(errors.values()))}); mend this and start again"
+        )
+    check_against(
+        Predictions({}, table, str(path)),
+        [sample for sample in samples if (sample.dataset or "", sample.id) not in errors],
+        "the samples of the run",
+    )
     return table, errors
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #2f1d1e50
@@ -241,7 +317,13 @@ def _finish(run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: I
     predictions = Predictions({"settings": dict(settings), "versions": versions}, table, str(run))
     found = codes_of(predictions)
     refused = [error.startswith("server: ") for error in errors]
-    counts = dict(answers=found.codes.size, format_failures=int(found.format_failure.sum()), no_verdict=int((found.codes < 0).sum()), unreadable_images=refused.count(False), unanswered=refused.count(True))
+    counts = dict(
+        answers=found.codes.size,
+        format_failures=int(found.format_failure.sum()),
+        no_verdict=int((found.codes < 0).sum()),
+        unreadable_images=refused.count(False),
+        unanswered=refused.count(True),
+    )
     write_predictions(run / "predictions.parquet", predictions)
     write_verdict_rows(run / "verdicts.csv", predictions.rows())
     card = dict(settings=settings, finished=True, counts=counts, scores=headline(found.codes), versions=versions)
@@ -249,7 +331,14 @@ def _finish(run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: I
     return card
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #9a89ca8b
-def run_benchmark(out: str | Path, samples: Sequence[Sample], ask: Ask, judge: Callable[..., list[Verdict]], settings: Mapping[str, Any], datasets: bool = True) -> dict[str, Any]:
+def run_benchmark(
+    out: str | Path,
+    samples: Sequence[Sample],
+    ask: Ask,
+    judge: Callable[..., list[Verdict]],
+    settings: Mapping[str, Any],
+    datasets: bool = True,
+) -> dict[str, Any]:
     """Ask about `samples`, judge, and leave a run in `out`; returns its card. Called again after a kill or a failing judge, it goes on; a finished run is checked and left as it is.
 
     Raises `UserError` if `out` is another run, no run, or held by another process; if not one image could be asked about; and whatever `ask` and `judge` raise.
@@ -267,19 +356,42 @@ def run_benchmark(out: str | Path, samples: Sequence[Sample], ask: Ask, judge: C
 ELSEWHERE = ("server", "device", "version")  # of an engine: what may change between two starts of one run
 
 
-def evaluate(engine: "Engine", samples: Sequence[Sample], out: str | Path, judge: Callable[..., list[Verdict]], prompt: str = "general", how: "Sampling | None" = None,
-             datasets: bool = True, quiet: bool = True) -> dict[str, Any]:
+def evaluate(
+    engine: "Engine",
+    samples: Sequence[Sample],
+    out: str | Path,
+    judge: Callable[..., list[Verdict]],
+    prompt: str = "general",
+    how: "Sampling | None" = None,
+    datasets: bool = True,
+    quiet: bool = True,
+) -> dict[str, Any]:
     "Ask `engine` about `samples` and judge the answers; see `run_benchmark`. `how`: one greedy answer if not given. quiet=False shows the pace and the time left."
     from speciarl.policy.engines import Sampling, predict, run_facts
 
     question = load_question(prompt)
     how = how or Sampling(max_tokens=question.max_tokens or 64)
     facts = {name: value for name, value in run_facts(engine, how).items() if name not in ELSEWHERE}
-    settings = run_settings(facts.pop("model"), samples, prompt, how.n, how.seed, judge.identity, facts.pop("sampling"), **facts)
-    return run_benchmark(out, samples, lambda asked, path: predict(engine, asked, question.text, question.name, how, path, question.tag, quiet), judge, settings, datasets)
+    settings = run_settings(
+        facts.pop("model"), samples, prompt, how.n, how.seed, judge.identity, facts.pop("sampling"), **facts
+    )
+    return run_benchmark(
+        out,
+        samples,
+        lambda asked, path: predict(engine, asked, question.text, question.name, how, path, question.tag, quiet),
+        judge,
+        settings,
+        datasets,
+    )
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #89b627e5
-def judge_published(source: str | Path, out: str | Path, judge: Callable[..., list[Verdict]], samples: Sequence[Sample] | None = None, datasets: bool = True) -> dict[str, Any]:
+def judge_published(
+    source: str | Path,
+    out: str | Path,
+    judge: Callable[..., list[Verdict]],
+    samples: Sequence[Sample] | None = None,
+    datasets: bool = True,
+) -> dict[str, Any]:
     "Judge the published predictions in `source` into a run at `out`, and return its card. With `samples`, they must be of exactly these."
     predictions = read_predictions(source)
     check_labels(predictions)
@@ -287,7 +399,9 @@ def judge_published(source: str | Path, out: str | Path, judge: Callable[..., li
         check_against(predictions, samples)
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    settings = dict(predictions=digest, judge=judge.identity, published=predictions.card.get("settings", predictions.card))
+    settings = dict(
+        predictions=digest, judge=judge.identity, published=predictions.card.get("settings", predictions.card)
+    )
     run = Path(out)
     with locked(run):
         sweep(run)
@@ -303,7 +417,9 @@ def open_predictions(source: str | Path) -> Predictions:
     if not path.is_dir():
         return read_predictions(path)
     if not read_card(path).get("finished"):
-        raise UserError(f"{path}: the run is not finished; start it again with the same command, it goes on where it stopped")
+        raise UserError(
+            f"{path}: the run is not finished; start it again with the same command, it goes on where it stopped"
+        )
     return read_predictions(path / "predictions.parquet")._replace(name=str(path))
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #a6b7a361
@@ -331,7 +447,17 @@ def list_runs(root: str | Path) -> list[RunLine]:
         with suppress(UserError):
             card = read_card(path.parent)
             s = {**(card["settings"].get("published") or {}), **card["settings"]}
-            lines.append(RunLine(path.parent, str(s.get("policy", "")), str(s.get("prompt", "")), ", ".join(map(str, s.get("datasets", []))), s.get("n"), bool(card.get("finished")), card.get("scores") or {}))
+            lines.append(
+                RunLine(
+                    path.parent,
+                    str(s.get("policy", "")),
+                    str(s.get("prompt", "")),
+                    ", ".join(map(str, s.get("datasets", []))),
+                    s.get("n"),
+                    bool(card.get("finished")),
+                    card.get("scores") or {},
+                )
+            )
     return lines
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #f76ac527
@@ -346,11 +472,16 @@ def _names(runs: Sequence[str | Path]) -> list[str]:
 # %% ../../nbs/5_metrics/5_runs.ipynb #223d4605
 def check_one_judge(names: Sequence[str], cards: Sequence[Mapping[str, Any]]) -> None:
     "Raise `UserError` if two of the cards name different judges."
-    judges = [(card.get("settings") or {}).get("judge") if isinstance(card.get("settings") or {}, dict) else None for card in cards]
+    judges = [
+        (card.get("settings") or {}).get("judge") if isinstance(card.get("settings") or {}, dict) else None
+        for card in cards
+    ]
     known = [(name, judge) for name, judge in zip(names, judges) if judge]
     other = next((name for name, judge in known if judge != known[0][1]), None)
     if other:
-        raise UserError(f"{known[0][0]} and {other} were judged by different judges, so their scores cannot be compared; judge one of them again")
+        raise UserError(
+            f"{known[0][0]} and {other} were judged by different judges, so their scores cannot be compared; judge one of them again"
+        )
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #9a68b6e3
 def align(found: Mapping[str, Codes], shared: bool = False) -> dict[str, np.ndarray]:
@@ -360,12 +491,21 @@ def align(found: Mapping[str, Codes], shared: bool = False) -> dict[str, np.ndar
     common = [key for key in found[first].keys if all(key in place for place in places.values())]
     for name in others:
         if not common:
-            raise UserError(f"{first} and {name} have no image in common: these are predictions of another data set or split")
+            raise UserError(
+                f"{first} and {name} have no image in common: these are predictions of another data set or split"
+            )
         if not shared and not len(common) == len(places[first]) == len(places[name]):
-            raise UserError(f"{first} and {name} are not over the same images ({len(places[first]):,} and {len(places[name]):,}, {len(common):,} in all runs); use the same data, or compare the shared ones with --shared")
-        other = next((key for key in common if found[name].labels[places[name][key]] != found[first].labels[places[first][key]]), None)
+            raise UserError(
+                f"{first} and {name} are not over the same images ({len(places[first]):,} and {len(places[name]):,}, {len(common):,} in all runs); use the same data, or compare the shared ones with --shared"
+            )
+        other = next(
+            (key for key in common if found[name].labels[places[name][key]] != found[first].labels[places[first][key]]),
+            None,
+        )
         if other:
-            raise UserError(f"{first} and {name} have different labels for image {other[1][:80]!r}: these are predictions of another data set or split")
+            raise UserError(
+                f"{first} and {name} have different labels for image {other[1][:80]!r}: these are predictions of another data set or split"
+            )
     return {name: run.codes[[places[name][key] for key in common]] for name, run in found.items()}
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #825e0b1f
@@ -383,10 +523,20 @@ def _kinds(codes: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     "Kind of answers -> run -> codes as the metrics want them."
     sizes = {run.shape[1] for run in codes.values()}
     kinds = {"one answer": {name: run[None] for name, run in codes.items()}}
-    return kinds | ({f"best of {n}": {name: best_of_n(run)[None] for name, run in codes.items()} for n in sizes if n > 1} if len(sizes) == 1 else {})
+    return kinds | (
+        {f"best of {n}": {name: best_of_n(run)[None] for name, run in codes.items()} for n in sizes if n > 1}
+        if len(sizes) == 1
+        else {}
+    )
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #e762e9de
-def compare_runs(runs: Sequence[str | Path], baseline: str | None = None, weights: str = "released", shared: bool = False, n_boot: int = 2000) -> Comparison:
+def compare_runs(
+    runs: Sequence[str | Path],
+    baseline: str | None = None,
+    weights: str = "released",
+    shared: bool = False,
+    n_boot: int = 2000,
+) -> Comparison:
     "Scores of finished runs or published predictions, and paired tests between them (with `baseline`, a run's name, only with it). Raises `UserError` if they cannot be compared."
     from speciarl.metrics.compare import compare_all, mcnemar
 
@@ -397,16 +547,34 @@ def compare_runs(runs: Sequence[str | Path], baseline: str | None = None, weight
     check_one_judge(names, [predictions.card for predictions in opened])
     codes = align(dict(zip(names, map(codes_of, opened))), shared)
     kinds = _kinds(codes)
-    scores = [dict(run=name, answers=kind, images=len(codes[name]), missing=score(run).missing, **dict(zip(("S", "C", "HM"), (intervals(run, weights)[m] for m in METRICS))))
-              for kind, by_run in kinds.items() for name, run in by_run.items()]
-    tests = [dict(answers=kind, **row) for kind, by_run in kinds.items() for row in compare_all(by_run, baseline, weights=weights, n_boot=n_boot)]
+    scores = [
+        dict(
+            run=name,
+            answers=kind,
+            images=len(codes[name]),
+            missing=score(run).missing,
+            **dict(zip(("S", "C", "HM"), (intervals(run, weights)[m] for m in METRICS))),
+        )
+        for kind, by_run in kinds.items()
+        for name, run in by_run.items()
+    ]
+    tests = [
+        dict(answers=kind, **row)
+        for kind, by_run in kinds.items()
+        for row in compare_all(by_run, baseline, weights=weights, n_boot=n_boot)
+    ]
     pairs = dict.fromkeys((row["first"], row["second"]) for row in tests)
-    exact = [dict(first=a, second=b, test=mcnemar(codes[a].ravel(), codes[b].ravel())) for a, b in pairs if codes[a].shape[1] == codes[b].shape[1] == 1]
+    exact = [
+        dict(first=a, second=b, test=mcnemar(codes[a].ravel(), codes[b].ravel()))
+        for a, b in pairs
+        if codes[a].shape[1] == codes[b].shape[1] == 1
+    ]
     return Comparison(len(codes[names[0]]), scores, tests, exact)
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #ff9f4eb1
 class ModelSource(Strict):
     "A model of a matrix: a policy (a folder, a hub id, fieldguide-base, or a name on a server), perhaps with an adapter, and the engine that asks it."
+
     model: str = Field(min_length=1)
     adapter: str | None = None
     engine: Literal["transformers", "vllm", "openai"] = "transformers"
@@ -415,6 +583,7 @@ class ModelSource(Strict):
 
 class DataSource(Strict):
     "A data set: the name of one in its official layout and where it lies, a folder, or a domain of the field guide."
+
     data: str = Field(min_length=1)
     folder: str | None = None
     split: str = "test"
@@ -436,14 +605,18 @@ def read_data(source: DataSource, limit: int | None = None) -> list[Sample]:
 
     path = Path(source.folder or source.data)
     if source.data in DATASETS and not source.folder and not path.is_dir():
-        raise UserError(f"data set {source.data}: say where it lies, {source.data}=FOLDER (speciarl data download {source.data} FOLDER fetches it)")
+        raise UserError(
+            f"data set {source.data}: say where it lies, {source.data}=FOLDER (speciarl data download {source.data} FOLDER fetches it)"
+        )
     if source.data not in DATASETS and not path.is_dir():
         return _plates(source, limit)
     if source.data not in DATASETS and (path / "labels.csv").is_file():
         return read_folder(path, limit)
     names = [source.data] if source.data in DATASETS else recognise(path)
     if len(names) != 1:
-        raise UserError(f"{path}: {'the lists of ' + ' and '.join(names) if names else 'neither labels.csv nor the lists of a known data set'} in it; name the data set: NAME={path}")
+        raise UserError(
+            f"{path}: {'the lists of ' + ' and '.join(names) if names else 'neither labels.csv nor the lists of a known data set'} in it; name the data set: NAME={path}"
+        )
     samples = read_split(names[0], path, source.split)
     return draw_subset(samples, limit) if limit and limit < len(samples) else samples
 
@@ -454,12 +627,15 @@ def _plates(source: DataSource, limit: int | None) -> list[Sample]:
     from speciarl.data.benchmarks import DATASETS
 
     if source.folder or source.data not in DOMAINS:
-        raise UserError(f"no data set {source.data!r} and no such folder: use a folder of images with labels.csv, one of {', '.join(DATASETS)} as NAME=FOLDER, or a domain of the field guide ({', '.join(DOMAINS)})")
+        raise UserError(
+            f"no data set {source.data!r} and no such folder: use a folder of images with labels.csv, one of {', '.join(DATASETS)} as NAME=FOLDER, or a domain of the field guide ({', '.join(DOMAINS)})"
+        )
     return plates(source.data, source.split, limit or 100)
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #e3e6dfb6
 class Matrix(Strict):
     "Models x data sets x prompts x numbers of answers. Models and data sets may be given as plain names."
+
     models: list[ModelSource] = Field(min_length=1)
     data: list[DataSource] = Field(min_length=1)
     prompts: list[str] = Field(["general"], min_length=1)
@@ -477,7 +653,11 @@ class Matrix(Strict):
     @classmethod
     def _named(cls, values: Any, info: Any) -> Any:
         named = {"models": lambda text: {"model": text}, "data": data_source}[info.field_name]
-        return [named(value) if isinstance(value, str) else value for value in values] if isinstance(values, list) else values
+        return (
+            [named(value) if isinstance(value, str) else value for value in values]
+            if isinstance(values, list)
+            else values
+        )
 
     @field_validator("n")
     @classmethod
@@ -504,8 +684,23 @@ def _slug(*parts: str | None) -> str:
 
 def matrix_runs(matrix: Matrix) -> list[MatrixRun]:
     "All combinations, models outermost (so that each is loaded once). Raises `UserError` if two have the same name."
-    runs = [MatrixRun("__".join([_slug(m.model, m.adapter, None if m.engine == "transformers" else m.engine), _slug(d.data, None if d.split == "test" else d.split), _slug(p), f"n{n}"]), m, d, p, n)
-            for m, d, p, n in product(matrix.models, matrix.data, matrix.prompts, matrix.n)]
+    runs = [
+        MatrixRun(
+            "__".join(
+                [
+                    _slug(m.model, m.adapter, None if m.engine == "transformers" else m.engine),
+                    _slug(d.data, None if d.split == "test" else d.split),
+                    _slug(p),
+                    f"n{n}",
+                ]
+            ),
+            m,
+            d,
+            p,
+            n,
+        )
+        for m, d, p, n in product(matrix.models, matrix.data, matrix.prompts, matrix.n)
+    ]
     seen: set[str] = set()
     for run in runs:
         if run.name in seen:
@@ -528,7 +723,9 @@ def load_matrix(path: str | Path) -> Matrix:
     return matrix
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #1383275d
-def run_matrix(matrix: Matrix, root: str | Path, run_one: Callable[[MatrixRun, Path], dict], say: Callable[[str], Any] = print) -> dict[str, dict[str, Any]]:
+def run_matrix(
+    matrix: Matrix, root: str | Path, run_one: Callable[[MatrixRun, Path], dict], say: Callable[[str], Any] = print
+) -> dict[str, dict[str, Any]]:
     "Call `run_one(run, folder)` for each combination; returns name -> card. Runs that raise `UserError` do not stop the others; at the end they are raised together."
     cards, failed = {}, {}
     runs = matrix_runs(matrix)
@@ -541,11 +738,15 @@ def run_matrix(matrix: Matrix, root: str | Path, run_one: Callable[[MatrixRun, P
             say(f"[{number}/{len(runs)}] failed: {error}")
     if failed:
         name, error = next(iter(failed.items()))
-        raise UserError(f"{len(failed)} of {len(runs)} runs failed ({name}: {error}); mend it and start the matrix again, finished runs are kept")
+        raise UserError(
+            f"{len(failed)} of {len(runs)} runs failed ({name}: {error}); mend it and start the matrix again, finished runs are kept"
+        )
     return cards
 
 # %% ../../nbs/5_metrics/5_runs.ipynb #993fac86
-def matrix_runner(matrix: Matrix, judge: Callable[..., list[Verdict]], quiet: bool = True) -> Callable[[MatrixRun, Path], dict[str, Any]]:
+def matrix_runner(
+    matrix: Matrix, judge: Callable[..., list[Verdict]], quiet: bool = True
+) -> Callable[[MatrixRun, Path], dict[str, Any]]:
     "A `run_one` for `run_matrix` that loads engines and data and calls `evaluate`."
     held: dict[str, Any] = {}
 
@@ -555,7 +756,10 @@ def matrix_runner(matrix: Matrix, judge: Callable[..., list[Verdict]], quiet: bo
         samples = read_data(run.data, matrix.limit)
         if held.get("model") != run.model:
             held.clear()  # the memory of the old one is needed
-            held.update(engine=make_engine(run.model.engine, run.model.model, run.model.adapter, run.model.base_url), model=run.model)
+            held.update(
+                engine=make_engine(run.model.engine, run.model.model, run.model.adapter, run.model.base_url),
+                model=run.model,
+            )
         how = Sampling(run.n, seed=matrix.seed, max_tokens=load_question(run.prompt).max_tokens or 64)
         return evaluate(held["engine"], samples, out, judge, run.prompt, how, quiet=quiet)
 

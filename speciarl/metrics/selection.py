@@ -33,11 +33,13 @@ def by_words(answer: str) -> list[str]:
 # %% ../../nbs/5_metrics/2_selection.ipynb #907808c9
 def by_tree(tree: LabelTree) -> Reading:
     "A reading that knows the names of `tree`: a node implies all that stands above it, facets included."
+
     def reading(answer: str) -> list[str]:
         found = tree.find(answer)
         if is_abstention(answer) or len(found) != 1:
             return by_words(answer)
         return [name_key(tree.nodes[i].name) for i in (found[0], *sorted(tree.above(found[0]), reverse=True))]
+
     return reading
 
 # %% ../../nbs/5_metrics/2_selection.ipynb #9e4d0c97
@@ -75,6 +77,7 @@ class Choice(NamedTuple):
 # %% ../../nbs/5_metrics/2_selection.ipynb #14137b75
 def majority(answers: Answers) -> Choice:
     "The most frequent answer of each image, ties to the one drawn first; the first one, with confidence 0, if there is none."
+
     def votes(ids: np.ndarray) -> np.ndarray:
         return (ids[:, :, None] == ids[:, None, :]).sum(-1, dtype=np.int32) * (ids >= 0)
 
@@ -89,7 +92,9 @@ def _consensus(ids: Sequence[int], implied: Sequence[frozenset[int]], share: flo
     if not counts:
         return 0, 0.0
     support = {i: sum(n for other, n in counts.items() if i in implied[other]) for i in counts}
-    enough = [i for i in counts if support[i] >= share * len(ids) - 1e-9] or [i for i in counts if support[i] == max(support.values())]
+    enough = [i for i in counts if support[i] >= share * len(ids) - 1e-9] or [
+        i for i in counts if support[i] == max(support.values())
+    ]
     finest = [i for i in enough if not any(i != other and i in implied[other] for other in enough)]
     chosen = max(finest, key=support.__getitem__)  # the first drawn in a tie, as a counter keeps the order
     return list(ids).index(chosen), support[chosen] / len(ids)
@@ -111,12 +116,19 @@ def chosen(codes: np.ndarray, choice: Choice) -> np.ndarray:
     return np.take_along_axis(codes, choice.index[:, None], axis=1)[:, 0]
 
 
-def selection_table(codes: np.ndarray, answers: Answers, shares: Sequence[float] = (0.5,), weights: str | Mapping[str, float] = "released") -> list[dict]:
+def selection_table(
+    codes: np.ndarray,
+    answers: Answers,
+    shares: Sequence[float] = (0.5,),
+    weights: str | Mapping[str, float] = "released",
+) -> list[dict]:
     """One row per way to get from N answers to one: `selector`, `realisable`, and `specificity`, `correctness`, `hm` as (value, low, high).
 
     `codes` (images, N) and `answers` belong together. One consensus row per share.
     """
-    picks = {"majority vote": majority(answers)} | {f"consensus of {share:.0%}": consensus(answers, share) for share in shares}
+    picks = {"majority vote": majority(answers)} | {
+        f"consensus of {share:.0%}": consensus(answers, share) for share in shares
+    }
     rows = [("one answer", True, intervals_of_counts(best_of_k(codes, 1)[None], weights))]
     rows += [(name, True, intervals(chosen(codes, choice), weights)) for name, choice in picks.items()]
     rows += [(f"best of {codes.shape[1]} (oracle)", False, intervals(best_of_n(codes), weights))]
@@ -155,7 +167,12 @@ def risk_area(groups: Confidence) -> float:
     return float(risks(groups).mean()) if groups.images.sum() else float("nan")
 
 # %% ../../nbs/5_metrics/2_selection.ipynb #0619d5d4
-def risk_coverage(confidence: np.ndarray, codes: np.ndarray, at_least: Category = Category.GENERIC, coverages: Sequence[float] = (0.25, 0.5, 0.75, 1.0)) -> dict:
+def risk_coverage(
+    confidence: np.ndarray,
+    codes: np.ndarray,
+    at_least: Category = Category.GENERIC,
+    coverages: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+) -> dict:
     """Risk at some coverages, and three areas: `area` (AURC), `perfect` (all errors last) and `unsorted` (the overall risk).
 
     `confidence` and `codes` have the shape (images,); `left_out` counts the images without verdict.
@@ -167,24 +184,50 @@ def risk_coverage(confidence: np.ndarray, codes: np.ndarray, at_least: Category 
     curve = risks(groups)
     perfect = risk_area(Confidence(np.array([1.0, 0.0]), np.array([right, n - right]), np.array([right, 0])))
     at = {c: float(curve[max(1, round(c * n)) - 1]) for c in coverages}
-    return {"risk": at, "area": risk_area(groups), "perfect": perfect, "unsorted": 1 - right / n, "left_out": len(codes) - n}
+    return {
+        "risk": at,
+        "area": risk_area(groups),
+        "perfect": perfect,
+        "unsorted": 1 - right / n,
+        "left_out": len(codes) - n,
+    }
 
 # %% ../../nbs/5_metrics/2_selection.ipynb #f4112b16
 def calibration_bins(groups: Confidence, bins: int = 10) -> list[dict]:
     "One row per bin that holds images: `low` (excluded, but 0 is in the first), `high`, `images`, mean `confidence`, share `right`."
-    where = np.clip(np.ceil(np.round(groups.value * bins, 9)) - 1, 0, bins - 1).astype(int)  # rounded, as 0.7 * 10 is 7.000000000000001
-    n, right, sure = (np.bincount(where, x, minlength=bins) for x in (groups.images, groups.right, groups.value * groups.images))
-    return [{"low": m / bins, "high": (m + 1) / bins, "images": int(n[m]), "confidence": sure[m] / n[m], "right": right[m] / n[m]} for m in range(bins) if n[m]]
+    where = np.clip(np.ceil(np.round(groups.value * bins, 9)) - 1, 0, bins - 1).astype(
+        int
+    )  # rounded, as 0.7 * 10 is 7.000000000000001
+    n, right, sure = (
+        np.bincount(where, x, minlength=bins) for x in (groups.images, groups.right, groups.value * groups.images)
+    )
+    return [
+        {
+            "low": m / bins,
+            "high": (m + 1) / bins,
+            "images": int(n[m]),
+            "confidence": sure[m] / n[m],
+            "right": right[m] / n[m],
+        }
+        for m in range(bins)
+        if n[m]
+    ]
 
 
 def calibration_error(groups: Confidence, bins: int = 10) -> float:
     "Expected calibration error over `bins` bins of equal width, from 0 to 1; nan without images."
     rows = calibration_bins(groups, bins)
     total = sum(row["images"] for row in rows)
-    return float(sum(row["images"] * abs(row["confidence"] - row["right"]) for row in rows) / total) if total else float("nan")
+    return (
+        float(sum(row["images"] * abs(row["confidence"] - row["right"]) for row in rows) / total)
+        if total
+        else float("nan")
+    )
 
 # %% ../../nbs/5_metrics/2_selection.ipynb #992fca8d
-def with_interval(statistic: Callable[[Confidence], float], groups: Confidence, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+def with_interval(
+    statistic: Callable[[Confidence], float], groups: Confidence, n_boot: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
     "(value, low, high) of a statistic such as `risk_area`, with a 95 % bootstrap interval over images."
     cells = np.concatenate([groups.right, groups.images - groups.right])
     rng, total, half, drawn = np.random.default_rng(seed), int(cells.sum()), len(groups.value), []

@@ -42,20 +42,30 @@ def prompt_ids(processor: StillProcessor, prompt: str) -> list[int]:
     return processor.tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * 4)).input_ids
 
 # %% ../../nbs/4_policy/6_base.ipynb #e0c51a03
-def collate(processor: StillProcessor, prompts: list[list[int]], answers: list[list[int]], pictures: np.ndarray) -> dict:
+def collate(
+    processor: StillProcessor, prompts: list[list[int]], answers: list[list[int]], pictures: np.ndarray
+) -> dict:
     "Left-padded model inputs with labels on the answers only (-100 elsewhere)."
     size, length = len(prompts), max(len(p) + len(a) for p, a in zip(prompts, answers))
     ids = torch.full((size, length), processor.tokenizer.pad_token_id)
     labels, attended = torch.full((size, length), -100), torch.zeros((size, length), dtype=torch.long)
     for row, (p, a) in enumerate(zip(prompts, answers)):
-        ids[row, length - len(p) - len(a):] = torch.tensor(p + a)
-        labels[row, length - len(a):] = torch.tensor(a)
-        attended[row, length - len(p) - len(a):] = 1
-    return dict(input_ids=ids, attention_mask=attended, labels=labels, pixel_values=patches(pictures),
-                image_grid_thw=torch.tensor([[1, 4, 4]] * size), mm_token_type_ids=(ids == processor.image_token_id).long())
+        ids[row, length - len(p) - len(a) :] = torch.tensor(p + a)
+        labels[row, length - len(a) :] = torch.tensor(a)
+        attended[row, length - len(p) - len(a) :] = 1
+    return dict(
+        input_ids=ids,
+        attention_mask=attended,
+        labels=labels,
+        pixel_values=patches(pictures),
+        image_grid_thw=torch.tensor([[1, 4, 4]] * size),
+        mm_token_type_ids=(ids == processor.image_token_id).long(),
+    )
 
 # %% ../../nbs/4_policy/6_base.ipynb #e00bff0b
-def caption_batches(processor: StillProcessor, steps: int, size: int = 64, seed: int = 0, world: World = World()) -> Iterator[dict]:
+def caption_batches(
+    processor: StillProcessor, steps: int, size: int = 64, seed: int = 0, world: World = World()
+) -> Iterator[dict]:
     "`steps` batches of `size` fresh plates of all domains with captions; each step has its own random stream."
     questions = {name: prompt_ids(processor, load_prompt(name)) for name in ("general", "specific")}
     known = {}  # captions repeat; tokenising each once halves the time of a batch
@@ -72,7 +82,9 @@ def caption_batches(processor: StillProcessor, steps: int, size: int = 64, seed:
         yield collate(processor, prompts, answers, np.stack(pictures))
 
 # %% ../../nbs/4_policy/6_base.ipynb #4ed3dca6
-def fit(model: torch.nn.Module, batches: Iterator[dict], steps: int, learning_rate: float = 2e-3, on_step=None) -> torch.nn.Module:
+def fit(
+    model: torch.nn.Module, batches: Iterator[dict], steps: int, learning_rate: float = 2e-3, on_step=None
+) -> torch.nn.Module:
     "Train all parameters of `model` on `batches` with AdamW, a one-cycle learning rate and gradients clipped at norm 1."
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
@@ -106,7 +118,9 @@ def train_base(out: str | Path, steps: int = 2800, seed: int = 0, on_step=None) 
     with one_thread():
         model = fit(build_small(processor, seed), caption_batches(processor, steps, seed=seed), steps, on_step=on_step)
     Policy(model, processor, "fieldguide-base").save(out)
-    write_json(out / "card.json", base_card_of(out, model, steps, seed) | {"minutes": round((time.time() - started) / 60, 1)})
+    write_json(
+        out / "card.json", base_card_of(out, model, steps, seed) | {"minutes": round((time.time() - started) / 60, 1)}
+    )
     return out
 
 # %% ../../nbs/4_policy/6_base.ipynb #846eab37
@@ -117,6 +131,16 @@ def versions() -> dict[str, str]:
 # %% ../../nbs/4_policy/6_base.ipynb #3d36a4d8
 def base_card_of(folder: Path, model: torch.nn.Module, steps: int, seed: int) -> dict:
     "What there is to know of a trained base: recipe, world, size and hash."
-    return dict(name="fieldguide-base", recipe="speciarl.policy.base.train_base", steps=steps, seed=seed, batch=64, learning_rate=2e-3, world=str(World()),
-                parameters=sum(p.numel() for p in model.parameters()), bytes=(folder / "model.safetensors").stat().st_size,
-                sha256=weights_hash(folder), versions=versions())
+    return dict(
+        name="fieldguide-base",
+        recipe="speciarl.policy.base.train_base",
+        steps=steps,
+        seed=seed,
+        batch=64,
+        learning_rate=2e-3,
+        world=str(World()),
+        parameters=sum(p.numel() for p in model.parameters()),
+        bytes=(folder / "model.safetensors").stat().st_size,
+        sha256=weights_hash(folder),
+        versions=versions(),
+    )

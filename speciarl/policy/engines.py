@@ -67,7 +67,9 @@ class Engine(Protocol):
     batch: int | None  # answers asked for at a time; None: as many as there are
     limit: int | None  # answers that fit into memory at a time, if that has been found out
 
-    def ask(self, samples: Sequence[Sample], prompt: Question, how: Sampling) -> Iterator[tuple[int, list[str] | Exception]]:
+    def ask(
+        self, samples: Sequence[Sample], prompt: Question, how: Sampling
+    ) -> Iterator[tuple[int, list[str] | Exception]]:
         "For each sample, in any order: its place, and its `how.n` answers or the error that took their place."
 
     def describe(self) -> dict[str, Any]:
@@ -92,7 +94,10 @@ def turns_of(prompt: Question, n: int) -> list[Turns]:
 
 def chat(turns: Turns, picture: dict) -> list[dict]:
     "Turns as a chat: users and assistant take turns, and the picture (a part of a message) stands before the first question."
-    messages = [{"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": text}]} for i, text in enumerate(turns)]
+    messages = [
+        {"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": text}]}
+        for i, text in enumerate(turns)
+    ]
     return [{**messages[0], "content": [picture, *messages[0]["content"]]}, *messages[1:]]
 
 # %% ../../nbs/4_policy/3_engines.ipynb #31f68ac1
@@ -100,11 +105,16 @@ def encode_turns(policy: Policy, samples: Sequence[Sample], prompt: Question) ->
     "The model inputs as `rollout.encode` makes them, for one question or for the turns of each sample."
     if isinstance(prompt, str):
         return encode(policy, samples, prompt)
-    texts = [policy.processor.apply_chat_template(chat(turns, {"type": "image"}), tokenize=False, add_generation_prompt=True) for turns in prompt]
+    texts = [
+        policy.processor.apply_chat_template(chat(turns, {"type": "image"}), tokenize=False, add_generation_prompt=True)
+        for turns in prompt
+    ]
     bos = policy.processor.tokenizer.bos_token
     begun = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
     images = [[open_image(sample.image)] for sample in samples]
-    return policy.processor(text=texts, images=images, padding=True, **begun, return_tensors="pt").to(policy.model.device, policy.model.dtype)
+    return policy.processor(text=texts, images=images, padding=True, **begun, return_tensors="pt").to(
+        policy.model.device, policy.model.dtype
+    )
 
 # %% ../../nbs/4_policy/3_engines.ipynb #94917cc0
 _PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -113,16 +123,22 @@ _PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_id
 def read_once(policy: Policy, inputs: dict, n: int) -> dict:
     "Inputs from which `generate` goes on `n` times for each prompt of `inputs`: all but the last token of the prompt is read, once."
     head = {name: value[:, :-1] if name in _PER_TOKEN else value for name, value in inputs.items()}
-    cache = policy.model.generate(**head, max_new_tokens=1, do_sample=False, return_dict_in_generate=True).past_key_values
+    cache = policy.model.generate(
+        **head, max_new_tokens=1, do_sample=False, return_dict_in_generate=True
+    ).past_key_values
     cache.batch_repeat_interleave(n)
     core = policy.model.model
     if getattr(core, "rope_deltas", None) is not None:  # where the Qwens keep how far a picture shifts positions
         core.rope_deltas = core.rope_deltas.repeat_interleave(n, 0)
-    return {name: inputs[name].repeat_interleave(n, 0) for name in ("input_ids", "attention_mask")} | {"past_key_values": cache}
+    return {name: inputs[name].repeat_interleave(n, 0) for name in ("input_ids", "attention_mask")} | {
+        "past_key_values": cache
+    }
 
 # %% ../../nbs/4_policy/3_engines.ipynb #8f97bc0f
 @torch.inference_mode()
-def draw(policy: Policy, samples: Sequence[Sample], prompt: Question, how: Sampling, first: int = 0, n: int | None = None) -> list[list[str]]:
+def draw(
+    policy: Policy, samples: Sequence[Sample], prompt: Question, how: Sampling, first: int = 0, n: int | None = None
+) -> list[list[str]]:
     "`n` answers (default: `how.n`) for each sample, numbers `first` and on of the run; each picture is looked at once."
     n = n or how.n
     inputs = encode_turns(policy, samples, prompt)
@@ -130,8 +146,14 @@ def draw(policy: Policy, samples: Sequence[Sample], prompt: Question, how: Sampl
     if n > 1:
         inputs = read_once(policy, inputs, n)
     torch.manual_seed(batch_seed(batch_seed(how.seed, samples) + first if first else how.seed, samples))
-    warm = dict(do_sample=False) if how.greedy else dict(do_sample=True, temperature=how.temperature, top_p=how.top_p, top_k=0)
-    output = policy.model.generate(**inputs, **warm, repetition_penalty=1.0, max_new_tokens=how.max_tokens, suppress_tokens=placeholders(policy))
+    warm = (
+        dict(do_sample=False)
+        if how.greedy
+        else dict(do_sample=True, temperature=how.temperature, top_p=how.top_p, top_k=0)
+    )
+    output = policy.model.generate(
+        **inputs, **warm, repetition_penalty=1.0, max_new_tokens=how.max_tokens, suppress_tokens=placeholders(policy)
+    )
     texts = policy.processor.tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
     return [texts[i * n : (i + 1) * n] for i in range(len(samples))]
 
@@ -146,7 +168,11 @@ def _parts(places: int, n: int, limit: int) -> list[tuple[int, int, int, int]]:
 # %% ../../nbs/4_policy/3_engines.ipynb #1263bacc
 def out_of_memory(error: Exception) -> bool:
     "Whether an error says that a device, or the machine, has no memory left."
-    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "not enough memory" in str(error)) or isinstance(error, MemoryError)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
+        or isinstance(error, MemoryError)
+    )
 
 # %% ../../nbs/4_policy/3_engines.ipynb #50f279b2
 @dataclass(eq=False)
@@ -158,7 +184,9 @@ class TransformersEngine:
     limit: int | None = None
     together = True
 
-    def ask(self, samples: Sequence[Sample], prompt: Question, how: Sampling) -> Iterator[tuple[int, list[str] | Exception]]:
+    def ask(
+        self, samples: Sequence[Sample], prompt: Question, how: Sampling
+    ) -> Iterator[tuple[int, list[str] | Exception]]:
         "See `Engine`."
         good, bad = opened(samples)
         yield from bad
@@ -175,7 +203,9 @@ class TransformersEngine:
             try:
                 for at, to, first, last in _parts(len(samples), how.n, limit):
                     asked = prompt if isinstance(prompt, str) else prompt[at:to]
-                    for place, texts in enumerate(draw(self.policy, samples[at:to], asked, how, first, last - first), at):
+                    for place, texts in enumerate(
+                        draw(self.policy, samples[at:to], asked, how, first, last - first), at
+                    ):
                         answers[place] += texts
                 return answers
             except (RuntimeError, MemoryError) as error:
@@ -186,7 +216,9 @@ class TransformersEngine:
     def _halve(self, limit: int) -> None:
         "Allow half of `limit` answers at once, and say so."
         if limit == 1:
-            raise UserError("out of memory with a single answer; use a smaller model, bfloat16, device auto, or smaller pictures")
+            raise UserError(
+                "out of memory with a single answer; use a smaller model, bfloat16, device auto, or smaller pictures"
+            )
         self.limit = limit // 2
         _log.warning("out of memory with %d answers at once; going on with %d", limit, self.limit)
         gc.collect()
@@ -195,7 +227,14 @@ class TransformersEngine:
     def describe(self) -> dict[str, Any]:
         "What a run card should say of it."
         model = self.policy.model
-        return dict(engine="transformers", model=self.policy.name, type=model.config.model_type, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device), batch=self.batch)
+        return dict(
+            engine="transformers",
+            model=self.policy.name,
+            type=model.config.model_type,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=str(model.device),
+            batch=self.batch,
+        )
 
 # %% ../../nbs/4_policy/3_engines.ipynb #d0d5093b
 def _vllm():
@@ -204,7 +243,9 @@ def _vllm():
         import vllm
         from vllm.lora.request import LoRARequest
     except ImportError:
-        raise UserError("engine vllm needs the package vllm: pip install 'speciarl[vllm]', or use engine transformers or openai") from None
+        raise UserError(
+            "engine vllm needs the package vllm: pip install 'speciarl[vllm]', or use engine transformers or openai"
+        ) from None
     return vllm, LoRARequest
 
 # %% ../../nbs/4_policy/3_engines.ipynb #02d9b8dd
@@ -221,18 +262,37 @@ class VLLMEngine:
         self.name, self.batch, self._params = str(adapter or model), batch, vllm.SamplingParams
         self._lora = {"lora_request": request("adapter", 1, str(adapter))} if adapter else {}
         lora = {"enable_lora": True, "max_lora_rank": _rank(adapter)} if adapter else {}
-        fixed = dict(model=source, enable_prefix_caching=True, generation_config="vllm", limit_mm_per_prompt={"image": 1})
+        fixed = dict(
+            model=source, enable_prefix_caching=True, generation_config="vllm", limit_mm_per_prompt={"image": 1}
+        )
         self.llm = vllm.LLM(**{**fixed, **lora, **options})
-        self._said = dict(engine="vllm", model=self.name, base=source, version=vllm.__version__, options={key: str(value) for key, value in options.items()})
+        self._said = dict(
+            engine="vllm",
+            model=self.name,
+            base=source,
+            version=vllm.__version__,
+            options={key: str(value) for key, value in options.items()},
+        )
 
-    def ask(self, samples: Sequence[Sample], prompt: Question, how: Sampling) -> Iterator[tuple[int, list[str] | Exception]]:
+    def ask(
+        self, samples: Sequence[Sample], prompt: Question, how: Sampling
+    ) -> Iterator[tuple[int, list[str] | Exception]]:
         "See `Engine`."
         good, bad = opened(samples)
         yield from bad
         turns = turns_of(prompt, len(samples))
         chats = [chat(turns[place], {"type": "image_pil", "image_pil": sample.image}) for place, sample in good]
-        params = [self._params(n=how.n, temperature=how.temperature, top_p=1.0 if how.greedy else how.top_p, repetition_penalty=1.0, max_tokens=how.max_tokens,
-                               seed=batch_seed(how.seed, [sample])) for _, sample in good]
+        params = [
+            self._params(
+                n=how.n,
+                temperature=how.temperature,
+                top_p=1.0 if how.greedy else how.top_p,
+                repetition_penalty=1.0,
+                max_tokens=how.max_tokens,
+                seed=batch_seed(how.seed, [sample]),
+            )
+            for _, sample in good
+        ]
         for (place, _), output in zip(good, self.llm.chat(chats, params, use_tqdm=False, **self._lora) if good else []):
             yield place, [answer.text for answer in sorted(output.outputs, key=lambda one: one.index)]
 
@@ -284,7 +344,9 @@ class ServerEngine:
     def __post_init__(self, api_key: str | None) -> None:
         self.base_url, self._key = calls._checked_url(self.base_url), calls._checked_key(api_key)
 
-    def ask(self, samples: Sequence[Sample], prompt: Question, how: Sampling) -> Iterator[tuple[int, list[str] | Exception]]:
+    def ask(
+        self, samples: Sequence[Sample], prompt: Question, how: Sampling
+    ) -> Iterator[tuple[int, list[str] | Exception]]:
         "See `Engine`. Raises `EngineGone` if the server is gone, `UserError` if it refuses what is the same for every sample."
         try:
             for batch in calls._arrivals(lambda put: _ask_all(self, samples, prompt, how, put)):
@@ -292,7 +354,9 @@ class ServerEngine:
         except calls._Refused as error:
             raise calls._explained(self, error) from None
         except (calls._Gone, calls._Failed) as error:
-            raise EngineGone(f"the server at {self.base_url} is gone ({error}); what was answered is kept; start the server and run again") from None
+            raise EngineGone(
+                f"the server at {self.base_url} is gone ({error}); what was answered is kept; start the server and run again"
+            ) from None
 
     def describe(self) -> dict[str, Any]:
         "What a run card should say of it."
@@ -303,7 +367,14 @@ def _body(engine: ServerEngine, url: str, turns: Turns, how: Sampling, n: int, s
     "The request for `n` answers about one picture."
     messages = chat(turns, {"type": "image_url", "image_url": {"url": url}})
     warm = {"temperature": 0.0} if how.greedy else {"temperature": how.temperature, "top_p": how.top_p, "seed": seed}
-    return {"model": engine.model, "messages": messages, "max_tokens": how.max_tokens, **warm, **({"n": n} if n > 1 else {}), **(engine.extra or {})}
+    return {
+        "model": engine.model,
+        "messages": messages,
+        "max_tokens": how.max_tokens,
+        **warm,
+        **({"n": n} if n > 1 else {}),
+        **(engine.extra or {}),
+    }
 
 # %% ../../nbs/4_policy/3_engines.ipynb #f09a770a
 async def _ask_one(engine: ServerEngine, line: Any, sample: Sample, turns: Turns, how: Sampling) -> list[str]:
@@ -311,7 +382,11 @@ async def _ask_one(engine: ServerEngine, line: Any, sample: Sample, turns: Turns
     url, seed, texts = await asyncio.to_thread(as_url, sample), batch_seed(how.seed, [sample]), []
     while len(texts) < how.n:
         try:
-            reply = await line.ask("post", "/chat/completions", _body(engine, url, turns, how, how.n - len(texts), (seed + len(texts)) % 2**31))
+            reply = await line.ask(
+                "post",
+                "/chat/completions",
+                _body(engine, url, turns, how, how.n - len(texts), (seed + len(texts)) % 2**31),
+            )
             fresh = [choice["message"]["content"] or "" for choice in reply["choices"]]
             if not fresh or not all(isinstance(text, str) for text in fresh):
                 raise TypeError
@@ -335,7 +410,13 @@ def _give_up(line: Any, reason: str) -> None:
         raise error from None
 
 # %% ../../nbs/4_policy/3_engines.ipynb #81a50d01
-async def _ask_all(engine: ServerEngine, samples: Sequence[Sample], prompt: Question, how: Sampling, put: Callable[[tuple[int, Any]], None]) -> None:
+async def _ask_all(
+    engine: ServerEngine,
+    samples: Sequence[Sample],
+    prompt: Question,
+    how: Sampling,
+    put: Callable[[tuple[int, Any]], None],
+) -> None:
     "Ask about every sample, `concurrency` at once; put (place, answers or error) as they come."
     places, turns = iter(range(len(samples))), turns_of(prompt, len(samples))
 
@@ -364,18 +445,25 @@ def answer_in(text: str, tag: str | None) -> str | None:
     return found[1].strip() if found else None
 
 # %% ../../nbs/4_policy/3_engines.ipynb #b7bb81fb
-def rows_of(sample: Sample, prompt_name: str, tag: str | None, result: list[str] | Exception, limit: int | None = None) -> list[dict]:
+def rows_of(
+    sample: Sample, prompt_name: str, tag: str | None, result: list[str] | Exception, limit: int | None = None
+) -> list[dict]:
     "The prediction rows of one sample: one per answer, or one with `error`. `limit` is noted where memory set one."
     noted = {} if limit is None else {"limit": limit}
     if isinstance(result, Exception):
         what = "server: " if isinstance(result, AskedInVain) else ""
         return [{**prediction(sample, prompt_name, 0, ""), **noted, "error": f"{what}{result}"}]
-    return [{**prediction(sample, prompt_name, i, text), "answer": answer_in(text, tag), **noted} for i, text in enumerate(result)]
+    return [
+        {**prediction(sample, prompt_name, i, text), "answer": answer_in(text, tag), **noted}
+        for i, text in enumerate(result)
+    ]
 
 # %% ../../nbs/4_policy/3_engines.ipynb #edf68a5a
 def answered(rows: Sequence[dict]) -> tuple[list[dict], dict[str, str]]:
     "The rows that hold an answer, and the errors of the samples that have none, by sample id."
-    return [row for row in rows if "error" not in row], {row["sample_id"]: row["error"] for row in rows if "error" in row}
+    return [row for row in rows if "error" not in row], {
+        row["sample_id"]: row["error"] for row in rows if "error" in row
+    }
 
 # %% ../../nbs/4_policy/3_engines.ipynb #485d7db2
 def _stored(out: Path, samples: Sequence[Sample], prompt_name: str, n: int) -> dict[str, list[dict]]:
@@ -383,12 +471,19 @@ def _stored(out: Path, samples: Sequence[Sample], prompt_name: str, n: int) -> d
     found: dict[str, list[dict]] = {sample.id: [] for sample in samples}
     for row in read_predictions(out) if out.exists() else []:
         if row["sample_id"] not in found or row["prompt"] != prompt_name or row["rollout"] >= n:
-            raise UserError(f"{out} holds predictions of another data set, prompt or number of answers; choose another folder")
+            raise UserError(
+                f"{out} holds predictions of another data set, prompt or number of answers; choose another folder"
+            )
         found[row["sample_id"]].append(row)
     whole = {sample: {row["rollout"]: row for row in rows} for sample, rows in found.items()}
-    broken = {sample for sample, rows in found.items() if any(row.get("error", "").startswith("server: ") for row in rows)}
-    return {sample: [rows[i] for i in sorted(rows)] for sample, rows in whole.items()
-            if sample not in broken and (len(rows) == n or any("error" in row for row in rows.values()))}
+    broken = {
+        sample for sample, rows in found.items() if any(row.get("error", "").startswith("server: ") for row in rows)
+    }
+    return {
+        sample: [rows[i] for i in sorted(rows)]
+        for sample, rows in whole.items()
+        if sample not in broken and (len(rows) == n or any("error" in row for row in rows.values()))
+    }
 
 # %% ../../nbs/4_policy/3_engines.ipynb #22bb9188
 def _units(engine: Engine, samples: Sequence[Sample], n: int) -> list[Sequence[Sample]]:
@@ -412,8 +507,16 @@ def _write(path: Path, rows: Sequence[dict]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 # %% ../../nbs/4_policy/3_engines.ipynb #3c4dd9ce
-def predict(engine: Engine, samples: Sequence[Sample], prompt: str, prompt_name: str = "general", how: Sampling = Sampling(), out: str | Path | None = None,
-            tag: str | None = "answer", quiet: bool = True) -> list[dict]:
+def predict(
+    engine: Engine,
+    samples: Sequence[Sample],
+    prompt: str,
+    prompt_name: str = "general",
+    how: Sampling = Sampling(),
+    out: str | Path | None = None,
+    tag: str | None = "answer",
+    quiet: bool = True,
+) -> list[dict]:
     """Ask `prompt` about every sample; rows in the order of the samples, streamed to `out` (JSON lines) if given, where complete ones are kept.
 
     tag: where the answer stands (see `answer_in`). quiet=False shows answers per second and the time left. Raises `UserError` if samples share an id or `out` is of another run.
@@ -423,7 +526,9 @@ def predict(engine: Engine, samples: Sequence[Sample], prompt: str, prompt_name:
         raise UserError("two samples have the same id, so their answers could not be told apart; give each its own")
     stored = _stored(path, samples, prompt_name, how.n) if path else {}
     units = _units(engine, samples, how.n)
-    rows = {sample.id: stored[sample.id] for unit in units if all(sample.id in stored for sample in unit) for sample in unit}
+    rows = {
+        sample.id: stored[sample.id] for unit in units if all(sample.id in stored for sample in unit) for sample in unit
+    }
     engine.limit = next((kept[-1]["limit"] for kept in reversed(rows.values()) if "limit" in kept[-1]), engine.limit)
     if path:
         _write(path, [row for kept in rows.values() for row in kept])
@@ -443,7 +548,9 @@ def predict(engine: Engine, samples: Sequence[Sample], prompt: str, prompt_name:
 NEXT_ROUND = " [next round] "
 
 
-def ask_rounds(engine: Engine, samples: Sequence[Sample], prompt: str, how: Sampling) -> Iterator[tuple[int, list[str] | Exception]]:
+def ask_rounds(
+    engine: Engine, samples: Sequence[Sample], prompt: str, how: Sampling
+) -> Iterator[tuple[int, list[str] | Exception]]:
     "As `Engine.ask`, for a prompt that may have several rounds; a few samples go through all rounds before the next ones, so that a kill costs little."
     first, *later = prompt.split(NEXT_ROUND)
     if not later:
@@ -454,31 +561,43 @@ def ask_rounds(engine: Engine, samples: Sequence[Sample], prompt: str, how: Samp
         yield from ((at + place, result) for place, result in _talk(engine, samples[at : at + size], first, later, how))
 
 
-def _talk(engine: Engine, samples: Sequence[Sample], first: str, later: Sequence[str], how: Sampling) -> Iterator[tuple[int, list[str] | Exception]]:
+def _talk(
+    engine: Engine, samples: Sequence[Sample], first: str, later: Sequence[str], how: Sampling
+) -> Iterator[tuple[int, list[str] | Exception]]:
     "All rounds with some samples."
     found = dict(engine.ask(samples, first, how))
     yield from ((place, result) for place, result in found.items() if isinstance(result, Exception))
-    talks = {place: [(first, text) for text in texts] for place, texts in found.items() if not isinstance(texts, Exception)}
+    talks = {
+        place: [(first, text) for text in texts] for place, texts in found.items() if not isinstance(texts, Exception)
+    }
     for question in later:
         failed, talks = _one_round(engine, samples, question, how, talks)
         yield from failed.items()
     yield from ((place, [talk[-1] for talk in mine]) for place, mine in talks.items())
 
 # %% ../../nbs/4_policy/3_engines.ipynb #c4edf23f
-def _one_round(engine: Engine, samples: Sequence[Sample], question: str, how: Sampling, talks: dict[int, list[tuple]]) -> tuple[dict[int, Exception], dict[int, list[tuple]]]:
+def _one_round(
+    engine: Engine, samples: Sequence[Sample], question: str, how: Sampling, talks: dict[int, list[tuple]]
+) -> tuple[dict[int, Exception], dict[int, list[tuple]]]:
     "The errors, and the other talks (by place, one for each answer) with one more question and answer."
     where = [(place, i) for place, mine in talks.items() for i in range(len(mine))]
-    named = [replace(samples[place], id=f"{samples[place].id}#{i}") if how.n > 1 else samples[place] for place, i in where]
+    named = [
+        replace(samples[place], id=f"{samples[place].id}#{i}") if how.n > 1 else samples[place] for place, i in where
+    ]
     asked, one, said = [(*talks[place][i], question) for place, i in where], replace(how, n=1), {}
     size = engine.batch or len(where) or 1
     for at in range(0, len(where), size):
         said |= {at + place: result for place, result in engine.ask(named[at : at + size], asked[at : at + size], one)}
     failed = {where[k][0]: result for k, result in said.items() if isinstance(result, Exception)}
     answers = {where[k]: (*asked[k], *result) for k, result in said.items() if not isinstance(result, Exception)}
-    return failed, {place: [answers[place, i] for i in range(len(mine))] for place, mine in talks.items() if place not in failed}
+    return failed, {
+        place: [answers[place, i] for i in range(len(mine))] for place, mine in talks.items() if place not in failed
+    }
 
 # %% ../../nbs/4_policy/3_engines.ipynb #d464794f
-def _fresh(engine: Engine, portion: list[Sample], prompt: str, prompt_name: str, how: Sampling, tag: str | None) -> Iterator[dict[str, list[dict]]]:
+def _fresh(
+    engine: Engine, portion: list[Sample], prompt: str, prompt_name: str, how: Sampling, tag: str | None
+) -> Iterator[dict[str, list[dict]]]:
     "New rows by sample id, in the portions in which they may be stored."
     held = {}
     for place, result in ask_rounds(engine, portion, prompt, how):
@@ -497,13 +616,21 @@ def _append(path: Path | None, fresh: dict[str, list[dict]]) -> None:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for rows in fresh.values() for row in rows))
 
 # %% ../../nbs/4_policy/3_engines.ipynb #e4747226
-def make_engine(kind: Literal["transformers", "vllm", "openai"], model: str | Path, adapter: str | Path | None = None, base_url: str | None = None, **options: Any) -> Engine:
+def make_engine(
+    kind: Literal["transformers", "vllm", "openai"],
+    model: str | Path,
+    adapter: str | Path | None = None,
+    base_url: str | None = None,
+    **options: Any,
+) -> Engine:
     "An engine by name. `options`: batch; dtype and device (transformers); those of `vllm.LLM`; those of `ServerEngine`. Raises `UserError` if it cannot be."
     if kind == "vllm":
         return VLLMEngine(model, adapter, **options)
     if kind == "openai":
         if adapter or not base_url:
-            raise UserError("engine openai needs a base_url, and no adapter: the server loads adapters and gives them names of their own")
+            raise UserError(
+                "engine openai needs a base_url, and no adapter: the server loads adapters and gives them names of their own"
+            )
         return ServerEngine(str(model), base_url, **options)
     if kind != "transformers":
         raise UserError(f"unknown engine {kind!r}: use one of transformers, vllm, openai")

@@ -19,7 +19,13 @@ from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from peft import PeftModel
 from tokenizers.models import WordLevel
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -31,11 +37,21 @@ from transformers.processing_utils import ProcessorMixin
 from ..core.scale import UserError
 
 # %% ../../nbs/4_policy/2_model.ipynb #f11033a1
-SPECIAL_TOKENS = ("<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+SPECIAL_TOKENS = (
+    "<pad>",
+    "<unk>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m.role }} {% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
     "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif part.type == 'text' %} {{ part.text }}{% endif %}{% endfor %}{% endif %} <|im_end|> {% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}")
+    "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
+)
 
 # %% ../../nbs/4_policy/2_model.ipynb #fc204cc3
 def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -46,8 +62,15 @@ def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     words = {word for text in texts for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text.lower())}
     vocabulary = [*SPECIAL_TOKENS, "user", "assistant", *sorted(words - {"user", "assistant"})]
     tokenizer.model = WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", pad_token="<pad>", unk_token="<unk>", eos_token="<|im_end|>",
-                                   additional_special_tokens=list(SPECIAL_TOKENS[2:]), chat_template=CHAT_TEMPLATE)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        padding_side="left",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[2:]),
+        chat_template=CHAT_TEMPLATE,
+    )
 
 # %% ../../nbs/4_policy/2_model.ipynb #4954d856
 class StillProcessor(Qwen2_5_VLProcessor):
@@ -56,31 +79,65 @@ class StillProcessor(Qwen2_5_VLProcessor):
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids([self.image_token, self.video_token])
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        ProcessorMixin.__init__(
+            self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template
+        )
 
 # %% ../../nbs/4_policy/2_model.ipynb #b1556682
 def small_processor(texts: list[str]) -> StillProcessor:
     "The processor of the small policy, with the words of `texts`; pictures are scaled to 56 x 56 pixels."
-    images = Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 56 * 56, "longest_edge": 56 * 56})
+    images = Qwen2VLImageProcessorPil(
+        patch_size=14, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 56 * 56, "longest_edge": 56 * 56}
+    )
     return StillProcessor(images, word_tokenizer(texts))
 
 # %% ../../nbs/4_policy/2_model.ipynb #e33631bb
 def small_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     "The configuration of the small Qwen2.5-VL for the vocabulary of `tokenizer`."
     token = tokenizer.convert_tokens_to_ids
-    text = dict(vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-                max_position_embeddings=512, rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
-                bos_token_id=None, eos_token_id=token("<|im_end|>"), pad_token_id=token("<pad>"), tie_word_embeddings=True)
-    vision = dict(depth=3, hidden_size=96, intermediate_size=256, num_heads=4, patch_size=14, spatial_merge_size=2, temporal_patch_size=2,
-                  window_size=56, fullatt_block_indexes=[0, 1, 2], out_hidden_size=128)
-    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
-                            vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"))
+    text = dict(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        bos_token_id=None,
+        eos_token_id=token("<|im_end|>"),
+        pad_token_id=token("<pad>"),
+        tie_word_embeddings=True,
+    )
+    vision = dict(
+        depth=3,
+        hidden_size=96,
+        intermediate_size=256,
+        num_heads=4,
+        patch_size=14,
+        spatial_merge_size=2,
+        temporal_patch_size=2,
+        window_size=56,
+        fullatt_block_indexes=[0, 1, 2],
+        out_hidden_size=128,
+    )
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=True,
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )
 
 # %% ../../nbs/4_policy/2_model.ipynb #332aeb27
 def build_small(processor: StillProcessor, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
     "A small Qwen2.5-VL with random weights drawn from `seed`."
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration._from_config(small_config(processor.tokenizer), attn_implementation="sdpa")
+    model = Qwen2_5_VLForConditionalGeneration._from_config(
+        small_config(processor.tokenizer), attn_implementation="sdpa"
+    )
     model.generation_config.eos_token_id = model.config.text_config.eos_token_id
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id
     return model
@@ -94,6 +151,7 @@ _ELSEWHERE = {"preprocessor_config.json": "processor_config.json"}  # where tran
 @dataclass
 class Policy:
     "A vision-language model with its processor, and the name or path it was loaded from."
+
     model: torch.nn.Module
     processor: ProcessorMixin
     name: str
@@ -113,13 +171,24 @@ def find_policy(name: str | Path) -> str:
     "The folder of a packaged policy or of a path, checked to be complete; or the name unchanged when it looks like a hub id (owner/model). Raises `UserError`."
     path = PACKAGED.get(str(name), Path(name))
     if path.is_dir():
-        missing = [] if (path / ADAPTER).is_file() else [f"{what} ({file})" for file, what in _NEEDED.items()
-                                                                 if not any((path / name).is_file() for name in (file, _ELSEWHERE.get(file, file)))]
+        missing = (
+            []
+            if (path / ADAPTER).is_file()
+            else [
+                f"{what} ({file})"
+                for file, what in _NEEDED.items()
+                if not any((path / name).is_file() for name in (file, _ELSEWHERE.get(file, file)))
+            ]
+        )
         if missing:
-            raise UserError(f"{path}: the folder has no {', no '.join(missing)}; save model and processor there with save_pretrained")
+            raise UserError(
+                f"{path}: the folder has no {', no '.join(missing)}; save model and processor there with save_pretrained"
+            )
         return str(path)
     if str(name).count("/") != 1 or str(name).startswith((".", "/")):
-        raise UserError(f"no policy {str(name)!r}: give fieldguide-base, a folder with a saved model, or a hub id such as Qwen/Qwen2.5-VL-7B-Instruct")
+        raise UserError(
+            f"no policy {str(name)!r}: give fieldguide-base, a folder with a saved model, or a hub id such as Qwen/Qwen2.5-VL-7B-Instruct"
+        )
     return str(name)
 
 # %% ../../nbs/4_policy/2_model.ipynb #df7203bf
@@ -131,15 +200,22 @@ def adapter_base(folder: str | Path) -> str:
     try:
         return json.loads((Path(folder) / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError):
-        raise UserError(f"{Path(folder) / ADAPTER} names no base_model_name_or_path; add the base policy's name or folder there") from None
+        raise UserError(
+            f"{Path(folder) / ADAPTER} names no base_model_name_or_path; add the base policy's name or folder there"
+        ) from None
 
 # %% ../../nbs/4_policy/2_model.ipynb #af97cea6
 def still(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
     "The processor class `kind` for still images: the same, but its video processor may be None."
+
     def check(self, name: str, part: object) -> object:
         return None if part is None else kind.check_argument_for_proper_class(self, name, part)
 
-    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check, "apply_chat_template": ProcessorMixin.apply_chat_template})
+    return type(
+        kind.__name__,
+        (kind,),
+        {"check_argument_for_proper_class": check, "apply_chat_template": ProcessorMixin.apply_chat_template},
+    )
 
 # %% ../../nbs/4_policy/2_model.ipynb #7ee9cca3
 def _settings(processor: ProcessorMixin) -> dict:
@@ -154,7 +230,11 @@ def load_processor(source: str, config: PreTrainedConfig) -> ProcessorMixin:
     if config.model_type == "qwen2_5_vl":
         return StillProcessor(Qwen2VLImageProcessorPil.from_pretrained(source), tokenizer)
     kind = PROCESSOR_MAPPING[type(config)]
-    images = SmolVLMImageProcessorPil.from_pretrained(source) if config.model_type == "smolvlm" else AutoImageProcessor.from_pretrained(source, backend="pil")
+    images = (
+        SmolVLMImageProcessorPil.from_pretrained(source)
+        if config.model_type == "smolvlm"
+        else AutoImageProcessor.from_pretrained(source, backend="pil")
+    )
     parts = {"image_processor": images, "tokenizer": tokenizer}
     settings, _ = kind.get_processor_dict(source)
     processor = still(kind).from_args_and_dict([parts.get(name) for name in kind.get_attributes()], settings)
@@ -166,11 +246,15 @@ def _seeing_config(source: str) -> PreTrainedConfig:
     "The configuration at `source`. Raises `UserError` if a model of that kind sees no images."
     config = AutoConfig.from_pretrained(source)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise UserError(f"{source}: a model of type {config.model_type} does not answer questions about images; give a vision-language model")
+        raise UserError(
+            f"{source}: a model of type {config.model_type} does not answer questions about images; give a vision-language model"
+        )
     return config
 
 # %% ../../nbs/4_policy/2_model.ipynb #ca0c828e
-def load_policy(name: str | Path, dtype: torch.dtype | str = "auto", device: str | None = None, adapter: str | Path | None = None) -> Policy:
+def load_policy(
+    name: str | Path, dtype: torch.dtype | str = "auto", device: str | None = None, adapter: str | Path | None = None
+) -> Policy:
     "Load a policy by packaged name, folder or hub id, in evaluation mode, on `device` (default: CUDA if there is one; auto: spread over all), with the LoRA `adapter` in a folder merged into it. A folder that holds an adapter names its base itself. Raises `UserError` if that cannot be."
     source = find_policy(name)
     if (Path(source) / ADAPTER).is_file():
@@ -179,7 +263,9 @@ def load_policy(name: str | Path, dtype: torch.dtype | str = "auto", device: str
     spread = {"device_map": "auto"} if device == "auto" else {}
     try:
         processor = load_processor(source, _seeing_config(source))
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **spread)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **spread
+        )
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True).merge_and_unload()
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, SafetensorError) as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # pyarrow is loaded when a file is read or written
 # %% ../../nbs/4_policy/5_predictions.ipynb #2871461e
 class Prediction(BaseModel):
     "One answer to one question about one image, and perhaps its verdict."
+
     model_config = ConfigDict(extra="forbid", strict=True, title="speciarl prediction")
 
     sample_id: str = Field(min_length=1, description="Names the image within its data set.")
@@ -36,7 +37,9 @@ class Prediction(BaseModel):
     rollout: int = Field(ge=0, lt=2**31, description="Which of the answers to this image, from 0.")
     text: str | None = Field(description="The whole output of the model; null: not published.")
     answer: str | None = Field(description="The text inside the answer tag; null: there was none.")
-    category: Literal[WIRE_NAMES] | None = Field(None, description="The verdict; null: none could be had, or nobody judged.")
+    category: Literal[WIRE_NAMES] | None = Field(
+        None, description="The verdict; null: none could be had, or nobody judged."
+    )
     source: str | None = Field(None, description="Who decided, or why there is no verdict; null: nobody judged.")
     reason: str | None = Field(None, description="The verdict's reason, for people.")
 
@@ -46,6 +49,7 @@ FORMAT, VERSION = "speciarl predictions", 1
 
 class Header(BaseModel):
     "What a file of predictions says of itself."
+
     model_config = ConfigDict(extra="forbid", strict=True, title="speciarl predictions header")
 
     format: Literal["speciarl predictions"]
@@ -57,8 +61,12 @@ class Header(BaseModel):
 def json_schema() -> dict[str, Any]:
     "The JSON schema (draft 2020-12) of one line of a predictions file."
     parts = {"header": Header.model_json_schema(), "prediction": Prediction.model_json_schema()}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "One line of a speciarl predictions file (.jsonl): the first is the header, all others are predictions.",
-            "oneOf": [{"$ref": f"#/$defs/{name}"} for name in parts], "$defs": parts}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "One line of a speciarl predictions file (.jsonl): the first is the header, all others are predictions.",
+        "oneOf": [{"$ref": f"#/$defs/{name}"} for name in parts],
+        "$defs": parts,
+    }
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #bb662d57
 def table_schema() -> "pa.Schema":
@@ -118,14 +126,23 @@ def _ending(path: str | Path) -> str:
 # %% ../../nbs/4_policy/5_predictions.ipynb #75af8974
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     "Write predictions to `path`, .parquet or .jsonl, with their card; atomic. Raises `UserError` for another ending or a folder that cannot be written."
-    head = json.dumps(dict(format=FORMAT, version=VERSION, predictions=len(predictions.table), card=predictions.card), sort_keys=True, default=str)
+    head = json.dumps(
+        dict(format=FORMAT, version=VERSION, predictions=len(predictions.table), card=predictions.card),
+        sort_keys=True,
+        default=str,
+    )
     if _ending(path) == ".parquet":
         from pyarrow import parquet
 
         table = predictions.table.replace_schema_metadata(None)
-        with atomic_write(path, "wb") as file, parquet.ParquetWriter(file, table.schema, compression="zstd", store_schema=False) as writer:
+        with (
+            atomic_write(path, "wb") as file,
+            parquet.ParquetWriter(file, table.schema, compression="zstd", store_schema=False) as writer,
+        ):
             writer.write_table(table)
-            writer.add_key_value_metadata({"speciarl": head})  # once: Arrow's own copy of the schema would hold it again
+            writer.add_key_value_metadata(
+                {"speciarl": head}
+            )  # once: Arrow's own copy of the schema would hold it again
         return
     with atomic_write(path) as file:
         file.write(head + "\n")
@@ -138,14 +155,22 @@ def _fault(error: ValidationError) -> str:
     field = ".".join(map(str, first["loc"]))[:80]
     if first["type"] == "extra_forbidden":
         return f"unknown field {field!r}"
-    return f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}" if field else "not an object with the fields of a prediction"
+    return (
+        f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        if field
+        else "not an object with the fields of a prediction"
+    )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #9fc530df
 def _header(value: Any, path: str | Path) -> Header:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise UserError(f"{path}: not a file of published predictions (the first line, or the metadata of Parquet, must be a header with format {FORMAT!r}); write it with speciarl.policy.predictions")
+        raise UserError(
+            f"{path}: not a file of published predictions (the first line, or the metadata of Parquet, must be a header with format {FORMAT!r}); write it with speciarl.policy.predictions"
+        )
     if value.get("version") != VERSION:
-        raise UserError(f"{path}: the format is version {str(value.get('version'))[:20]}, this package reads version {VERSION}; use a matching version of speciarl")
+        raise UserError(
+            f"{path}: the format is version {str(value.get('version'))[:20]}, this package reads version {VERSION}; use a matching version of speciarl"
+        )
     try:
         return Header.model_validate(value)
     except ValidationError as error:
@@ -160,7 +185,9 @@ def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     with Path(path).open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), b"")):
             if len(line) > _LONGEST:
-                raise UserError(f"{path}: row {number}: the line is longer than {_LONGEST:,} bytes; publish the predictions again")
+                raise UserError(
+                    f"{path}: row {number}: the line is longer than {_LONGEST:,} bytes; publish the predictions again"
+                )
             yield number, line
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #ccb284d9
@@ -197,20 +224,32 @@ def _read_parquet(path: str | Path) -> tuple[Header, "pa.Table"]:
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the file cannot be opened at all
             raise
-        raise UserError(f"{path} is not a sound Parquet file ({str(error).splitlines()[0][:100]}); fetch it again") from None
+        raise UserError(
+            f"{path} is not a sound Parquet file ({str(error).splitlines()[0][:100]}); fetch it again"
+        ) from None
     return header, table
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #142f29f6
 def _check_columns(path: str | Path, table: "pa.Table") -> None:
     "Raise `UserError` unless the columns of `table` are those of a prediction, with their types."
     wanted, names = table_schema(), table.column_names
-    other = [name for name in names if name not in wanted.names] or [name for name in wanted.names if names.count(name) != 1]
+    other = [name for name in names if name not in wanted.names] or [
+        name for name in wanted.names if names.count(name) != 1
+    ]
     if other:
-        raise UserError(f"{path}: column {other[0][:80]!r} is {'unknown' if other[0] not in wanted.names else 'missing or there twice'}; the columns are {', '.join(wanted.names)}")
+        raise UserError(
+            f"{path}: column {other[0][:80]!r} is {'unknown' if other[0] not in wanted.names else 'missing or there twice'}; the columns are {', '.join(wanted.names)}"
+        )
     alike = {"rollout": ("int32", "int64")}  # other writers have types of their own for the same
-    wrong = [field for field in wanted if str(table[field.name].type) not in alike.get(field.name, ("string", "large_string", "string_view", "null"))]
+    wrong = [
+        field
+        for field in wanted
+        if str(table[field.name].type) not in alike.get(field.name, ("string", "large_string", "string_view", "null"))
+    ]
     if wrong:
-        raise UserError(f"{path}: column {wrong[0].name!r} holds {table[wrong[0].name].type}, not {wrong[0].type}; publish the predictions again")
+        raise UserError(
+            f"{path}: column {wrong[0].name!r} holds {table[wrong[0].name].type}, not {wrong[0].type}; publish the predictions again"
+        )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #5fd5c343
 def _check_values(path: str | Path, table: "pa.Table") -> None:
@@ -218,11 +257,23 @@ def _check_values(path: str | Path, table: "pa.Table") -> None:
     import pyarrow as pa
     from pyarrow import compute as pc
 
-    needed = [name for name, field in Prediction.model_fields.items() if field.is_required() and name not in ("dataset", "text", "answer")]
+    needed = [
+        name
+        for name, field in Prediction.model_fields.items()
+        if field.is_required() and name not in ("dataset", "text", "answer")
+    ]
     rules = [(pc.is_null(table[name]), f"{name}: input should be a valid value, not null") for name in needed]
-    rules += [(pc.equal(table[name], ""), f"{name}: string should have at least 1 character") for name in ("sample_id", "label")]
-    rules += [(pc.less(table["rollout"], 0), "rollout: input should be greater than or equal to 0"),
-              (pc.and_(pc.is_valid(table["category"]), pc.invert(pc.is_in(table["category"], pa.array(WIRE_NAMES)))), f"category: input should be one of {', '.join(WIRE_NAMES)}")]
+    rules += [
+        (pc.equal(table[name], ""), f"{name}: string should have at least 1 character")
+        for name in ("sample_id", "label")
+    ]
+    rules += [
+        (pc.less(table["rollout"], 0), "rollout: input should be greater than or equal to 0"),
+        (
+            pc.and_(pc.is_valid(table["category"]), pc.invert(pc.is_in(table["category"], pa.array(WIRE_NAMES)))),
+            f"category: input should be one of {', '.join(WIRE_NAMES)}",
+        ),
+    ]
     for broken, what in rules:
         at = pc.index(broken.combine_chunks() if isinstance(broken, pa.ChunkedArray) else broken, True).as_py()
         if at >= 0:
@@ -233,7 +284,11 @@ def _sample_codes(table: "pa.Table") -> tuple[list[tuple[str, str]], np.ndarray]
     "The distinct (data set, sample id) in order of first appearance, and for each row which one it is."
     from pyarrow import compute as pc
 
-    joined = pc.binary_join_element_wise(pc.fill_null(table["dataset"], ""), table["sample_id"], "\0").combine_chunks().dictionary_encode()
+    joined = (
+        pc.binary_join_element_wise(pc.fill_null(table["dataset"], ""), table["sample_id"], "\0")
+        .combine_chunks()
+        .dictionary_encode()
+    )
     return [tuple(key.split("\0", 1)) for key in joined.dictionary.to_pylist()], joined.indices.to_numpy()
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #8cf5de0b
@@ -245,12 +300,16 @@ def _check_unique(path: str | Path, table: "pa.Table") -> None:
     same = (np.diff(sample[order]) == 0) & (np.diff(rollout[order]) == 0)
     if same.any():
         at = order[1:][same].min()
-        raise UserError(f"{path}: row {at + 1}: rollout {rollout[at]} of sample {keys[sample[at]][1][:80]!r} is there twice; keep one")
+        raise UserError(
+            f"{path}: row {at + 1}: rollout {rollout[at]} of sample {keys[sample[at]][1][:80]!r} is there twice; keep one"
+        )
     label = table["label"].combine_chunks().dictionary_encode().indices.to_numpy()
     other = label != label[np.unique(sample, return_index=True)[1]][sample]
     if other.any():
         at = int(np.argmax(other))
-        raise UserError(f"{path}: row {at + 1}: sample {keys[sample[at]][1][:80]!r} has another label than before; correct one")
+        raise UserError(
+            f"{path}: row {at + 1}: sample {keys[sample[at]][1][:80]!r} has another label than before; correct one"
+        )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #87c3e0b2
 def read_predictions(path: str | Path) -> Predictions:
@@ -259,9 +318,13 @@ def read_predictions(path: str | Path) -> Predictions:
     try:
         header, table = reader(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}; give the path of published predictions") from None
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}; give the path of published predictions"
+        ) from None
     if len(table) != header.predictions:
-        raise UserError(f"{path}: {len(table):,} predictions, but the header says {header.predictions:,}; the file is incomplete, fetch it again")
+        raise UserError(
+            f"{path}: {len(table):,} predictions, but the header says {header.predictions:,}; the file is incomplete, fetch it again"
+        )
     _check_values(path, table)
     _check_unique(path, table)
     return Predictions(header.card, table, str(path))
@@ -279,15 +342,25 @@ def check_against(predictions: Predictions, samples: Sequence[Sample], what: str
     "Raise `UserError` unless the predictions are of exactly `samples` (ids and labels); `what` names the data set in the message."
     labels = {(sample.dataset or "", sample.id): sample.label for sample in samples}
     seen = set()
-    for number, (dataset, name, label) in enumerate(zip(*(predictions.table[column].to_pylist() for column in ("dataset", "sample_id", "label"))), 1):
+    for number, (dataset, name, label) in enumerate(
+        zip(*(predictions.table[column].to_pylist() for column in ("dataset", "sample_id", "label"))), 1
+    ):
         key = (dataset or "", name)
         if labels.get(key) != label:
-            fault = f"its label is {label[:80]!r}, there {labels[key][:80]!r}" if key in labels else "there is no such sample"
-            raise UserError(f"{predictions.name}: row {number}: sample {name[:80]!r} is not in {what} ({fault}); these are predictions of another data set or split")
+            fault = (
+                f"its label is {label[:80]!r}, there {labels[key][:80]!r}"
+                if key in labels
+                else "there is no such sample"
+            )
+            raise UserError(
+                f"{predictions.name}: row {number}: sample {name[:80]!r} is not in {what} ({fault}); these are predictions of another data set or split"
+            )
         seen.add(key)
     if len(seen) < len(labels):
         absent = next(key for key in labels if key not in seen)
-        raise UserError(f"{predictions.name}: {len(labels) - len(seen):,} of {len(labels):,} samples of {what} have no predictions ({absent[1][:80]!r}, ...); finish the run, or name the split it was made for")
+        raise UserError(
+            f"{predictions.name}: {len(labels) - len(seen):,} of {len(labels):,} samples of {what} have no predictions ({absent[1][:80]!r}, ...); finish the run, or name the split it was made for"
+        )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #b9ead431
 def check_labels(predictions: Predictions) -> None:
@@ -298,7 +371,9 @@ def check_labels(predictions: Predictions) -> None:
     trees = {name: load_tree(name) for name in {pair["dataset"] for pair in pairs} & set(available_trees())}
     for pair in pairs:
         if pair["dataset"] in trees and not trees[pair["dataset"]].find(pair["label"]):
-            raise UserError(f"{predictions.name}: the label {pair['label'][:80]!r} is not in {pair['dataset']}; these are predictions of another data set, or their labels are spelled otherwise")
+            raise UserError(
+                f"{predictions.name}: the label {pair['label'][:80]!r} is not in {pair['dataset']}; these are predictions of another data set, or their labels are spelled otherwise"
+            )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #0cd416ee
 class Codes(NamedTuple):
@@ -316,7 +391,9 @@ def _grid(predictions: Predictions) -> tuple[list[tuple[str, str]], np.ndarray]:
     counts = np.bincount(sample, minlength=len(keys))
     if len(set(counts.tolist())) > 1:
         odd = int(np.argmax(counts != counts[0]))
-        raise UserError(f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; finish the run or drop the sample")
+        raise UserError(
+            f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; finish the run or drop the sample"
+        )
     order = np.lexsort((predictions.table["rollout"].to_numpy(), sample))
     return keys, order.reshape(len(keys), counts[0] if len(keys) else 0)
 
@@ -333,13 +410,20 @@ def codes_of(predictions: Predictions) -> Codes:
     keys, grid = _grid(predictions)
     code = pc.fill_null(pc.index_in(table["category"], pa.array(WIRE_NAMES)), MISSING).to_numpy().astype(np.int8)
     failed = pc.fill_null(pc.equal(table["source"], "format"), False).to_numpy()
-    return Codes(keys, table["label"].take(pa.array(grid[:, 0] if grid.size else [], pa.int64())).to_pylist(), code[grid], failed[grid])
+    return Codes(
+        keys,
+        table["label"].take(pa.array(grid[:, 0] if grid.size else [], pa.int64())).to_pylist(),
+        code[grid],
+        failed[grid],
+    )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #844e892c
 def column_of(predictions: Predictions, name: str) -> list[list[Any]]:
     "A column of the predictions by image, one list of N values each, in the order of `codes_of`. Raises `UserError` if images have different rollouts, or there is no such column."
     if name not in predictions.table.column_names:
-        raise UserError(f"{predictions.name}: no column {name[:80]!r}; there are {', '.join(predictions.table.column_names)}")
+        raise UserError(
+            f"{predictions.name}: no column {name[:80]!r}; there are {', '.join(predictions.table.column_names)}"
+        )
     _, grid = _grid(predictions)
     values = predictions.table[name].take(grid.ravel()).to_pylist()
     return [values[start : start + grid.shape[1]] for start in range(0, len(values), grid.shape[1] or 1)]

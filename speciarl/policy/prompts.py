@@ -16,6 +16,7 @@ from ..core.scale import UserError
 # %% ../../nbs/4_policy/1_prompts.ipynb #7ac66575
 class Prompt(Strict):
     "A question put to the policy. `tag`: the answer stands inside it, or is the whole text if it is None; `max_tokens`: the longest answer, where a protocol says so."
+
     name: str
     text: str = Field(min_length=1)
     tag: str | None = Field("answer", pattern=r"^\w+$")

@@ -29,7 +29,9 @@ def encode(policy: Policy, samples: Sequence[Sample], prompt: str) -> dict:
     images = [[open_image(sample.image)] for sample in samples]
     bos = policy.processor.tokenizer.bos_token
     begun = {"add_special_tokens": False} if bos and text.startswith(bos) else {}  # or there would be two
-    return policy.processor(text=[text] * len(samples), images=images, padding=True, **begun, return_tensors="pt").to(policy.model.device, policy.model.dtype)
+    return policy.processor(text=[text] * len(samples), images=images, padding=True, **begun, return_tensors="pt").to(
+        policy.model.device, policy.model.dtype
+    )
 
 # %% ../../nbs/4_policy/2b_rollout.ipynb #ca7518a8
 def batch_seed(seed: int, samples: Sequence[Sample]) -> int:
@@ -45,22 +47,43 @@ def placeholders(policy: Policy) -> list[int] | None:
 
 # %% ../../nbs/4_policy/2b_rollout.ipynb #af80b402
 @torch.inference_mode()
-def generate(policy: Policy, samples: Sequence[Sample], prompt: str, n: int = 1, greedy: bool = True, temperature: float = 0.6, top_p: float = 0.95,
-             seed: int = 0, max_new_tokens: int = 32) -> list[list[str]]:
+def generate(
+    policy: Policy,
+    samples: Sequence[Sample],
+    prompt: str,
+    n: int = 1,
+    greedy: bool = True,
+    temperature: float = 0.6,
+    top_p: float = 0.95,
+    seed: int = 0,
+    max_new_tokens: int = 32,
+) -> list[list[str]]:
     "`n` answers to `prompt` for each sample, as text. With `greedy`, n must be 1 and temperature, top_p and seed have no effect."
     inputs = encode(policy, samples, prompt)
     torch.manual_seed(batch_seed(seed, samples))
     banned = placeholders(policy)
-    how = dict(do_sample=False) if greedy else dict(do_sample=True, temperature=temperature, top_p=top_p, top_k=0, num_return_sequences=n)
+    how = (
+        dict(do_sample=False)
+        if greedy
+        else dict(do_sample=True, temperature=temperature, top_p=top_p, top_k=0, num_return_sequences=n)
+    )
     output = policy.model.generate(**inputs, **how, max_new_tokens=max_new_tokens, suppress_tokens=banned)
-    texts = policy.processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
-    return [texts[i * n:(i + 1) * n] for i in range(len(samples))]
+    texts = policy.processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [texts[i * n : (i + 1) * n] for i in range(len(samples))]
 
 # %% ../../nbs/4_policy/2b_rollout.ipynb #27ace44a
 def prediction(sample: Sample, prompt_name: str, rollout: int, text: str) -> dict:
     "One prediction row: sample_id, dataset, split, label, prompt, rollout, text, answer (None without an answer tag)."
-    return dict(sample_id=sample.id, dataset=sample.dataset, split=sample.split, label=sample.label, prompt=prompt_name,
-                rollout=rollout, text=text, answer=extract_answer(text))
+    return dict(
+        sample_id=sample.id,
+        dataset=sample.dataset,
+        split=sample.split,
+        label=sample.label,
+        prompt=prompt_name,
+        rollout=rollout,
+        text=text,
+        answer=extract_answer(text),
+    )
 
 # %% ../../nbs/4_policy/2b_rollout.ipynb #cf5cf2d3
 def read_predictions(path: str | Path) -> list[dict]:
@@ -81,23 +104,37 @@ def _done(path: Path | None, batches: list[Sequence[Sample]], n: int) -> tuple[l
     kept = 0
     for count, batch in enumerate(batches):
         expected = [(sample.id, i) for sample in batch for i in range(n)]
-        if [(row["sample_id"], row["rollout"]) for row in rows[kept:kept + len(expected)]] != expected:
+        if [(row["sample_id"], row["rollout"]) for row in rows[kept : kept + len(expected)]] != expected:
             return rows[:kept], count
         kept += len(expected)
     return rows[:kept], len(batches)
 
 # %% ../../nbs/4_policy/2b_rollout.ipynb #27352b4e
-def rollout(policy: Policy, samples: Sequence[Sample], prompt: str, prompt_name: str = "general", n: int = 1, out: Path | None = None, batch_size: int = 64, progress=None, **sampling) -> list[dict]:
+def rollout(
+    policy: Policy,
+    samples: Sequence[Sample],
+    prompt: str,
+    prompt_name: str = "general",
+    n: int = 1,
+    out: Path | None = None,
+    batch_size: int = 64,
+    progress=None,
+    **sampling,
+) -> list[dict]:
     "Ask `prompt` about every sample `n` times (greedy when n is 1); rows are streamed to `out` if given, and complete batches already there are kept. `batch_size` counts answers."
     size = max(1, batch_size // n)
-    batches = [samples[i:i + size] for i in range(0, len(samples), size)]
+    batches = [samples[i : i + size] for i in range(0, len(samples), size)]
     rows, done = _done(out, batches, n)
     if out:
         with atomic_write(out) as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for batch in (progress or iter)(batches[done:]):
         texts = generate(policy, batch, prompt, n=n, greedy=n == 1, **sampling)
-        fresh = [prediction(sample, prompt_name, i, text) for sample, answers in zip(batch, texts) for i, text in enumerate(answers)]
+        fresh = [
+            prediction(sample, prompt_name, i, text)
+            for sample, answers in zip(batch, texts)
+            for i, text in enumerate(answers)
+        ]
         rows += fresh
         if out:
             with open(out, "a", encoding="utf-8") as file:

@@ -64,7 +64,10 @@ def entries(rows: Iterable[Mapping[str, Any]]) -> list[Entry]:
     for row in rows:
         _, counts = images.setdefault((row["dataset"] or "", row["sample_id"]), (row["label"], Counter()))
         counts[row["answer"], row["category"], row["source"] or "", row["reason"] or ""] += 1
-    return [Entry(*key, label, [Answer(*what, n) for what, n in counts.most_common()]) for key, (label, counts) in images.items()]
+    return [
+        Entry(*key, label, [Answer(*what, n) for what, n in counts.most_common()])
+        for key, (label, counts) in images.items()
+    ]
 
 # %% ../../nbs/6_report/4_page.ipynb #7c320151
 def spread(items: Sequence, limit: int) -> list:
@@ -87,11 +90,17 @@ def write_thumbnail(picture: Sample | Path | str | Image.Image, path: Path) -> t
 # %% ../../nbs/6_report/4_page.ipynb #b773650a
 def pictures(run: str | Path, samples: Sequence[Sample] = ()) -> dict[tuple[str, str], Any]:
     "(Data set, sample id) -> picture or path, from the run's samples.csv and, taking precedence, from `samples`."
-    held = {(row["dataset"], row["sample_id"]): row["image"] for row in read_samples(run) if row["image"]} if Path(run).is_dir() else {}
+    held = (
+        {(row["dataset"], row["sample_id"]): row["image"] for row in read_samples(run) if row["image"]}
+        if Path(run).is_dir()
+        else {}
+    )
     return held | {(sample.dataset or "", sample.id): sample.image for sample in samples}
 
 # %% ../../nbs/6_report/4_page.ipynb #3dbe41c5
-def thumbnails(chosen: Sequence[Entry], found: Mapping[tuple[str, str], Any], folder: Path, progress: Callable | None = None) -> list[str]:
+def thumbnails(
+    chosen: Sequence[Entry], found: Mapping[tuple[str, str], Any], folder: Path, progress: Callable | None = None
+) -> list[str]:
     "Write a thumbnail for each entry to `folder`; returns the HTML of each: an image, or a frame that says why there is none."
     folder.mkdir(parents=True, exist_ok=True)
     tags = []
@@ -102,10 +111,14 @@ def thumbnails(chosen: Sequence[Entry], found: Mapping[tuple[str, str], Any], fo
             if source is None:
                 raise UserError("no picture at hand")
             width, height = write_thumbnail(source, folder / name)
-            tags.append(f'<img src="{folder.name}/{name}" width="{width}" height="{height}" alt="" loading="lazy" decoding="async">')
+            tags.append(
+                f'<img src="{folder.name}/{name}" width="{width}" height="{height}" alt="" loading="lazy" decoding="async">'
+            )
         except UserError as error:
             tags.append(f'<p class="gone">{shown(error)}</p>')
-    for left in [path for path in folder.glob("[0-9]*.jpg") if path.stem >= f"{len(chosen):06}"]:  # of an earlier, longer page
+    for left in [
+        path for path in folder.glob("[0-9]*.jpg") if path.stem >= f"{len(chosen):06}"
+    ]:  # of an earlier, longer page
         left.unlink()
     return tags
 
@@ -130,36 +143,66 @@ def entry_html(entry: Entry, picture: str, number: int) -> str:
 # %% ../../nbs/6_report/4_page.ipynb #b08db81e
 def _options(chosen: Sequence[Entry], field: str) -> str:
     counts = Counter(getattr(entry, field) for entry in chosen)
-    return "".join(f'<option value="{shown(name)}">{shown(name or "(none)")} ({n})</option>' for name, n in sorted(counts.items()))
+    return "".join(
+        f'<option value="{shown(name)}">{shown(name or "(none)")} ({n})</option>' for name, n in sorted(counts.items())
+    )
 
 
 def controls_html(chosen: Sequence[Entry]) -> str:
     "The filters: data set (where there are several), class, categories, text."
     names = [*reversed(WIRE_NAMES), "no verdict"]
     counts = Counter(name for entry in chosen for name in {answer.category or "no verdict" for answer in entry.answers})
-    boxes = "".join(f'<label class="level {name.replace(" ", "-")}"><input type="checkbox" name="level" value="{name.replace(" ", "-")}" checked accesskey="{i}"> {name} '
-                    f'<output data-level="{name.replace(" ", "-")}">{counts[name]}</output></label>' for i, name in enumerate(names, 1))
+    boxes = "".join(
+        f'<label class="level {name.replace(" ", "-")}"><input type="checkbox" name="level" value="{name.replace(" ", "-")}" checked accesskey="{i}"> {name} '
+        f'<output data-level="{name.replace(" ", "-")}">{counts[name]}</output></label>'
+        for i, name in enumerate(names, 1)
+    )
     several = len({entry.dataset for entry in chosen}) > 1
-    data = f'<label>data set <select name="dataset"><option value="">all</option>{_options(chosen, "dataset")}</select></label>' if several else ""
-    return (f'{data}<label>class <select name="label"><option value="">all ({len(chosen)})</option>{_options(chosen, "label")}</select></label>'
-            f'<label>text <input type="search" name="text" autocomplete="off"></label><fieldset><legend>category</legend>{boxes}</fieldset><button type="reset">show all</button>')
+    data = (
+        f'<label>data set <select name="dataset"><option value="">all</option>{_options(chosen, "dataset")}</select></label>'
+        if several
+        else ""
+    )
+    return (
+        f'{data}<label>class <select name="label"><option value="">all ({len(chosen)})</option>{_options(chosen, "label")}</select></label>'
+        f'<label>text <input type="search" name="text" autocomplete="off"></label><fieldset><legend>category</legend>{boxes}</fieldset><button type="reset">show all</button>'
+    )
 
 # %% ../../nbs/6_report/4_page.ipynb #19e592a8
 def _fact(value: Any) -> str:
     "A setting as words; of how answers were drawn, what does not stand elsewhere."
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in value.items() if name not in ("n", "seed"))
+        return ", ".join(
+            f"{name.replace('_', ' ')} {number}" for name, number in value.items() if name not in ("n", "seed")
+        )
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 # %% ../../nbs/6_report/4_page.ipynb #a325198f
 def head_html(name: str, card: Mapping[str, Any], shown_images: int, all_images: int) -> str:
     "Title, settings and scores of the run, and what it counted of failures."
     settings = card.get("settings") if isinstance(card.get("settings"), dict) else {}
-    facts = {key: settings[key] for key in ("policy", "datasets", "prompt", "n", "sampling", "seed") if settings.get(key) not in (None, "", [])}
-    listed = "".join(f"<div><dt>{key}</dt><dd><bdi>{shown(_fact(value))}</bdi></dd></div>" for key, value in facts.items())
-    scores = "".join(f"<div><dt>{shown(key)}</dt><dd>{'–' if value is None else f'{value:.3f}'}</dd></div>" for key, value in (card.get("scores") or {}).items())
-    failures = "".join(f"<div><dt>{shown(key.replace('_', ' '))}</dt><dd>{count:,}</dd></div>" for key, count in (card.get("counts") or {}).items() if count and key != "answers")
-    part = "" if shown_images == all_images else f"<p>{shown_images:,} of {all_images:,} images, evenly spread over the run.</p>"
+    facts = {
+        key: settings[key]
+        for key in ("policy", "datasets", "prompt", "n", "sampling", "seed")
+        if settings.get(key) not in (None, "", [])
+    }
+    listed = "".join(
+        f"<div><dt>{key}</dt><dd><bdi>{shown(_fact(value))}</bdi></dd></div>" for key, value in facts.items()
+    )
+    scores = "".join(
+        f"<div><dt>{shown(key)}</dt><dd>{'–' if value is None else f'{value:.3f}'}</dd></div>"
+        for key, value in (card.get("scores") or {}).items()
+    )
+    failures = "".join(
+        f"<div><dt>{shown(key.replace('_', ' '))}</dt><dd>{count:,}</dd></div>"
+        for key, count in (card.get("counts") or {}).items()
+        if count and key != "answers"
+    )
+    part = (
+        ""
+        if shown_images == all_images
+        else f"<p>{shown_images:,} of {all_images:,} images, evenly spread over the run.</p>"
+    )
     return f"<h1><bdi>{shown(name)}</bdi></h1><dl>{listed}{scores}{failures}</dl>{part}"
 
 # %% ../../nbs/6_report/4_page.ipynb #a3a0393b
@@ -172,7 +215,9 @@ def _asset(name: str) -> tuple[str, str]:
 def page_html(title: str, head: str, controls: str, articles: Iterable[str]) -> Iterator[str]:
     "The page, piece by piece."
     (style, style_hash), (script, script_hash) = _asset("page.css"), _asset("page.js")
-    colours = "".join(f".{category.wire.replace(' ', '-')}{{--level:{LEVEL_COLOURS[category.wire]}}}" for category in Category)
+    colours = "".join(
+        f".{category.wire.replace(' ', '-')}{{--level:{LEVEL_COLOURS[category.wire]}}}" for category in Category
+    )
     colours_hash = "'sha256-" + base64.b64encode(hashlib.sha256(colours.encode()).digest()).decode() + "'"
     policy = f"default-src 'none'; img-src 'self' file:; style-src {style_hash} {colours_hash}; script-src {script_hash}; base-uri 'none'; form-action 'none'"
     yield f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -184,7 +229,13 @@ def page_html(title: str, head: str, controls: str, articles: Iterable[str]) -> 
     yield f"</main>\n<script>{script}</script>\n</body>\n</html>\n"
 
 # %% ../../nbs/6_report/4_page.ipynb #c44ff9d0
-def write_page(run: str | Path, out: str | Path, samples: Sequence[Sample] = (), limit: int = 2000, progress: Callable | None = None) -> Path:
+def write_page(
+    run: str | Path,
+    out: str | Path,
+    samples: Sequence[Sample] = (),
+    limit: int = 2000,
+    progress: Callable | None = None,
+) -> Path:
     """Write a finished run, or published predictions, as a page: `out`/index.html with thumbnails in `out`/thumbnails; returns the page's path.
 
     At most `limit` images, evenly spread over the run. `samples` supply pictures that the run's samples.csv does not. A folder that holds anything but such a page is refused.
@@ -192,7 +243,12 @@ def write_page(run: str | Path, out: str | Path, samples: Sequence[Sample] = (),
     out, predictions = Path(out), open_predictions(run)
     if not predictions.judged:
         raise UserError(f"{run}: no judge has seen all of these predictions; judge them first")
-    if out.exists() and (not out.is_dir() or any(entry.name not in ("index.html", "thumbnails") and not entry.name.startswith(".") for entry in out.iterdir())):
+    if out.exists() and (
+        not out.is_dir()
+        or any(
+            entry.name not in ("index.html", "thumbnails") and not entry.name.startswith(".") for entry in out.iterdir()
+        )
+    ):
         raise UserError(f"{out} exists and is no page of a run; choose another --out")
     found = entries(predictions.rows())
     chosen = spread(found, limit)
@@ -203,5 +259,12 @@ def write_page(run: str | Path, out: str | Path, samples: Sequence[Sample] = (),
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose a folder you may write to") from None
     articles = (entry_html(entry, tag, number) for number, (entry, tag) in enumerate(zip(chosen, tags)))
     with atomic_write(out / "index.html") as file:
-        file.writelines(page_html(Path(run).name, head_html(Path(run).name, card, len(chosen), len(found)), controls_html(chosen), articles))
+        file.writelines(
+            page_html(
+                Path(run).name,
+                head_html(Path(run).name, card, len(chosen), len(found)),
+                controls_html(chosen),
+                articles,
+            )
+        )
     return out / "index.html"

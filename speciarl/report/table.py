@@ -104,7 +104,9 @@ class Table:
 
     def __post_init__(self):
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise UserError(f"a row of the table does not have {len(self.columns)} cells: give one per column ({', '.join(self.columns)})")
+            raise UserError(
+                f"a row of the table does not have {len(self.columns)} cells: give one per column ({', '.join(self.columns)})"
+            )
 
     def text(self) -> list[list[str]]:
         "The body as text, row by row."
@@ -125,11 +127,21 @@ def to_markdown(table: Table) -> str:
     line = lambda cells: "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
     rule = ["---:" if numeric else "---" for numeric in table.numeric()]
     parts = ["\n".join([line(table.columns), line(rule), *map(line, table.text())])]
-    return "\n\n".join(parts + [f"Table: {table.caption}"] * bool(table.caption) + [table.notes] * bool(table.notes)) + "\n"
+    return (
+        "\n\n".join(parts + [f"Table: {table.caption}"] * bool(table.caption) + [table.notes] * bool(table.notes))
+        + "\n"
+    )
 
 # %% ../../nbs/6_report/1_table.ipynb #0dbd4e5c
-_TEX = {"\\": r"\textbackslash{}", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-        **{c: "\\" + c for c in "&%$#_{}"}}
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "–": "--",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+}
 
 
 def escape_latex(text: str) -> str:
@@ -139,13 +151,23 @@ def escape_latex(text: str) -> str:
 # %% ../../nbs/6_report/1_table.ipynb #2b152eb2
 def to_latex(table: Table) -> str:
     "The table as a LaTeX `table` with booktabs rules (the document needs `\\usepackage{booktabs}`)."
+
     def line(cells: Sequence[str]) -> str:
         row = " & ".join(map(escape_latex, cells)) + r" \\"
         return "{}" + row if row.startswith(("[", "*")) else row
 
-    body = [r"\begin{table}", r"\centering", *([rf"\caption{{{escape_latex(table.caption)}}}"] if table.caption else []),
-            rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in table.numeric())}}}", r"\toprule", line(table.columns), r"\midrule",
-            *map(line, table.text()), r"\bottomrule", r"\end{tabular}"]
+    body = [
+        r"\begin{table}",
+        r"\centering",
+        *([rf"\caption{{{escape_latex(table.caption)}}}"] if table.caption else []),
+        rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in table.numeric())}}}",
+        r"\toprule",
+        line(table.columns),
+        r"\midrule",
+        *map(line, table.text()),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     notes = [rf"\par\smallskip{{\footnotesize {escape_latex(table.notes)}}}"] if table.notes else []
     return "\n".join([*body, *notes, r"\end{table}"]) + "\n"
 
@@ -158,23 +180,37 @@ def to_csv(table: Table) -> str:
     def cells(cell: Cell, kind: tuple | None) -> list:
         if kind is None:
             return [plain(cell)]
-        parts = cell if isinstance(cell, tuple) else [cell, *[None] * (len(kind) - 1)]  # a word among intervals, such as "not run"
+        parts = (
+            cell if isinstance(cell, tuple) else [cell, *[None] * (len(kind) - 1)]
+        )  # a word among intervals, such as "not run"
         return [plain(x) for x in parts]
 
-    names = [[name] if kind is None else [name if field == "value" else f"{name} {field}" for field in kind._fields]
-             for name, kind in zip(table.columns, kinds)]
+    names = [
+        [name] if kind is None else [name if field == "value" else f"{name} {field}" for field in kind._fields]
+        for name, kind in zip(table.columns, kinds)
+    ]
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(
-        [sum(names, []), *(sum((cells(c, kind) for c, kind in zip(row, kinds)), []) for row in table.rows)])
+        [sum(names, []), *(sum((cells(c, kind) for c, kind in zip(row, kinds)), []) for row in table.rows)]
+    )
     return file.getvalue()
 
 # %% ../../nbs/6_report/1_table.ipynb #b57b15cd
 def _canonical(value: Any) -> str:
     "JSON with sorted keys and no spare space; numpy numbers count as numbers."
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=lambda x: x.item())
+        return json.dumps(
+            value,
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+            allow_nan=False,
+            default=lambda x: x.item(),
+        )
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError("a record can hold only text, finite numbers, lists and mappings: convert the parameters first") from error
+        raise UserError(
+            "a record can hold only text, finite numbers, lists and mappings: convert the parameters first"
+        ) from error
 
 # %% ../../nbs/6_report/1_table.ipynb #f784f13d
 def record_id(record: Mapping) -> str:
@@ -182,9 +218,14 @@ def record_id(record: Mapping) -> str:
     return hashlib.sha256(_canonical({k: v for k, v in record.items() if k != "id"}).encode()).hexdigest()[:10]
 
 # %% ../../nbs/6_report/1_table.ipynb #cbb11342
-def make_record(notebook: str | None = None, profile: str | None = None, parameters: Mapping | None = None,
-                inputs: Mapping[str, str | Path] | None = None) -> dict:
+def make_record(
+    notebook: str | None = None,
+    profile: str | None = None,
+    parameters: Mapping | None = None,
+    inputs: Mapping[str, str | Path] | None = None,
+) -> dict:
     "The record of an output: id, notebook, profile, parameters, inputs. An input given as a `Path` is hashed (SHA-256 of its bytes), text is kept as it is."
+
     def digest(source: str | Path) -> str:
         if isinstance(source, str):
             return source
@@ -193,8 +234,12 @@ def make_record(notebook: str | None = None, profile: str | None = None, paramet
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    record = {"notebook": notebook, "profile": profile, "parameters": dict(parameters or {}),
-              "inputs": {name: digest(source) for name, source in (inputs or {}).items()}}
+    record = {
+        "notebook": notebook,
+        "profile": profile,
+        "parameters": dict(parameters or {}),
+        "inputs": {name: digest(source) for name, source in (inputs or {}).items()},
+    }
     return json.loads(_canonical({**record, "id": record_id(record)}))
 
 # %% ../../nbs/6_report/1_table.ipynb #7bd766e0
@@ -210,7 +255,11 @@ def _write_record(stem: str | Path, record: Mapping | None) -> str:
 def write_table(table: Table, stem: str | Path, record: Mapping | None = None) -> str:
     "Write STEM.csv, STEM.md, STEM.tex and the record STEM.json; returns the record's id. Raises `UserError` if the folder cannot be written."
     name = _write_record(stem, record)
-    texts = {"csv": to_csv(table), "md": f"{to_markdown(table)}\n<!-- record {name} -->\n", "tex": f"% record {name}\n{to_latex(table)}"}
+    texts = {
+        "csv": to_csv(table),
+        "md": f"{to_markdown(table)}\n<!-- record {name} -->\n",
+        "tex": f"% record {name}\n{to_latex(table)}",
+    }
     for suffix, text in texts.items():
         with atomic_write(f"{stem}.{suffix}", newline="\n") as file:
             file.write(text)
@@ -220,8 +269,10 @@ def write_table(table: Table, stem: str | Path, record: Mapping | None = None) -
 def save_figure(figure: "Figure", stem: str | Path, record: Mapping | None = None) -> str:
     "Write STEM.pdf, STEM.png (the same bytes each time) and the record STEM.json; returns the record's id, which is also in the files' metadata."
     name = _write_record(stem, record)
-    metadata = {"pdf": {"Creator": "speciarl", "Subject": f"record {name}", "CreationDate": None},
-                "png": {"Software": "speciarl", "Description": f"record {name}"}}
+    metadata = {
+        "pdf": {"Creator": "speciarl", "Subject": f"record {name}", "CreationDate": None},
+        "png": {"Software": "speciarl", "Description": f"record {name}"},
+    }
     with style():
         settle(figure)
         for suffix, entries in metadata.items():
@@ -230,8 +281,10 @@ def save_figure(figure: "Figure", stem: str | Path, record: Mapping | None = Non
     return name
 
 # %% ../../nbs/6_report/1_table.ipynb #b8160b3b
-PUBLISHED_SOURCE = ("SpeciaRL (arXiv 2603.03197): Qwen2.5-VL-7B trained on birds; fine-grained = mean of Flowers102, Food101, OxfordPets; "
-                    "very fine-grained = StanfordCars, FGVC-Aircraft (HM only)")
+PUBLISHED_SOURCE = (
+    "SpeciaRL (arXiv 2603.03197): Qwen2.5-VL-7B trained on birds; fine-grained = mean of Flowers102, Food101, OxfordPets; "
+    "very fine-grained = StanfordCars, FGVC-Aircraft (HM only)"
+)
 PUBLISHED: dict[str, dict[str, Triple]] = {  # method -> group -> S, C, HM from 0 to 1
     "zero-shot": {"fine-grained": Triple(0.742, 0.846, 0.790)},
     "be specific": {"fine-grained": Triple(0.816, 0.832, 0.822)},
@@ -244,10 +297,16 @@ PUBLISHED: dict[str, dict[str, Triple]] = {  # method -> group -> S, C, HM from 
 # %% ../../nbs/6_report/1_table.ipynb #06218aea
 def table_notes(weights: str = "released", n_seeds: int | None = None) -> str:
     "The sentences under a table of scores: scale, weights, kind of interval, and the source of the published figures."
-    named = ", ".join(f"{name} {value:g}" for name, value in WEIGHTS[weights].items()) if weights in WEIGHTS else "as stated in the text"
+    named = (
+        ", ".join(f"{name} {value:g}" for name, value in WEIGHTS[weights].items())
+        if weights in WEIGHTS
+        else "as stated in the text"
+    )
     kind = "" if n_seeds is None else f" (bootstrap of {interval_kind(n_seeds)}, {n_seeds} seed{'s' * (n_seeds != 1)})"
-    return (f"S (specificity), C (correctness) and HM (harmonic mean) run from 0 to 1, 1 is best; weights `{weights}`: {named}. Brackets: 95 % intervals{kind}. "
-            f"Levels: percent of the judged answers that are {'/'.join(WIRE_NAMES)}. No verdict: share of all answers. Published: S / C / HM of {PUBLISHED_SOURCE}.")
+    return (
+        f"S (specificity), C (correctness) and HM (harmonic mean) run from 0 to 1, 1 is best; weights `{weights}`: {named}. Brackets: 95 % intervals{kind}. "
+        f"Levels: percent of the judged answers that are {'/'.join(WIRE_NAMES)}. No verdict: share of all answers. Published: S / C / HM of {PUBLISHED_SOURCE}."
+    )
 
 # %% ../../nbs/6_report/1_table.ipynb #50ae8b51
 def method_table(rows: Iterable[Mapping], caption: str = "", n_seeds: int | None = None) -> Table:
@@ -261,15 +320,26 @@ def method_table(rows: Iterable[Mapping], caption: str = "", n_seeds: int | None
     if len({s.weights for s in scores}) > 1:
         raise UserError("the rows were scored with different weights: use one preset for a table")
     columns = {
-        "group": [row["group"] for row in rows], "method": [row["method"] for row in rows],
-        **{name: [Interval(*row["intervals"][m]) for row in rows] for name, m in (("S", "specificity"), ("C", "correctness"), ("HM", "hm"))},
+        "group": [row["group"] for row in rows],
+        "method": [row["method"] for row in rows],
+        **{
+            name: [Interval(*row["intervals"][m]) for row in rows]
+            for name, m in (("S", "specificity"), ("C", "correctness"), ("HM", "hm"))
+        },
         "published": [PUBLISHED.get(row.get("published", row["method"]), {}).get(row["group"]) for row in rows],
-        "levels": [Levels(*s.shares.values()) for s in scores], "no verdict": [s.missing for s in scores]}
+        "levels": [Levels(*s.shares.values()) for s in scores],
+        "no verdict": [s.missing for s in scores],
+    }
     if any(s.missing for s in scores):
         columns["C bounds"] = [Bounds(s.correctness_low, s.correctness_high) if s.missing else None for s in scores]
     if any(s.format_failures is not None for s in scores):
         columns["format failures"] = [s.format_failures for s in scores]
-    return Table(list(columns), list(zip(*columns.values())), caption, table_notes(scores[0].weights if scores else "released", n_seeds))
+    return Table(
+        list(columns),
+        list(zip(*columns.values())),
+        caption,
+        table_notes(scores[0].weights if scores else "released", n_seeds),
+    )
 
 # %% ../../nbs/6_report/1_table.ipynb #f53f1923
 def _equal_hm(axes: "Axes", low: float) -> None:
@@ -279,7 +349,9 @@ def _equal_hm(axes: "Axes", low: float) -> None:
         axes.plot(s, h * s / (2 * s - h), color="#BBBBBB", linewidth=0.6, zorder=0)
         if h > low + 0.02:
             paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-            axes.text(h, h, f"HM {h:.1f}", color="#777777", fontsize=5.5, ha="center", va="center", bbox=paper, zorder=0.5)
+            axes.text(
+                h, h, f"HM {h:.1f}", color="#777777", fontsize=5.5, ha="center", va="center", bbox=paper, zorder=0.5
+            )
     axes.set(xlim=(low, 1.02), ylim=(low, 1.02), xlabel="specificity S (0 to 1)", aspect="equal")
 
 # %% ../../nbs/6_report/1_table.ipynb #b2f4daca
@@ -294,8 +366,10 @@ def _plane_point(axes: "Axes", point: tuple, target: Triple | None, look: Mappin
         axes.plot(target.specificity, target.correctness, linestyle="none", markerfacecolor="none", **look)
 
 
-def specificity_correctness_plane(points: Sequence[tuple[str, float, float, Mapping | None, str]],
-                                  published: Mapping[str, Mapping[str, Triple]] | None = None) -> "Figure":
+def specificity_correctness_plane(
+    points: Sequence[tuple[str, float, float, Mapping | None, str]],
+    published: Mapping[str, Mapping[str, Triple]] | None = None,
+) -> "Figure":
     """S against C (both 0 to 1), one panel per group, with lines of equal HM.
 
     A point is (label, S, C, intervals or None, group), the intervals as of `metrics.intervals`. With `published` (such as `PUBLISHED`) a
@@ -312,7 +386,9 @@ def specificity_correctness_plane(points: Sequence[tuple[str, float, float, Mapp
     low = max(0.0, math.floor(10 * min((x for x in shown if x == x), default=0.0) - 0.5) / 10)
     with style():
         colours = rcParams["axes.prop_cycle"].by_key()["color"]
-        looks = {label: {"color": colours[i % len(colours)], "marker": "os^DvPX*"[i % 8]} for i, label in enumerate(labels)}
+        looks = {
+            label: {"color": colours[i % len(colours)], "marker": "os^DvPX*"[i % 8]} for i, label in enumerate(labels)
+        }
         figure = Figure(figsize=(min(6.8, 0.6 + 2.6 * len(groups)), 3.0))
         panels = dict(zip(groups, figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]))
         for group, axes in panels.items():
@@ -333,7 +409,9 @@ def _by_seed(method: str, log: Sequence[Mapping]) -> tuple[list[int], np.ndarray
     "Steps, and values of shape (seeds, steps, 7): reward and the six level shares; nan where a seed has no row for a step."
     absent = [key for key in ("step", "reward", *_SHARES) if not log or key not in log[0]]
     if absent:
-        raise UserError(f"the log of {method} has no {absent[0]}: draw the curves of runs that log their rewards and level shares")
+        raise UserError(
+            f"the log of {method} has no {absent[0]}: draw the curves of runs that log their rewards and level shares"
+        )
     steps, seeds = sorted({row["step"] for row in log}), sorted({row.get("seed", 0) for row in log})
     values = np.full((len(seeds), len(steps), 7), np.nan)
     for row in log:

@@ -16,33 +16,76 @@ import numpy as np
 from ..metrics.bias import LEVEL_COLOURS, settle, style
 from ..metrics.compare import by_group, cohens_h, compare_all, holm, worst
 from ..data.trees import available_trees, load_tree
-from ..metrics.rates import METRICS, best_of_k, best_of_n, intervals, intervals_of_counts, pass_at_k_curve, powers_of_two, score
+from speciarl.metrics.rates import (
+    METRICS,
+    best_of_k,
+    best_of_n,
+    intervals,
+    intervals_of_counts,
+    pass_at_k_curve,
+    powers_of_two,
+    score,
+)
 from ..metrics.openworld import Mean, NotRun, Row
 from .table import Interval, Table
 from ..core.scale import Category
-from ..metrics.selection import Answers, Choice, by_confidence, by_tree, by_words, calibration_error, chosen, consensus, majority, read_answers, risk_coverage, risks, with_interval
+from speciarl.metrics.selection import (
+    Answers,
+    Choice,
+    by_confidence,
+    by_tree,
+    by_words,
+    calibration_error,
+    chosen,
+    consensus,
+    majority,
+    read_answers,
+    risk_coverage,
+    risks,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_report/3_tables.ipynb #8f00ad0c
-def group_table(codes: np.ndarray, groups: Sequence[str], what: str = "class", n: int | None = None, caption: str = "", weights: str = "released") -> Table:
+def group_table(
+    codes: np.ndarray,
+    groups: Sequence[str],
+    what: str = "class",
+    n: int | None = None,
+    caption: str = "",
+    weights: str = "released",
+) -> Table:
     "S, C and HM for each of `groups` (one per image; codes as for `compare.by_group`); with `n`, only the n that are surely worst, worst first."
     rows = by_group(codes, groups, weights)
     shown = rows if n is None else worst(rows, n=n)
-    body = [[row["group"], row["images"], *(Interval(*row[metric]) for metric in METRICS), row["missing"]] for row in shown]
+    body = [
+        [row["group"], row["images"], *(Interval(*row[metric]) for metric in METRICS), row["missing"]] for row in shown
+    ]
     cut = f" The {len(shown)} of {len(rows)} whose C is low with the most certainty." if len(shown) < len(rows) else ""
-    return Table([what, "images", "S", "C", "HM", "no verdict"], body, caption, f"95 % intervals: C by Wilson, S and HM by bootstrap of images.{cut}")
+    return Table(
+        [what, "images", "S", "C", "HM", "no verdict"],
+        body,
+        caption,
+        f"95 % intervals: C by Wilson, S and HM by bootstrap of images.{cut}",
+    )
 
 # %% ../../nbs/6_report/3_tables.ipynb #281d4161
-def sampling_table(codes: np.ndarray, ks: Iterable[int] | None = None, caption: str = "", weights: str = "released") -> Table:
+def sampling_table(
+    codes: np.ndarray, ks: Iterable[int] | None = None, caption: str = "", weights: str = "released"
+) -> Table:
     "For codes (images, N) and each k (default: powers of two, and N): pass@k for specific and for correct, and S, C, HM of the best of k, with intervals over images."
     ks = powers_of_two(codes.shape[-1]) if ks is None else list(ks)
     exact, right = pass_at_k_curve(codes, ks, Category.SPECIFIC), pass_at_k_curve(codes, ks, Category.GENERIC)
     found = {k: intervals_of_counts(best_of_k(codes, k)[None], weights, n_boot=500) for k in ks}
     body = [[k, exact[k], right[k], *(Interval(*found[k][metric]) for metric in METRICS)] for k in ks]
-    return Table(["k", "pass@k, specific", "pass@k, correct", "S of best", "C of best", "HM of best"], body, caption,
-                 "Unbiased: an average over all subsets of k answers. The best is chosen by the judge, so from k = 2 on it is an upper bound.")
+    return Table(
+        ["k", "pass@k, specific", "pass@k, correct", "S of best", "C of best", "HM of best"],
+        body,
+        caption,
+        "Unbiased: an average over all subsets of k answers. The best is chosen by the judge, so from k = 2 on it is an upper bound.",
+    )
 
 # %% ../../nbs/6_report/3_tables.ipynb #2c79d829
 def plot_pass(curves: Mapping[str, Mapping[int, float]]) -> "Figure":
@@ -63,31 +106,49 @@ def plot_pass(curves: Mapping[str, Mapping[int, float]]) -> "Figure":
         return settle(figure)
 
 # %% ../../nbs/6_report/3_tables.ipynb #dfb7b06d
-def pick(answers: Sequence[Sequence[str | None]], datasets: Sequence[str | None], how: Callable[[Answers], Choice] = majority) -> Choice:
+def pick(
+    answers: Sequence[Sequence[str | None]], datasets: Sequence[str | None], how: Callable[[Answers], Choice] = majority
+) -> Choice:
     "The choice of a selector (`selection.majority`, or a function that calls `consensus`) for answers (images, N), each data set read by its packaged label tree if it has one."
     index, confidence = np.zeros(len(answers), int), np.zeros(len(answers))
     for name in dict.fromkeys(datasets):
         here = [i for i, dataset in enumerate(datasets) if dataset == name]
-        found = how(read_answers([answers[i] for i in here], by_tree(load_tree(name)) if name in available_trees() else by_words))
+        found = how(
+            read_answers(
+                [answers[i] for i in here], by_tree(load_tree(name)) if name in available_trees() else by_words
+            )
+        )
         index[here], confidence[here] = found.index, found.confidence
     return Choice(index, confidence)
 
 # %% ../../nbs/6_report/3_tables.ipynb #c7932a8b
-def selectors(answers: Sequence[Sequence[str | None]], datasets: Sequence[str | None], share: float = 0.5) -> dict[str, Choice]:
+def selectors(
+    answers: Sequence[Sequence[str | None]], datasets: Sequence[str | None], share: float = 0.5
+) -> dict[str, Choice]:
     "Name -> choice of the two realisable selectors."
-    return {"majority vote": pick(answers, datasets), f"consensus of {share:.0%}": pick(answers, datasets, lambda read: consensus(read, share))}
+    return {
+        "majority vote": pick(answers, datasets),
+        f"consensus of {share:.0%}": pick(answers, datasets, lambda read: consensus(read, share)),
+    }
 
 
-def selector_table(codes: np.ndarray, picked: Mapping[str, Choice], caption: str = "", weights: str = "released") -> Table:
+def selector_table(
+    codes: np.ndarray, picked: Mapping[str, Choice], caption: str = "", weights: str = "released"
+) -> Table:
     "One answer, the realisable selectors, and the oracle, for codes (images, N): S, C, HM; and for a selector how well its confidence sorts (`AURC`) and fits (`ECE`)."
     one = intervals_of_counts(best_of_k(codes, 1)[None], weights)
     body: list[list[Any]] = [["one answer", "yes", *(Interval(*one[metric]) for metric in METRICS), None, None]]
     for name, choice in picked.items():
-        groups, found = by_confidence(choice.confidence, chosen(codes, choice)), intervals(chosen(codes, choice), weights)
+        groups, found = (
+            by_confidence(choice.confidence, chosen(codes, choice)),
+            intervals(chosen(codes, choice), weights),
+        )
         sorts = [Interval(*with_interval(statistic, groups, 500)) for statistic in (_area, calibration_error)]
         body.append([name, "yes", *(Interval(*found[metric]) for metric in METRICS), *sorts])
     oracle = intervals(best_of_n(codes), weights)
-    body.append([f"best of {codes.shape[1]} (oracle)", "no", *(Interval(*oracle[metric]) for metric in METRICS), None, None])
+    body.append(
+        [f"best of {codes.shape[1]} (oracle)", "no", *(Interval(*oracle[metric]) for metric in METRICS), None, None]
+    )
     notes = "AURC: area under the risk-coverage curve of the share of answers that agree, 0 is best. ECE: expected calibration error of that share, 10 bins. 95 % intervals by bootstrap of images."
     return Table(["selector", "realisable", "S", "C", "HM", "AURC", "ECE"], body, caption, notes)
 
@@ -109,8 +170,16 @@ def plot_risk(codes: np.ndarray, picked: Mapping[str, Choice]) -> "Figure":
             axes.plot(np.arange(1, len(curve) + 1) / max(1, len(curve)), curve, label=name)
         first = chosen(codes, next(iter(picked.values())))
         perfect = risks(by_confidence((first >= Category.GENERIC).astype(float), first))
-        axes.plot(np.arange(1, len(perfect) + 1) / max(1, len(perfect)), perfect, color="#999999", linewidth=0.8, label="errors last")
-        axes.axhline(perfect[-1] if perfect.size else 0, color="#999999", linewidth=0.8, linestyle=":", label="no order")
+        axes.plot(
+            np.arange(1, len(perfect) + 1) / max(1, len(perfect)),
+            perfect,
+            color="#999999",
+            linewidth=0.8,
+            label="errors last",
+        )
+        axes.axhline(
+            perfect[-1] if perfect.size else 0, color="#999999", linewidth=0.8, linestyle=":", label="no order"
+        )
         axes.set(xlabel="coverage: share of images answered", ylabel="risk: share wrong", xlim=(0, 1))
         axes.set_ylim(0, max(0.05, 1.5 * axes.get_ylim()[1]))  # room for the legend above the curves
         axes.legend(loc="upper left", ncols=2)
@@ -120,9 +189,23 @@ def plot_risk(codes: np.ndarray, picked: Mapping[str, Choice]) -> "Figure":
 def risk_table(codes: np.ndarray, picked: Mapping[str, Choice], caption: str = "") -> Table:
     "The risk of each selector's answers at a coverage of 25, 50, 75 and 100 %, codes (images, N)."
     rows = {name: risk_coverage(choice.confidence, chosen(codes, choice)) for name, choice in picked.items()}
-    body = [[name, *row["risk"].values(), row["area"], row["perfect"], row["unsorted"], row["left_out"]] for name, row in rows.items()]
-    return Table(["selector", *(f"risk at {c:.0%}" for c in (0.25, 0.5, 0.75, 1.0)), "AURC", "AURC, errors last", "AURC, no order", "no verdict"], body, caption,
-                 "Risk: share of wrong answers among the surest; wrong is what is not even generically right. Images without verdict are left out.")
+    body = [
+        [name, *row["risk"].values(), row["area"], row["perfect"], row["unsorted"], row["left_out"]]
+        for name, row in rows.items()
+    ]
+    return Table(
+        [
+            "selector",
+            *(f"risk at {c:.0%}" for c in (0.25, 0.5, 0.75, 1.0)),
+            "AURC",
+            "AURC, errors last",
+            "AURC, no order",
+            "no verdict",
+        ],
+        body,
+        caption,
+        "Risk: share of wrong answers among the surest; wrong is what is not even generically right. Images without verdict are left out.",
+    )
 
 # %% ../../nbs/6_report/3_tables.ipynb #cf11a8b1
 class Absent(NamedTuple):
@@ -149,20 +232,55 @@ def domains_of(datasets: Sequence[str | None]) -> list[str] | None:
 
 def openworld_table(runs: Mapping[str, Sequence[Row]], caption: str = "") -> Table:
     "One row per run and metric of `openworld.open_world`: as released, ours, and what was counted on the way."
-    body = [[name, row.metric, measured(row.released), measured(row.ours), row.note] for name, rows in runs.items() for row in rows]
-    reasons = {row.metric: value.reason for rows in runs.values() for row in rows for value in (row.released, row.ours) if isinstance(value, NotRun)}
+    body = [
+        [name, row.metric, measured(row.released), measured(row.ours), row.note]
+        for name, rows in runs.items()
+        for row in rows
+    ]
+    reasons = {
+        row.metric: value.reason
+        for rows in runs.values()
+        for row in rows
+        for value in (row.released, row.ours)
+        if isinstance(value, NotRun)
+    }
     notes = "Released: as lmms-owc and Fine-R1 define it, over the whole output. Ours: over the answer, with the corrections of the chapter on the open-world protocol. 95 % intervals by bootstrap of images."
-    return Table(["run", "metric", "released", "ours", "counted"], body, caption, notes + "".join(f" Not run: {metric} ({reason})." for metric, reason in reasons.items()))
+    return Table(
+        ["run", "metric", "released", "ours", "counted"],
+        body,
+        caption,
+        notes + "".join(f" Not run: {metric} ({reason})." for metric, reason in reasons.items()),
+    )
 
 # %% ../../nbs/6_report/3_tables.ipynb #ef319516
-def paired_table(runs: Mapping[str, np.ndarray], baseline: str | None = None, caption: str = "", n_boot: int = 2000, weights: str = "released") -> Table:
+def paired_table(
+    runs: Mapping[str, np.ndarray],
+    baseline: str | None = None,
+    caption: str = "",
+    n_boot: int = 2000,
+    weights: str = "released",
+) -> Table:
     "Paired tests between runs over the same images (or of each with `baseline`): codes (images,), (seeds, images) or (seeds, images, N) by name. For correctness also Cohen's h."
     right = {name: score(codes).correctness for name, codes in runs.items()}
     rows = compare_all(runs, baseline, weights=weights, n_boot=n_boot)
-    body = [[row["second"], row["first"], row["metric"], Interval(row["value"], row["low"], row["high"]), row["p"], row["p_holm"],
-             cohens_h(right[row["first"]], right[row["second"]]) if row["metric"] == "correctness" else None] for row in rows]
-    return Table(["run", "against", "metric", "difference", "p", "p, Holm", "Cohen's h"], body, caption,
-                 f"Run minus the other, paired bootstrap over images, and over seeds where a run has three or more ({n_boot:,} draws), with 95 % intervals; p two-sided, corrected over the {len(rows)} rows. Cohen's h: .2 small, .5 medium, .8 large.")
+    body = [
+        [
+            row["second"],
+            row["first"],
+            row["metric"],
+            Interval(row["value"], row["low"], row["high"]),
+            row["p"],
+            row["p_holm"],
+            cohens_h(right[row["first"]], right[row["second"]]) if row["metric"] == "correctness" else None,
+        ]
+        for row in rows
+    ]
+    return Table(
+        ["run", "against", "metric", "difference", "p", "p, Holm", "Cohen's h"],
+        body,
+        caption,
+        f"Run minus the other, paired bootstrap over images, and over seeds where a run has three or more ({n_boot:,} draws), with 95 % intervals; p two-sided, corrected over the {len(rows)} rows. Cohen's h: .2 small, .5 medium, .8 large.",
+    )
 
 # %% ../../nbs/6_report/3_tables.ipynb #cf5a1f64
 def stacked(tables: Mapping[str, Table], first: str = "group", p: str = "p") -> Table:
@@ -171,8 +289,16 @@ def stacked(tables: Mapping[str, Table], first: str = "group", p: str = "p") -> 
     body = [[name, *row] for name, table in tables.items() for row in table.rows]
     if p in one.columns:
         at = 1 + list(one.columns).index(p)
-        body = [[*row[: at + 1], value, *row[at + 2 :]] for row, value in zip(body, holm([row[at] for row in body]).tolist())]
-    return Table([first, *one.columns], body, one.caption, one.notes.replace(f"over the {len(one.rows)} rows", f"over the {len(body)} rows"))
+        body = [
+            [*row[: at + 1], value, *row[at + 2 :]]
+            for row, value in zip(body, holm([row[at] for row in body]).tolist())
+        ]
+    return Table(
+        [first, *one.columns],
+        body,
+        one.caption,
+        one.notes.replace(f"over the {len(one.rows)} rows", f"over the {len(body)} rows"),
+    )
 
 # %% ../../nbs/6_report/3_tables.ipynb #c9d0a4fc
 class Example(NamedTuple):
@@ -186,11 +312,30 @@ class Example(NamedTuple):
 def _caption(axes: Any, example: Example, width: int) -> None:
     "Label and answers below a picture, one line each."
     cut = lambda text: text if len(text) <= width else text[: width - 1] + "…"
-    axes.text(0, -0.06, cut(example.label), transform=axes.transAxes, fontsize=6.5, fontweight="bold", va="top", parse_math=False)
+    axes.text(
+        0,
+        -0.06,
+        cut(example.label),
+        transform=axes.transAxes,
+        fontsize=6.5,
+        fontweight="bold",
+        va="top",
+        parse_math=False,
+    )
     for row, (method, answer, level) in enumerate(example.said, 1):
         y = -0.06 - 0.15 * row
-        axes.text(0, y, "■", transform=axes.transAxes, fontsize=6.5, va="top", color=LEVEL_COLOURS.get(level or "", "#BBBBBB"))
-        axes.text(0.09, y, cut(f"{method}: {answer or '(no answer)'}"), transform=axes.transAxes, fontsize=5.5, va="top", parse_math=False)
+        axes.text(
+            0, y, "■", transform=axes.transAxes, fontsize=6.5, va="top", color=LEVEL_COLOURS.get(level or "", "#BBBBBB")
+        )
+        axes.text(
+            0.09,
+            y,
+            cut(f"{method}: {answer or '(no answer)'}"),
+            transform=axes.transAxes,
+            fontsize=5.5,
+            va="top",
+            parse_math=False,
+        )
 
 
 def example_panel(examples: Sequence[Example], columns: int = 4) -> "Figure":
@@ -207,7 +352,14 @@ def example_panel(examples: Sequence[Example], columns: int = 4) -> "Figure":
             if example is not None:
                 axes.imshow(np.asarray(example.picture), interpolation="nearest")
                 _caption(axes, example, 30)
-        figure.legend([Patch(color=colour) for colour in LEVEL_COLOURS.values()], list(LEVEL_COLOURS), loc="outside upper center", ncols=6, handlelength=1, columnspacing=1)
+        figure.legend(
+            [Patch(color=colour) for colour in LEVEL_COLOURS.values()],
+            list(LEVEL_COLOURS),
+            loc="outside upper center",
+            ncols=6,
+            handlelength=1,
+            columnspacing=1,
+        )
         return settle(figure)
 
 # %% ../../nbs/6_report/3_tables.ipynb #abcce2cc

@@ -64,7 +64,9 @@ def training_samples(recipe: Recipe, data_root: str | Path | None = None) -> lis
     samples = []
     for dataset, count in recipe.data.items():
         if dataset not in DOMAINS and data_root is None:
-            raise UserError(f"{recipe.name} trains on {dataset}: give the folder that holds the data sets with --data-root")
+            raise UserError(
+                f"{recipe.name} trains on {dataset}: give the folder that holds the data sets with --data-root"
+            )
         if recipe.classes != "all" or recipe.shots:
             samples += chosen_samples(recipe, dataset, count, data_root)
         elif dataset in DOMAINS:
@@ -78,7 +80,9 @@ def shuffled_samples(recipe: Recipe, dataset: str, data_root: str | Path | None)
     "The training images of a data set in a seeded order: all images of a benchmark, or plates without end."
     if dataset in DOMAINS:
         for stop in (1000 * 4**i for i in count()):
-            yield from plates(dataset, "train", stop, recipe.seed, World(siblings=recipe.siblings))[stop // 4 if stop > 1000 else 0:]
+            yield from plates(dataset, "train", stop, recipe.seed, World(siblings=recipe.siblings))[
+                stop // 4 if stop > 1000 else 0 :
+            ]
     else:
         from speciarl.data.benchmarks import draw_subset, read_split
 
@@ -101,7 +105,9 @@ def chosen_samples(recipe: Recipe, dataset: str, size: int, data_root: str | Pat
     "`size` training images of the classes that a recipe wants, `shots` of each if it says so. Raises `UserError` where that does not come out even, or there are too few."
     wanted, taken = wanted_classes(recipe, dataset), []
     if recipe.shots and size != recipe.shots * len(wanted):
-        raise UserError(f"{recipe.name}: {recipe.shots} images of each of the {len(wanted)} classes ({recipe.classes}) of {dataset} are {recipe.shots * len(wanted)}, not {size}: set data.{dataset}={recipe.shots * len(wanted)}")
+        raise UserError(
+            f"{recipe.name}: {recipe.shots} images of each of the {len(wanted)} classes ({recipe.classes}) of {dataset} are {recipe.shots * len(wanted)}, not {size}: set data.{dataset}={recipe.shots * len(wanted)}"
+        )
     left = dict.fromkeys(map(name_key, wanted), recipe.shots or size)
     for sample in shuffled_samples(recipe, dataset, data_root):
         if left.get(name_key(sample.label)):
@@ -109,7 +115,10 @@ def chosen_samples(recipe: Recipe, dataset: str, size: int, data_root: str | Pat
             taken.append(sample)
             if len(taken) == size:
                 return taken
-    raise UserError(f"{recipe.name}: the training split of {dataset} has only {len(taken)} of the {size} images wanted; lower data.{dataset}" + (" or shots" if recipe.shots else ""))
+    raise UserError(
+        f"{recipe.name}: the training split of {dataset} has only {len(taken)} of the {size} images wanted; lower data.{dataset}"
+        + (" or shots" if recipe.shots else "")
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #33a2192a
 def validation_samples(recipe: Recipe, samples: Sequence[Sample], data_root: str | Path | None = None) -> list[Sample]:
@@ -121,7 +130,9 @@ def validation_samples(recipe: Recipe, samples: Sequence[Sample], data_root: str
         else:
             from speciarl.data.benchmarks import draw_subset, read_split
 
-            rest = [sample for sample in read_split(dataset, Path(data_root) / dataset, "train") if sample.id not in taken]
+            rest = [
+                sample for sample in read_split(dataset, Path(data_root) / dataset, "train") if sample.id not in taken
+            ]
             found += draw_subset(rest, min(each, len(rest)), recipe.subset_seed)
     return found
 
@@ -144,10 +155,15 @@ def bounded(image: Image.Image, max_pixels: int | None, min_pixels: int | None =
 def training_rows(samples: list[Sample], prompt: str) -> list[dict]:
     "Samples as rows for TRL: prompt (chat), picture (a name), label, dataset, uid."
     chat = [{"role": "user", "content": load_prompt(prompt)}]
-    return [dict(prompt=chat, picture=sample.id, label=sample.label, dataset=sample.dataset, uid=sample.id) for sample in samples]
+    return [
+        dict(prompt=chat, picture=sample.id, label=sample.label, dataset=sample.dataset, uid=sample.id)
+        for sample in samples
+    ]
 
 
-def picture_opener(samples: list[Sample], max_pixels: int | None = None, min_pixels: int | None = None) -> Callable[[str], Image.Image]:
+def picture_opener(
+    samples: list[Sample], max_pixels: int | None = None, min_pixels: int | None = None
+) -> Callable[[str], Image.Image]:
     "The function that opens the picture called like a sample's id."
     found = {sample.id: sample.image for sample in samples}
     return lambda name: bounded(open_image(found[name]), max_pixels, min_pixels)
@@ -167,13 +183,19 @@ def batch_sizes(recipe: Recipe, world: int = 1) -> Batch:
     each = recipe.rollouts if recipe.samples else 1
     step, generation = recipe.prompts_per_step * each, recipe.generation * each
     if recipe.images < recipe.generation:
-        raise UserError(f"{recipe.name}: {recipe.images} images do not fill one generation of {recipe.generation} prompts; lower prompts_per_generation or prompts_per_step")
+        raise UserError(
+            f"{recipe.name}: {recipe.images} images do not fill one generation of {recipe.generation} prompts; lower prompts_per_generation or prompts_per_step"
+        )
     if recipe.generation % world or step % world:
-        raise UserError(f"{recipe.name}: {recipe.generation} prompts per generation do not divide among {world} processes; use a number of processes that divides {math.gcd(recipe.generation, step)}")
+        raise UserError(
+            f"{recipe.name}: {recipe.generation} prompts per generation do not divide among {world} processes; use a number of processes that divides {math.gcd(recipe.generation, step)}"
+        )
     micro = min(recipe.micro_batch or step, step // world)
     if step % (micro * world):
         fits = [m for m in range(1, step // world + 1) if step % (m * world) == 0]
-        raise UserError(f"{recipe.name}: micro_batch {micro} on {world} processes does not divide {step} answers per step; use {', '.join(map(str, fits[-4:]))}")
+        raise UserError(
+            f"{recipe.name}: micro_batch {micro} on {world} processes does not divide {step} answers per step; use {', '.join(map(str, fits[-4:]))}"
+        )
     return Batch(world, micro, generation // (micro * world), step // (micro * world))
 
 # %% ../../nbs/7_training/5_loop.ipynb #2a3af918
@@ -193,10 +215,28 @@ def learning_rates(recipe: Recipe) -> dict:
 def common_settings(recipe: Recipe, out: Path, report_to: str = "none") -> dict:
     "The settings that all methods share. On CPU nothing is checkpointed within a step and nothing runs in half precision."
     large = recipe.dtype == "bfloat16" and torch.cuda.is_available()
-    return dict(output_dir=str(out / "checkpoints"), max_steps=recipe.optimiser_steps, learning_rate=recipe.learning_rate, **learning_rates(recipe), weight_decay=recipe.weight_decay,
-                max_grad_norm=recipe.max_grad_norm, seed=recipe.seed, logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=save_interval(recipe), save_total_limit=2,
-                report_to=report_to, use_cpu=not torch.cuda.is_available(), bf16=large, gradient_checkpointing=large, ddp_find_unused_parameters=False, ddp_timeout=7200,
-                disable_tqdm=True, dataloader_pin_memory=False)
+    return dict(
+        output_dir=str(out / "checkpoints"),
+        max_steps=recipe.optimiser_steps,
+        learning_rate=recipe.learning_rate,
+        **learning_rates(recipe),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        seed=recipe.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=save_interval(recipe),
+        save_total_limit=2,
+        report_to=report_to,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=large,
+        gradient_checkpointing=large,
+        ddp_find_unused_parameters=False,
+        ddp_timeout=7200,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #3479b74a
 def vllm_settings(recipe: Recipe, longest: int | None = None) -> dict:
@@ -204,23 +244,55 @@ def vllm_settings(recipe: Recipe, longest: int | None = None) -> dict:
     if recipe.engine == "transformers":
         return {}
     length = recipe.max_prompt + recipe.max_tokens
-    return dict(use_vllm=True, vllm_mode="colocate" if recipe.engine == "vllm" else "server", vllm_max_model_length=min(length, longest or length),
-                vllm_enable_sleep_mode=recipe.engine == "vllm" and torch.cuda.is_available(), vllm_gpu_memory_utilization=0.45, vllm_importance_sampling_correction=False)
+    return dict(
+        use_vllm=True,
+        vllm_mode="colocate" if recipe.engine == "vllm" else "server",
+        vllm_max_model_length=min(length, longest or length),
+        vllm_enable_sleep_mode=recipe.engine == "vllm" and torch.cuda.is_available(),
+        vllm_gpu_memory_utilization=0.45,
+        vllm_importance_sampling_correction=False,
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #f7dfe6d0
-def grpo_config(recipe: Recipe, out: Path, world: int = 1, report_to: str = "none", longest: int | None = None) -> GRPOConfig:
+def grpo_config(
+    recipe: Recipe, out: Path, world: int = 1, report_to: str = "none", longest: int | None = None
+) -> GRPOConfig:
     "TRL's settings for a GRPO recipe, with the published algorithm (verl's) in place of TRL's defaults."
     batch = batch_sizes(recipe, world)
-    return GRPOConfig(**common_settings(recipe, out, report_to), **vllm_settings(recipe, longest), per_device_train_batch_size=batch.micro, steps_per_generation=batch.steps_per_generation,
-                      gradient_accumulation_steps=batch.accumulation, num_generations=recipe.rollouts, num_iterations=1, beta=recipe.kl, use_bias_correction_kl=False,
-                      epsilon=recipe.clip_low, epsilon_high=recipe.clip_high, delta=recipe.dual_clip, loss_type=recipe.loss, scale_rewards=recipe.scale_rewards,
-                      temperature=recipe.temperature, top_p=recipe.top_p, top_k=0, max_completion_length=recipe.max_tokens, mask_truncated_completions=False, log_multimodal=False)
+    return GRPOConfig(
+        **common_settings(recipe, out, report_to),
+        **vllm_settings(recipe, longest),
+        per_device_train_batch_size=batch.micro,
+        steps_per_generation=batch.steps_per_generation,
+        gradient_accumulation_steps=batch.accumulation,
+        num_generations=recipe.rollouts,
+        num_iterations=1,
+        beta=recipe.kl,
+        use_bias_correction_kl=False,
+        epsilon=recipe.clip_low,
+        epsilon_high=recipe.clip_high,
+        delta=recipe.dual_clip,
+        loss_type=recipe.loss,
+        scale_rewards=recipe.scale_rewards,
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        top_k=0,
+        max_completion_length=recipe.max_tokens,
+        mask_truncated_completions=False,
+        log_multimodal=False,
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #4f7ba2df
 def sft_config(recipe: Recipe, out: Path, world: int = 1, report_to: str = "none") -> SFTConfig:
     "TRL's settings for fine-tuning; the loss is on the completion only."
     batch = batch_sizes(recipe, world)
-    return SFTConfig(**common_settings(recipe, out, report_to), per_device_train_batch_size=batch.micro, gradient_accumulation_steps=batch.accumulation, completion_only_loss=True, max_length=None)
+    return SFTConfig(
+        **common_settings(recipe, out, report_to),
+        per_device_train_batch_size=batch.micro,
+        gradient_accumulation_steps=batch.accumulation,
+        completion_only_loss=True,
+        max_length=None,
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #1b339c07
 def make_judge(recipe: Recipe, url: str | None = None) -> Callable:
@@ -239,8 +311,18 @@ def make_judge(recipe: Recipe, url: str | None = None) -> Callable:
 # %% ../../nbs/7_training/5_loop.ipynb #41a63218
 def make_reward(recipe: Recipe, judge: Callable, log: Path | None = None, tokenizer=None) -> SpecificityReward:
     "The reward function of a GRPO recipe; it writes rollouts, verdicts and rewards to `log`."
-    return SpecificityReward(judge, recipe.rule, recipe.rollouts, anchor_rank=recipe.anchor_rank, noise=recipe.noise, seed=recipe.seed, think=recipe.think,
-                             overlong=(recipe.max_tokens, recipe.overlong) if recipe.overlong else None, log_rollouts=log, tokenizer=tokenizer)
+    return SpecificityReward(
+        judge,
+        recipe.rule,
+        recipe.rollouts,
+        anchor_rank=recipe.anchor_rank,
+        noise=recipe.noise,
+        seed=recipe.seed,
+        think=recipe.think,
+        overlong=(recipe.max_tokens, recipe.overlong) if recipe.overlong else None,
+        log_rollouts=log,
+        tokenizer=tokenizer,
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #7bf35660
 def check_labels(samples: list[Sample], judge: Callable) -> None:
@@ -252,7 +334,9 @@ def check_labels(samples: list[Sample], judge: Callable) -> None:
     verdicts = trees([(label, label) for label, _ in pairs], [dataset for _, dataset in pairs])
     unknown = [label for (label, _), verdict in zip(pairs, verdicts) if verdict.source == "unknown label"]
     if unknown:
-        raise UserError(f"{len(unknown)} of {len(pairs)} labels are in no label tree, so no answer could be judged: {unknown[0]!r}; correct the label or add it to the tree")
+        raise UserError(
+            f"{len(unknown)} of {len(pairs)} labels are in no label tree, so no answer could be judged: {unknown[0]!r}; correct the label or add it to the tree"
+        )
 
 # %% ../../nbs/7_training/5_loop.ipynb #9ff19b62
 _VISION = r".*(visual|vision|projector|connector).*"
@@ -262,7 +346,15 @@ def lora_config(recipe: Recipe) -> LoraConfig | None:
     "The adapter of a recipe, None if the language model itself is trained."
     if not recipe.lora_rank:
         return None
-    return LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM", target_modules="all-linear", exclude_modules=_VISION)
+    return LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+        target_modules="all-linear",
+        exclude_modules=_VISION,
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #710538d2
 def freeze_vision(model: torch.nn.Module) -> None:
@@ -286,7 +378,15 @@ def name_base(trainer: Trainer, policy: Policy) -> Trainer:
     return trainer
 
 # %% ../../nbs/7_training/5_loop.ipynb #7888d305
-def make_trainer(recipe: Recipe, policy: Policy, samples: list[Sample], out: Path, judge: Callable | None = None, completions: list[str] | None = None, report_to: str = "none") -> Trainer:
+def make_trainer(
+    recipe: Recipe,
+    policy: Policy,
+    samples: list[Sample],
+    out: Path,
+    judge: Callable | None = None,
+    completions: list[str] | None = None,
+    report_to: str = "none",
+) -> Trainer:
     "The TRL trainer that a recipe describes. `completions` are what fine-tuning teaches, one per sample: the exact labels for None."
     world = int(os.environ.get("WORLD_SIZE", 1))
     if not recipe.train_vision:
@@ -298,11 +398,29 @@ def make_trainer(recipe: Recipe, policy: Policy, samples: list[Sample], out: Pat
     if recipe.samples:
         payment = make_reward(recipe, judge or make_judge(recipe), out / "rollouts.jsonl", policy.processor.tokenizer)
         longest = policy.model.config.get_text_config().max_position_embeddings
-        return name_base(SpecificityTrainer(policy.model, payment, grpo_config(recipe, out, world, report_to, longest), train_dataset=Dataset.from_list(rows), pictures=opener,
-                                            drop_flat_groups=recipe.drop_flat_groups, **common), policy)
+        return name_base(
+            SpecificityTrainer(
+                policy.model,
+                payment,
+                grpo_config(recipe, out, world, report_to, longest),
+                train_dataset=Dataset.from_list(rows),
+                pictures=opener,
+                drop_flat_groups=recipe.drop_flat_groups,
+                **common,
+            ),
+            policy,
+        )
     texts = completions or [exact_answer(sample.label) for sample in samples]
-    taught = [{**row, "image": opener(row["picture"]), "completion": [{"role": "assistant", "content": text}]} for row, text in zip(rows, texts, strict=True)]
-    return name_base(LabelTrainer(policy.model, sft_config(recipe, out, world, report_to), train_dataset=Dataset.from_list(taught), **common), policy)
+    taught = [
+        {**row, "image": opener(row["picture"]), "completion": [{"role": "assistant", "content": text}]}
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    return name_base(
+        LabelTrainer(
+            policy.model, sft_config(recipe, out, world, report_to), train_dataset=Dataset.from_list(taught), **common
+        ),
+        policy,
+    )
 
 # %% ../../nbs/7_training/5_loop.ipynb #e3e946dc
 def best_answers(texts: list[list[str]], samples: list[Sample], judge: Callable, seed: int = 0) -> list[str | None]:
@@ -316,26 +434,55 @@ def best_answers(texts: list[list[str]], samples: list[Sample], judge: Callable,
     return chosen
 
 # %% ../../nbs/7_training/5_loop.ipynb #b3d5927c
-def self_taught(recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable) -> tuple[list[Sample], list[str]]:
+def self_taught(
+    recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable
+) -> tuple[list[Sample], list[str]]:
     "The samples for which `policy` has an answer worth learning, and the answers."
     texts = []
     for start in range(0, len(samples), 8):
-        texts += generate(policy, samples[start : start + 8], load_prompt(recipe.prompt), n=recipe.rollouts, greedy=False, temperature=recipe.temperature,
-                          top_p=recipe.top_p, seed=recipe.seed, max_new_tokens=recipe.max_tokens)
+        texts += generate(
+            policy,
+            samples[start : start + 8],
+            load_prompt(recipe.prompt),
+            n=recipe.rollouts,
+            greedy=False,
+            temperature=recipe.temperature,
+            top_p=recipe.top_p,
+            seed=recipe.seed,
+            max_new_tokens=recipe.max_tokens,
+        )
     pairs = [(sample, text) for sample, text in zip(samples, best_answers(texts, samples, judge, recipe.seed)) if text]
     if not pairs:
         raise UserError(f"{recipe.name}: no answer of the policy was right; there is nothing to learn from")
     return [sample for sample, _ in pairs], [text for _, text in pairs]
 
 # %% ../../nbs/7_training/5_loop.ipynb #78a9e5fe
-LOGGED = ("step", "loss", "reward", "kl", "entropy", "frac_reward_zero_std", "completions/mean_length", "grad_norm", "sampling/sampling_logp_difference/mean")
+LOGGED = (
+    "step",
+    "loss",
+    "reward",
+    "kl",
+    "entropy",
+    "frac_reward_zero_std",
+    "completions/mean_length",
+    "grad_norm",
+    "sampling/sampling_logp_difference/mean",
+)
 PREFIXES = ("share_", "anchor_", "groups_")
 TIMES = ("step", "step_time", "judge_seconds")
 
 
 def step_log(history: list[dict]) -> list[dict]:
     "TRL's log history as one flat row per step: `LOGGED`, and the shares of levels, anchors and groups."
-    return [{key.removeprefix("completions/"): value for key, value in row.items() if key in LOGGED or key.startswith(PREFIXES)} for row in history if "loss" in row]
+    return [
+        {
+            key.removeprefix("completions/"): value
+            for key, value in row.items()
+            if key in LOGGED or key.startswith(PREFIXES)
+        }
+        for row in history
+        if "loss" in row
+    ]
 
 
 def step_times(history: list[dict]) -> list[dict]:
@@ -360,9 +507,15 @@ class Watch(TrainerCallback):
         self.out, self.say, self.began = out, say, time.time()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        faulty = [what for what, key in (("loss", "loss"), ("gradient", "grad_norm")) if logs and not np.isfinite(logs.get(key) or 0.0)]
+        faulty = [
+            what
+            for what, key in (("loss", "loss"), ("gradient", "grad_norm"))
+            if logs and not np.isfinite(logs.get(key) or 0.0)
+        ]
         if faulty:
-            raise NotANumber(f"the {faulty[0]} is not a number at step {state.global_step}: lower learning_rate; the checkpoint before it is kept")
+            raise NotANumber(
+                f"the {faulty[0]} is not a number at step {state.global_step}: lower learning_rate; the checkpoint before it is kept"
+            )
         if state.is_world_process_zero and logs and "loss" in logs:
             write_lines(self.out / "log.jsonl", step_log(state.log_history))
             write_lines(self.out / "timing.jsonl", step_times(state.log_history))
@@ -371,8 +524,16 @@ class Watch(TrainerCallback):
 
     def _line(self, state, logs: dict) -> str:
         seconds = (time.time() - self.began) / max(1, state.global_step) * (state.max_steps - state.global_step)
-        figures = {"reward": "reward", "share_specific": "specific", "share_wrong": "wrong", "share_missing": "no verdict", "frac_reward_zero_std": "flat groups"}
-        parts = [f"{title} {logs[key]:.2f}" for key, title in figures.items() if logs.get(key) is not None]  # no reward where nothing was judged
+        figures = {
+            "reward": "reward",
+            "share_specific": "specific",
+            "share_wrong": "wrong",
+            "share_missing": "no verdict",
+            "frac_reward_zero_std": "flat groups",
+        }
+        parts = [
+            f"{title} {logs[key]:.2f}" for key, title in figures.items() if logs.get(key) is not None
+        ]  # no reward where nothing was judged
         return f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.3f}  {'  '.join(parts)}  {seconds:.0f} s left"
 
 # %% ../../nbs/7_training/5_loop.ipynb #f4332249
@@ -393,10 +554,21 @@ def last_checkpoint(folder: Path) -> Path | None:
 def validate(policy: Policy, samples: list[Sample], recipe: Recipe, judge: Callable) -> dict:
     "S, C and HM of greedy answers about `samples`, and how many had no verdict. The random state is left as it was."
     with torch.random.fork_rng():
-        texts = [group[0] for start in range(0, len(samples), 32) for group in generate(policy, samples[start : start + 32], load_prompt(recipe.prompt), max_new_tokens=recipe.max_tokens)]
+        texts = [
+            group[0]
+            for start in range(0, len(samples), 32)
+            for group in generate(
+                policy, samples[start : start + 32], load_prompt(recipe.prompt), max_new_tokens=recipe.max_tokens
+            )
+        ]
     judged = judge_texts(judge, texts, [sample.label for sample in samples], [sample.dataset for sample in samples])
     found = score(to_codes([one.verdict.category if one.formatted else Category.WRONG for one in judged]))
-    return {"specificity": found.specificity, "correctness": found.correctness, "hm": found.hm, "missing": found.missing}
+    return {
+        "specificity": found.specificity,
+        "correctness": found.correctness,
+        "hm": found.hm,
+        "missing": found.missing,
+    }
 
 # %% ../../nbs/7_training/5_loop.ipynb #584d2c95
 class Checkpoints(TrainerCallback):
@@ -415,7 +587,12 @@ class Checkpoints(TrainerCallback):
     def _keep_best(self, step: int) -> None:
         model = self.policy.model
         training = model.training
-        found = {"step": step, **validate(Policy(model.eval(), self.policy.processor, self.policy.name), self.samples, self.recipe, self.judge)}
+        found = {
+            "step": step,
+            **validate(
+                Policy(model.eval(), self.policy.processor, self.policy.name), self.samples, self.recipe, self.judge
+            ),
+        }
         model.train(training)
         best = self.out / "best"
         known = json.loads((best / "validation.json").read_text()) if (best / "validation.json").exists() else None
@@ -435,7 +612,9 @@ def check_folder(out: Path, recipe: Recipe) -> None:
         theirs = json.loads((out / "recipe.json").read_text())
         other = next((key for key in mine if mine[key] != theirs.get(key)), None)
         if other:
-            raise UserError(f"{out} holds an unfinished run with {other}: {theirs.get(other)}, not {mine[other]}; choose another --out, or delete it")
+            raise UserError(
+                f"{out} holds an unfinished run with {other}: {theirs.get(other)}, not {mine[other]}; choose another --out, or delete it"
+            )
 
 
 def claim(out: Path, recipe: Recipe) -> None:
@@ -462,11 +641,15 @@ def told_in_one_line(out: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         if "probability tensor contains" in str(error):
-            raise NotANumber("the policy's weights are not numbers any more: lower learning_rate; the checkpoints before are kept") from None
+            raise NotANumber(
+                "the policy's weights are not numbers any more: lower learning_rate; the checkpoints before are kept"
+            ) from None
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's writer
             raise
         said = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
-        raise UserError(f"cannot save to {out}: {said}; make room, and the same command goes on from the last checkpoint") from None
+        raise UserError(
+            f"cannot save to {out}: {said}; make room, and the same command goes on from the last checkpoint"
+        ) from None
 
 # %% ../../nbs/7_training/5_loop.ipynb #963da064
 def run_trainer(trainer: Trainer, out: Path) -> int:
@@ -480,7 +663,9 @@ def run_trainer(trainer: Trainer, out: Path) -> int:
         except UserError as error:  # the judge is gone: what was learned is kept
             if not trainer.state.global_step:
                 raise UserError(f"stopped before the first step: {error}; the same command begins again") from None
-            raise UserError(f"stopped at step {keep_step(trainer)}, which is kept: {error}; the same command goes on from there") from None
+            raise UserError(
+                f"stopped at step {keep_step(trainer)}, which is kept: {error}; the same command goes on from there"
+            ) from None
         finally:
             stop_engine(trainer)
     return int(found.name.rpartition("-")[2]) if found else 0
@@ -495,18 +680,32 @@ def save_policy(recipe: Recipe, trainer: Trainer, policy: Policy, folder: Path) 
     return weights_hash(folder)
 
 # %% ../../nbs/7_training/5_loop.ipynb #90e5fbde
-def train_once(recipe: Recipe, policy: Policy, samples: list[Sample], out: Path, judge: Callable | None, say: Callable[[str], None], report_to: str = "none", completions: list[str] | None = None,
-               held_out: Sequence[Sample] = (), make: Callable[..., Trainer] | None = None) -> tuple[Trainer, int]:
+def train_once(
+    recipe: Recipe,
+    policy: Policy,
+    samples: list[Sample],
+    out: Path,
+    judge: Callable | None,
+    say: Callable[[str], None],
+    report_to: str = "none",
+    completions: list[str] | None = None,
+    held_out: Sequence[Sample] = (),
+    make: Callable[..., Trainer] | None = None,
+) -> tuple[Trainer, int]:
     "One TRL run on `samples`: the trainer (made by `make` or `make_trainer`) afterwards, and the step it was resumed from. `held_out` is asked at each checkpoint."
     trainer = (make or make_trainer)(recipe, policy, samples, out, judge, completions, report_to)
     trainer.add_callback(Watch(out, say))
-    trainer.add_callback(Checkpoints(out, Policy(trainer.model, policy.processor, policy.name), held_out, recipe, judge))
+    trainer.add_callback(
+        Checkpoints(out, Policy(trainer.model, policy.processor, policy.name), held_out, recipe, judge)
+    )
     for noisy in (PrinterCallback, ProgressCallback):  # Watch says what matters
         trainer.remove_callback(noisy)
     return trainer, run_trainer(trainer, out)
 
 # %% ../../nbs/7_training/5_loop.ipynb #9f4b0bfd
-def teach_itself(recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable, folder: Path, say: Callable[[str], None]) -> Policy:
+def teach_itself(
+    recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable, folder: Path, say: Callable[[str], None]
+) -> Policy:
     "One round of self-training but the last: the policy after it, kept in `folder` so that a killed run need not do it again."
     if not (folder / MARK).exists():
         chosen, texts = self_taught(recipe, policy, samples, judge)
@@ -541,12 +740,16 @@ class Way(NamedTuple):
     trainer: Callable[..., Trainer] | None = None
 
 
-def as_they_are(recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable | None) -> tuple[Policy, list[Sample], None]:
+def as_they_are(
+    recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable | None
+) -> tuple[Policy, list[Sample], None]:
     "The lessons of a method that needs none but its samples."
     return policy, samples, None
 
 
-def own_best(recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable) -> tuple[Policy, list[Sample], list[str]]:
+def own_best(
+    recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable
+) -> tuple[Policy, list[Sample], list[str]]:
     "The lessons of self-training."
     return policy, *self_taught(recipe, policy, samples, judge)
 
@@ -557,18 +760,31 @@ WAYS = {"sft": Way(as_they_are), "grpo": Way(as_they_are), "self": Way(own_best)
 def find_way(recipe: Recipe) -> Way:
     "The way of a method of this notebook. Raises `UserError` for one of another."
     if recipe.method not in WAYS:
-        raise UserError(f"method {recipe.method} is not trained here: use speciarl.fine_r1.methods.train, or speciarl train")
+        raise UserError(
+            f"method {recipe.method} is not trained here: use speciarl.fine_r1.methods.train, or speciarl train"
+        )
     return WAYS[recipe.method]
 
 # %% ../../nbs/7_training/5_loop.ipynb #f66e6beb
-def train(recipe: Recipe, out: str | Path, *, data_root: str | Path | None = None, judge: Callable | None = None, judge_url: str | None = None, report_to: str = "none",
-          say: Callable[[str], None] = lambda line: None, way: Way | None = None) -> Path:
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    judge: Callable | None = None,
+    judge_url: str | None = None,
+    report_to: str = "none",
+    say: Callable[[str], None] = lambda line: None,
+    way: Way | None = None,
+) -> Path:
     "Train what `recipe` says and write policy/, log.jsonl, rollouts.jsonl and card.json to `out`; an unfinished run there is gone on with. `way` is that of the method. Raises `UserError`."
     out, started, way = Path(out), time.time(), way or find_way(recipe)
     check_folder(out, recipe)
     batch_sizes(recipe, int(os.environ.get("WORLD_SIZE", 1)))
     samples = training_samples(recipe, data_root)
-    judge = judge or (make_judge(recipe, judge_url) if recipe.judged else None)  # refuse a missing judge before the model is loaded
+    judge = judge or (
+        make_judge(recipe, judge_url) if recipe.judged else None
+    )  # refuse a missing judge before the model is loaded
     if judge:
         check_labels(samples, judge)
     policy = load_policy(recipe.policy, dtype=getattr(torch, recipe.dtype))
@@ -577,12 +793,33 @@ def train(recipe: Recipe, out: str | Path, *, data_root: str | Path | None = Non
         for number in range(1, recipe.rounds):
             policy = teach_itself(recipe, policy, samples, judge, out / f"round-{number}", say)
         policy, chosen, texts = way.lessons(recipe, policy, samples, judge)
-        trainer, began = train_once(recipe, policy, chosen, out, judge, say, report_to, texts, validation_samples(recipe, samples, data_root), way.trainer)
+        trainer, began = train_once(
+            recipe,
+            policy,
+            chosen,
+            out,
+            judge,
+            say,
+            report_to,
+            texts,
+            validation_samples(recipe, samples, data_root),
+            way.trainer,
+        )
     if trainer.is_world_process_zero():
         with told_in_one_line(out):
             sha256 = save_policy(recipe, trainer, policy, out / "policy")
-        write_json(out / "card.json", dict(recipe=recipe.model_dump(mode="json"), sha256=sha256, resumed_from=began, processes=trainer.args.world_size,
-                                           judge=getattr(judge, "identity", None), seconds=round(time.time() - started, 1), versions=versions()))
+        write_json(
+            out / "card.json",
+            dict(
+                recipe=recipe.model_dump(mode="json"),
+                sha256=sha256,
+                resumed_from=began,
+                processes=trainer.args.world_size,
+                judge=getattr(judge, "identity", None),
+                seconds=round(time.time() - started, 1),
+                versions=versions(),
+            ),
+        )
         for leftover in (out / "checkpoints", *out.glob("round-*")):
             shutil.rmtree(leftover, ignore_errors=True)
     return out

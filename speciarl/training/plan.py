@@ -66,8 +66,14 @@ def model_size(policy: str) -> Size | None:
     return Size(sum(map(count, shapes.values())), vision, text["hidden_size"], text["num_hidden_layers"])
 
 # %% ../../nbs/7_training/6_plan.ipynb #6e3a0861
-PROMPT_TOKENS, ANSWER_TOKENS, RATIONALE_TOKENS = 350, 200, 700  # of a bird picture with its question, of an answer, of an answer with a rationale: on average
-PATCH_BYTES = 4 * 1176 * 4  # of an image token: four patches of 14 x 14 pixels, two frames, three colours, in single precision
+PROMPT_TOKENS, ANSWER_TOKENS, RATIONALE_TOKENS = (
+    350,
+    200,
+    700,
+)  # of a bird picture with its question, of an answer, of an answer with a rationale: on average
+PATCH_BYTES = (
+    4 * 1176 * 4
+)  # of an image token: four patches of 14 x 14 pixels, two frames, three colours, in single precision
 
 
 def tokens_of(recipe: Recipe) -> tuple[int, int]:
@@ -85,9 +91,17 @@ def lora_parameters(size: Size, rank: int) -> float:
 def memory(recipe: Recipe, size: Size, world: int) -> dict[str, float]:
     "Gigabytes that one GPU needs, part by part."
     width, batch = 2 if recipe.dtype == "bfloat16" else 4, batch_sizes(recipe, world)
-    trained = lora_parameters(size, recipe.lora_rank) if recipe.lora_rank else size.parameters - (0 if recipe.train_vision else size.vision)
+    trained = (
+        lora_parameters(size, recipe.lora_rank)
+        if recipe.lora_rank
+        else size.parameters - (0 if recipe.train_vision else size.vision)
+    )
     tokens = batch.micro * sum(tokens_of(recipe))
-    parts = {"weights": size.parameters * width, "training state": trained * 16, "activations": tokens * size.hidden * width * (size.layers + 34)}
+    parts = {
+        "weights": size.parameters * width,
+        "training state": trained * 16,
+        "activations": tokens * size.hidden * width * (size.layers + 34),
+    }
     if recipe.samples and recipe.kl and not recipe.lora_rank:
         parts["reference"] = size.parameters * width
     if recipe.min_pixels or recipe.negatives != "none":
@@ -122,10 +136,20 @@ def version_of(package: str) -> Version | None:
 def version_checks(recipe: Recipe) -> list[Check]:
     "Are the packages those the recipe was written for?"
     trl, transformers, vllm = map(version_of, ("trl", "transformers", "vllm"))
-    checks = [Check(trl is not None and trl.release[:2] == (1, 16), f"trl {trl} (the mends were written for 1.16: pip install 'trl==1.16.*')")]
+    checks = [
+        Check(
+            trl is not None and trl.release[:2] == (1, 16),
+            f"trl {trl} (the mends were written for 1.16: pip install 'trl==1.16.*')",
+        )
+    ]
     if recipe.engine != "transformers":
-        checks += [Check(vllm is not None, f"vllm {vllm} (engine {recipe.engine} needs it: pip install 'speciarl[vllm]')"),
-                   Check(transformers is not None and transformers < Version("5.18"), f"transformers {transformers} (below 5.18 beside vLLM 0.31)")]
+        checks += [
+            Check(vllm is not None, f"vllm {vllm} (engine {recipe.engine} needs it: pip install 'speciarl[vllm]')"),
+            Check(
+                transformers is not None and transformers < Version("5.18"),
+                f"transformers {transformers} (below 5.18 beside vLLM 0.31)",
+            ),
+        ]
     return checks
 
 # %% ../../nbs/7_training/6_plan.ipynb #df20c1bc
@@ -137,16 +161,34 @@ def size_checks(recipe: Recipe, world: int) -> list[Check]:
         return [Check(False, str(error))]
     dropped = recipe.images % recipe.generation
     interval, per_generation = save_interval(recipe), recipe.generation // recipe.prompts_per_step
-    return [Check(True, f"batch: {world} processes x {batch.micro} answers x {batch.accumulation} accumulated = {recipe.prompts_per_step} prompts per step; {batch.steps_per_generation} such per generation"),
-            Check(True, f"{recipe.images - dropped} of {recipe.images} images in an epoch; the last {dropped} do not fill a generation" if dropped else f"all {recipe.images} images in an epoch"),
-            Check(interval % per_generation == 0, f"a checkpoint every {interval} steps, at the end of a generation")]
+    return [
+        Check(
+            True,
+            f"batch: {world} processes x {batch.micro} answers x {batch.accumulation} accumulated = {recipe.prompts_per_step} prompts per step; {batch.steps_per_generation} such per generation",
+        ),
+        Check(
+            True,
+            f"{recipe.images - dropped} of {recipe.images} images in an epoch; the last {dropped} do not fill a generation"
+            if dropped
+            else f"all {recipe.images} images in an epoch",
+        ),
+        Check(interval % per_generation == 0, f"a checkpoint every {interval} steps, at the end of a generation"),
+    ]
 
 # %% ../../nbs/7_training/6_plan.ipynb #8dd45c75
 def data_checks(recipe: Recipe, data_root: str | Path | None) -> list[Check]:
     "Are the data sets there?"
     needed = [dataset for dataset in recipe.data if dataset not in DOMAINS]
     folders = {dataset: Path(data_root or ".") / dataset for dataset in needed}
-    return [Check(folder.is_dir(), f"data set {dataset} in {folder} (speciarl data download {dataset})" if data_root else f"data set {dataset} (say where with --data-root)") for dataset, folder in folders.items()]
+    return [
+        Check(
+            folder.is_dir(),
+            f"data set {dataset} in {folder} (speciarl data download {dataset})"
+            if data_root
+            else f"data set {dataset} (say where with --data-root)",
+        )
+        for dataset, folder in folders.items()
+    ]
 
 # %% ../../nbs/7_training/6_plan.ipynb #1c8a8752
 def samples_answers(recipe: Recipe) -> bool:
@@ -170,11 +212,19 @@ def judge_checks(recipe: Recipe, url: str | None = None) -> list[Check]:
 # %% ../../nbs/7_training/6_plan.ipynb #ef676c25
 def services(recipe: Recipe) -> list[str]:
     "What must be running or is downloaded beside the trainer."
-    lines = [] if model_size(recipe.policy) and Path(str(PACKAGED.get(recipe.policy, recipe.policy))).is_dir() else [f"download: {recipe.policy} from the Hugging Face hub, unless it is in its cache"]
+    lines = (
+        []
+        if model_size(recipe.policy) and Path(str(PACKAGED.get(recipe.policy, recipe.policy))).is_dir()
+        else [f"download: {recipe.policy} from the Hugging Face hub, unless it is in its cache"]
+    )
     if recipe.judge != "taxonomy" and samples_answers(recipe):
-        lines.append(f"judge: vllm serve {recipe.judge_model} --served-model-name {recipe.judge_model} --max-model-len 4096 --max-num-seqs 512 --generation-config vllm --max-logprobs 20")
+        lines.append(
+            f"judge: vllm serve {recipe.judge_model} --served-model-name {recipe.judge_model} --max-model-len 4096 --max-num-seqs 512 --generation-config vllm --max-logprobs 20"
+        )
     if recipe.engine == "vllm-server":
-        lines.append(f'rollouts: VLLM_SERVER_DEV_MODE=1 vllm serve {recipe.policy} --weight-transfer-config \'{{"backend":"nccl"}}\' --logprobs-mode processed_logprobs --max-logprobs -1 --enable-scale-out')
+        lines.append(
+            f'rollouts: VLLM_SERVER_DEV_MODE=1 vllm serve {recipe.policy} --weight-transfer-config \'{{"backend":"nccl"}}\' --logprobs-mode processed_logprobs --max-logprobs -1 --enable-scale-out'
+        )
     return lines
 
 # %% ../../nbs/7_training/6_plan.ipynb #465b2da6
@@ -188,8 +238,15 @@ def triplet_plan(recipe: Recipe) -> list[str]:
     "The line about the triplets of a TAPO recipe; none if it has none."
     if not recipe.positives and recipe.negatives == "none":
         return []
-    half = f"{recipe.rollouts // 2} of {recipe.rollouts} rollouts on the positive" if recipe.positives else "all rollouts on the anchor"
-    return [f"triplets: {half}; " + ("no negative" if recipe.negatives == "none" else f"each answer scored on a negative ({recipe.negatives})")]
+    half = (
+        f"{recipe.rollouts // 2} of {recipe.rollouts} rollouts on the positive"
+        if recipe.positives
+        else "all rollouts on the anchor"
+    )
+    return [
+        f"triplets: {half}; "
+        + ("no negative" if recipe.negatives == "none" else f"each answer scored on a negative ({recipe.negatives})")
+    ]
 
 
 def split_plan(recipe: Recipe, parts: dict[str, float], world: int) -> list[str]:
@@ -197,24 +254,47 @@ def split_plan(recipe: Recipe, parts: dict[str, float], world: int) -> list[str]
     whole = parts["weights"] + parts["training state"] + parts.get("reference", 0.0)
     if recipe.lora_rank or world == 1 or whole < 20:
         return []
-    return [f"split by FSDP2 over {world} processes (accelerate launch --config_file fsdp2.yaml): {sum(parts.values()) - whole + whole / world:.1f} GB per GPU"]
+    return [
+        f"split by FSDP2 over {world} processes (accelerate launch --config_file fsdp2.yaml): {sum(parts.values()) - whole + whole / world:.1f} GB per GPU"
+    ]
 
 # %% ../../nbs/7_training/6_plan.ipynb #e98a9d41
-def checks(recipe: Recipe, world: int = 1, data_root: str | Path | None = None, judge_url: str | None = None) -> list[Check]:
+def checks(
+    recipe: Recipe, world: int = 1, data_root: str | Path | None = None, judge_url: str | None = None
+) -> list[Check]:
     "Everything that can be checked before a run is started."
-    return version_checks(recipe) + size_checks(recipe, world) + data_checks(recipe, data_root) + judge_checks(recipe, judge_url)
+    return (
+        version_checks(recipe)
+        + size_checks(recipe, world)
+        + data_checks(recipe, data_root)
+        + judge_checks(recipe, judge_url)
+    )
 
 # %% ../../nbs/7_training/6_plan.ipynb #be6ac0d0
 def plan(recipe: Recipe, world: int = 1) -> list[str]:
     "The plan of a run on `world` processes, line by line. Raises `UserError` where it cannot be cut into batches."
     size, batch = model_size(recipe.policy), batch_sizes(recipe, world)
-    lines = [f"{recipe.name}: {recipe.method}" + (f", rule {recipe.rule}" if recipe.rule else "") + f", {recipe.policy} on " + ", ".join(f"{n} of {name}" for name, n in recipe.data.items()),
-             f"{recipe.optimiser_steps} steps of {recipe.prompts_per_step} prompts; {recipe.generation} prompts" + (f" x {recipe.rollouts} rollouts" if samples_answers(recipe) else "") + " at once",
-             f"{batch.world} processes, per_device_train_batch_size {batch.micro}, steps_per_generation {batch.steps_per_generation}, gradient_accumulation_steps {batch.accumulation}"]
+    lines = [
+        f"{recipe.name}: {recipe.method}"
+        + (f", rule {recipe.rule}" if recipe.rule else "")
+        + f", {recipe.policy} on "
+        + ", ".join(f"{n} of {name}" for name, n in recipe.data.items()),
+        f"{recipe.optimiser_steps} steps of {recipe.prompts_per_step} prompts; {recipe.generation} prompts"
+        + (f" x {recipe.rollouts} rollouts" if samples_answers(recipe) else "")
+        + " at once",
+        f"{batch.world} processes, per_device_train_batch_size {batch.micro}, steps_per_generation {batch.steps_per_generation}, gradient_accumulation_steps {batch.accumulation}",
+    ]
     lines += triplet_plan(recipe)
     if size is None:
         return [*lines, f"memory and time: not known for {recipe.policy}, which is not on this disk", *services(recipe)]
     parts = memory(recipe, size, world)
     share = ", and 45 % of the GPU for vLLM while it is awake" if recipe.engine == "vllm" else ""
-    return [*lines, f"memory per GPU: {sum(parts.values()):.1f} GB (" + ", ".join(f"{name} {value:.1f}" for name, value in parts.items()) + f"){share}",
-            *split_plan(recipe, parts, world), _time(recipe, size, world), *services(recipe)]
+    return [
+        *lines,
+        f"memory per GPU: {sum(parts.values()):.1f} GB ("
+        + ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+        + f"){share}",
+        *split_plan(recipe, parts, world),
+        _time(recipe, size, world),
+        *services(recipe),
+    ]

@@ -19,6 +19,7 @@ from .rules import RULES
 # %% ../../nbs/7_training/3_recipe.ipynb #4c35598c
 class Data(Strict):
     "What a run is trained on and asked."
+
     name: str
     method: Literal["sft", "self", "cot", "grpo", "tapo"]
     policy: str = "fieldguide-base"
@@ -41,6 +42,7 @@ class Data(Strict):
 # %% ../../nbs/7_training/3_recipe.ipynb #070fab16
 class Reward(Strict):
     "What a group of rollouts is paid."
+
     rule: str | None = None
     anchor_rank: int = Field(1, ge=1)  # `dynamic` only: 1 anchors on the best rollout
     noise: float = Field(0.0, ge=0, lt=1)  # share of verdicts moved by one level
@@ -54,6 +56,7 @@ class Reward(Strict):
 # %% ../../nbs/7_training/3_recipe.ipynb #a95c3af8
 class Sampling(Strict):
     "How answers are sampled. Lengths are in tokens."
+
     rollouts: int = Field(10, ge=2)
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -64,6 +67,7 @@ class Sampling(Strict):
 # %% ../../nbs/7_training/3_recipe.ipynb #fa38dd5b
 class Optimisation(Strict):
     "How the policy is changed. Names are TRL's where the file does not say it better; sizes are in prompts, but `micro_batch` in answers."
+
     steps: int | None = Field(None, ge=1)  # optimiser steps; or epochs
     epochs: int | None = Field(None, ge=1)
     rounds: int = Field(1, ge=1)  # `self` only: sample, keep the best, fine-tune, again
@@ -92,6 +96,7 @@ class Optimisation(Strict):
 # %% ../../nbs/7_training/3_recipe.ipynb #014e2867
 class Triplets(Strict):
     "Method `tapo` only: the images beside the anchor, and the weights of the terms that they give to the loss (Fine-R1)."
+
     positives: bool = False  # half of a group's rollouts see another image of the class
     negatives: Literal["none", "sibling", "visual"] = "none"  # which other class is the most confusable one
     inter_weight: float = Field(0.0, ge=0)  # of the divergence between anchor and negative, which is maximised
@@ -136,22 +141,43 @@ class Recipe(Data, Reward, Sampling, Optimisation, Triplets):
 def _contradictions(recipe: "Recipe") -> list[tuple[bool, str]]:
     "What two keys may not say together, and how to mend it."
     return [
-        (recipe.samples != (recipe.rule is not None), f"methods grpo and tapo need a rule ({', '.join(RULES)}), and only they have one"),
-        (recipe.rule is not None and recipe.rule not in RULES, f"unknown rule {recipe.rule!r}; use one of {', '.join(RULES)}"),
+        (
+            recipe.samples != (recipe.rule is not None),
+            f"methods grpo and tapo need a rule ({', '.join(RULES)}), and only they have one",
+        ),
+        (
+            recipe.rule is not None and recipe.rule not in RULES,
+            f"unknown rule {recipe.rule!r}; use one of {', '.join(RULES)}",
+        ),
         (recipe.anchor_rank > 1 and recipe.rule != "dynamic", "anchor_rank goes with rule dynamic only"),
         (recipe.anchor_rank > recipe.rollouts, f"anchor_rank {recipe.anchor_rank} needs at least as many rollouts"),
         ((recipe.steps is None) == (recipe.epochs is None), "give steps or epochs, one of them"),
-        (recipe.generation % recipe.prompts_per_step > 0, f"prompts_per_generation {recipe.generation} is not divisible by prompts_per_step {recipe.prompts_per_step}"),
+        (
+            recipe.generation % recipe.prompts_per_step > 0,
+            f"prompts_per_generation {recipe.generation} is not divisible by prompts_per_step {recipe.prompts_per_step}",
+        ),
         (any(count < 1 for count in recipe.data.values()), "data: every data set needs at least 1 image"),
-        (recipe.overlong >= recipe.max_tokens, f"overlong {recipe.overlong} must be less than max_tokens {recipe.max_tokens}"),
+        (
+            recipe.overlong >= recipe.max_tokens,
+            f"overlong {recipe.overlong} must be less than max_tokens {recipe.max_tokens}",
+        ),
         (recipe.judge != "taxonomy" and not recipe.judge_model, f"judge {recipe.judge} needs a judge_model"),
         (recipe.rounds > 1 and recipe.method != "self", "rounds goes with method self only"),
-        (not recipe.samples and recipe.engine != "transformers", f"method {recipe.method} has no other engine than transformers"),
+        (
+            not recipe.samples and recipe.engine != "transformers",
+            f"method {recipe.method} has no other engine than transformers",
+        ),
         (recipe.train_vision and recipe.lora_rank > 0, "train_vision goes with lora_rank 0 only"),
-        (bool(recipe.min_pixels and recipe.max_pixels) and recipe.min_pixels > recipe.max_pixels, f"min_pixels {recipe.min_pixels} is more than max_pixels {recipe.max_pixels}"),
+        (
+            bool(recipe.min_pixels and recipe.max_pixels) and recipe.min_pixels > recipe.max_pixels,
+            f"min_pixels {recipe.min_pixels} is more than max_pixels {recipe.max_pixels}",
+        ),
         *_triplet_contradictions(recipe),
         (recipe.export == "adapter" and not recipe.lora_rank, "export adapter needs a lora_rank"),
-        (recipe.export == "adapter" and recipe.rounds > 1, "export adapter goes with one round only, since each round stands on the policy of the one before; use export merged"),
+        (
+            recipe.export == "adapter" and recipe.rounds > 1,
+            "export adapter goes with one round only, since each round stands on the policy of the one before; use export merged",
+        ),
     ]
 
 # %% ../../nbs/7_training/3_recipe.ipynb #94132a39
@@ -159,9 +185,18 @@ def _triplet_contradictions(recipe: "Recipe") -> list[tuple[bool, str]]:
     used = [key for key, field in Triplets.model_fields.items() if getattr(recipe, key) != field.default]
     return [
         (bool(used) and recipe.method != "tapo", f"{', '.join(used)}: only method tapo has triplets"),
-        (recipe.positives and recipe.rollouts % 2 > 0, f"positives needs an even number of rollouts, not {recipe.rollouts}: half of them see the positive"),
-        (recipe.negatives == "none" and recipe.inter_weight + recipe.negative_entropy_weight > 0, "inter_weight and negative_entropy_weight need negatives: sibling or visual"),
-        (recipe.accuracy_band is not None and not 0 <= recipe.accuracy_band[0] < recipe.accuracy_band[1] <= 1, "accuracy_band is [low, high] with 0 <= low < high <= 1"),
+        (
+            recipe.positives and recipe.rollouts % 2 > 0,
+            f"positives needs an even number of rollouts, not {recipe.rollouts}: half of them see the positive",
+        ),
+        (
+            recipe.negatives == "none" and recipe.inter_weight + recipe.negative_entropy_weight > 0,
+            "inter_weight and negative_entropy_weight need negatives: sibling or visual",
+        ),
+        (
+            recipe.accuracy_band is not None and not 0 <= recipe.accuracy_band[0] < recipe.accuracy_band[1] <= 1,
+            "accuracy_band is [low, high] with 0 <= low < high <= 1",
+        ),
     ]
 
 # %% ../../nbs/7_training/3_recipe.ipynb #d37992a9

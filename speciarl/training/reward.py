@@ -29,15 +29,21 @@ Result = TypeVar("Result")
 def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
     "The blocks of `num_generations` consecutive completions, checked against the group key `uids`. Raises `UserError` if a block is not one sample."
     if uids is None:
-        raise UserError("the batch has no column 'uid': add one value per sample, so that the rollouts of a sample can be kept together")
+        raise UserError(
+            "the batch has no column 'uid': add one value per sample, so that the rollouts of a sample can be kept together"
+        )
     if any(uid is None or uid == "" for uid in uids):
         raise UserError("a sample has no uid: give every row of the training set its own value in column 'uid'")
     if len(uids) % num_generations:
-        raise UserError(f"{len(uids)} completions are not whole groups of {num_generations}: make the batch divisible by num_generations")
+        raise UserError(
+            f"{len(uids)} completions are not whole groups of {num_generations}: make the batch divisible by num_generations"
+        )
     blocks = [slice(start, start + num_generations) for start in range(0, len(uids), num_generations)]
     mixed = next((block for block in blocks if len(set(uids[block])) > 1), None)
     if mixed is not None:
-        raise UserError(f"completions {mixed.start} to {mixed.stop - 1} belong to {len(set(uids[mixed]))} samples: is num_generations={num_generations} the trainer's?")
+        raise UserError(
+            f"completions {mixed.start} to {mixed.stop - 1} belong to {len(set(uids[mixed]))} samples: is num_generations={num_generations} the trainer's?"
+        )
     return blocks
 
 # %% ../../nbs/7_training/2_reward.ipynb #c2a87bf2
@@ -58,13 +64,25 @@ class Judged(NamedTuple):
     formatted: bool
 
 # %% ../../nbs/7_training/2_reward.ipynb #6827126f
-def judge_texts(judge: Judge, texts: Sequence[str], labels: Sequence[str], datasets: Sequence[str] | None = None, think: bool = False) -> list[Judged]:
+def judge_texts(
+    judge: Judge,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    datasets: Sequence[str] | None = None,
+    think: bool = False,
+) -> list[Judged]:
     "Every text with its verdict, in order. Texts of broken format (see `is_formatted`) are not judged. Raises `UserError` if the judge loses one."
     answers, formatted = [extract_answer(text) for text in texts], [is_formatted(text, think) for text in texts]
     asked = [i for i, good in enumerate(formatted) if good]
-    verdicts = judge([(labels[i], answers[i]) for i in asked], [datasets[i] for i in asked] if datasets else None) if asked else []
+    verdicts = (
+        judge([(labels[i], answers[i]) for i in asked], [datasets[i] for i in asked] if datasets else None)
+        if asked
+        else []
+    )
     if len(verdicts) != len(asked):
-        raise UserError(f"the judge gave {len(verdicts)} verdicts for {len(asked)} answers: it must give one each, in order")
+        raise UserError(
+            f"the judge gave {len(verdicts)} verdicts for {len(asked)} answers: it must give one each, in order"
+        )
     found = dict(zip(asked, verdicts))
     return [Judged(answers[i], found.get(i, Verdict(None, "broken format")), good) for i, good in enumerate(formatted)]
 
@@ -82,8 +100,12 @@ def patiently(ask: Callable[[], Result], retries: int, pause: float) -> Result:
             return ask()
         except (UserError, OSError) as error:
             if not left:
-                raise UserError(f"{one_line(error)} (asked {retries + 1} times, {pause:g} s apart)" if retries else one_line(error)) from error
-            logging.getLogger(__name__).warning("the judge failed, asking again in %g s, %d left: %s", pause, left, one_line(error))
+                raise UserError(
+                    f"{one_line(error)} (asked {retries + 1} times, {pause:g} s apart)" if retries else one_line(error)
+                ) from error
+            logging.getLogger(__name__).warning(
+                "the judge failed, asking again in %g s, %d left: %s", pause, left, one_line(error)
+            )
             time.sleep(pause)
 
 # %% ../../nbs/7_training/2_reward.ipynb #745cd4a4
@@ -99,7 +121,9 @@ def gather_ranks(mine: Result) -> tuple[list[Result], int]:
     try:
         dist.all_gather_object(parts, mine)
     except RuntimeError as error:
-        raise UserError(f"another process of this run is gone or late ({one_line(error)[:120]}): see what it said last") from error
+        raise UserError(
+            f"another process of this run is gone or late ({one_line(error)[:120]}): see what it said last"
+        ) from error
     return parts, dist.get_rank()
 
 # %% ../../nbs/7_training/2_reward.ipynb #09ddc3f2
@@ -136,18 +160,31 @@ def together(work: Callable[[], Result], gather: Gather = gather_ranks) -> tuple
 # %% ../../nbs/7_training/2_reward.ipynb #3ac5d4be
 def level_metrics(categories: Sequence[Category | None], formatted: Sequence[bool]) -> dict[str, float]:
     "Shares over all completions: `share_<level>` for the six levels, `share_unformatted`, `share_missing`; they add up to 1."
-    counts = Counter("unformatted" if not ok else "missing" if c is None else c.wire for c, ok in zip(categories, formatted))
-    return {f"share_{name.replace(' ', '_')}": counts[name] / len(categories) for name in (*WIRE_NAMES, "unformatted", "missing")}
+    counts = Counter(
+        "unformatted" if not ok else "missing" if c is None else c.wire for c, ok in zip(categories, formatted)
+    )
+    return {
+        f"share_{name.replace(' ', '_')}": counts[name] / len(categories)
+        for name in (*WIRE_NAMES, "unformatted", "missing")
+    }
 
 # %% ../../nbs/7_training/2_reward.ipynb #076b9c4c
-def group_metrics(groups: Sequence[Sequence[Category | None]], rewards: Sequence[Sequence[float | None]], anchor_rank: int = 1) -> dict[str, float]:
+def group_metrics(
+    groups: Sequence[Sequence[Category | None]], rewards: Sequence[Sequence[float | None]], anchor_rank: int = 1
+) -> dict[str, float]:
     "Over groups, None for a broken format or no verdict: shares `groups_flat`, `groups_masked` and `anchor_<level>`; `mean_reward` over rollouts with a reward, if any."
     masked = [not any(in_loss(paid)) for paid in rewards]
     anchors = Counter(anchor(group, anchor_rank) for group in groups)
     paid = [value for group in rewards for value in group if value is not None]
-    return {"groups_flat": sum(is_flat(r) and not m for r, m in zip(rewards, masked)) / len(groups), "groups_masked": sum(masked) / len(groups),
-            **{f"anchor_{c.wire.replace(' ', '_')}": anchors[c] / len(groups) for c in (Category.ABSTAIN, Category.GENERIC, Category.LESS_SPECIFIC, Category.SPECIFIC)},
-            **({"mean_reward": sum(paid) / len(paid)} if paid else {})}
+    return {
+        "groups_flat": sum(is_flat(r) and not m for r, m in zip(rewards, masked)) / len(groups),
+        "groups_masked": sum(masked) / len(groups),
+        **{
+            f"anchor_{c.wire.replace(' ', '_')}": anchors[c] / len(groups)
+            for c in (Category.ABSTAIN, Category.GENERIC, Category.LESS_SPECIFIC, Category.SPECIFIC)
+        },
+        **({"mean_reward": sum(paid) / len(paid)} if paid else {}),
+    }
 
 # %% ../../nbs/7_training/2_reward.ipynb #e9667337
 def rollout_file(path: str | Path, rank: int) -> Path:
@@ -180,13 +217,25 @@ def append_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         with open(path, "a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place with log_rollouts") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; choose another place with log_rollouts"
+        ) from error
 
 # %% ../../nbs/7_training/2_reward.ipynb #66359310
-def rollout_row(step: int, uid: Any, label: str, judged: Judged, counted_as: Category | None, paid: float | None) -> dict[str, Any]:
+def rollout_row(
+    step: int, uid: Any, label: str, judged: Judged, counted_as: Category | None, paid: float | None
+) -> dict[str, Any]:
     "One line of the file: step, uid, label, answer, category, source, reward; and `noised` where noise made it another category."
     category = judged.verdict.category
-    row = dict(step=step, uid=uid, label=label, answer=judged.answer, category=None if category is None else category.wire, source=judged.verdict.source, reward=paid)
+    row = dict(
+        step=step,
+        uid=uid,
+        label=label,
+        answer=judged.answer,
+        category=None if category is None else category.wire,
+        source=judged.verdict.source,
+        reward=paid,
+    )
     return row if counted_as is category else {**row, "noised": counted_as.wire}
 
 # %% ../../nbs/7_training/2_reward.ipynb #da5e7db6
@@ -218,7 +267,9 @@ def check_columns(size: int, **columns: Sequence | None) -> None:
     "Raise `UserError` unless every column is there with `size` entries."
     for name, values in columns.items():
         if values is None:
-            raise UserError(f"the batch has no column {name!r}: the training set needs label (the exact name) and uid (one value per sample)")
+            raise UserError(
+                f"the batch has no column {name!r}: the training set needs label (the exact name) and uid (one value per sample)"
+            )
         if len(values) != size:
             raise UserError(f"column {name!r} has {len(values)} entries for {size} completions: give one each")
 
@@ -227,16 +278,23 @@ def check_missing(batch: Sequence[Rollout], max_missing: float) -> None:
     "Raise `UserError`, with the first reason, if more than the share `max_missing` of a batch has no verdict."
     missing = [one.why for one in batch if one.formatted and one.category is None]
     if len(missing) > max_missing * len(batch):
-        raise UserError(f"{len(missing)} of {len(batch)} answers got no verdict (the first: {one_line(UserError(missing[0]))[:120]}): look at the judge")
+        raise UserError(
+            f"{len(missing)} of {len(batch)} answers got no verdict (the first: {one_line(UserError(missing[0]))[:120]}): look at the judge"
+        )
 
 # %% ../../nbs/7_training/2_reward.ipynb #de106801
-def counted_groups(batch: Sequence[Rollout], num_generations: int, noise: float = 0.0, seed: int = 0, step: int | None = None) -> list[list[Category | None]]:
+def counted_groups(
+    batch: Sequence[Rollout], num_generations: int, noise: float = 0.0, seed: int = 0, step: int | None = None
+) -> list[list[Category | None]]:
     "The categories that count, group by group: as judged, or moved by `noise` (see `speciarl.training.rules.noised`). Raises `UserError` if groups are not whole."
     blocks = groups_of([one.uid for one in batch], num_generations)
     groups = [[one.category for one in batch[block]] for block in blocks]
     if not noise:
         return groups
-    return [noised(group, noise, f"{batch[block.start].uid}|{step}|{i}", seed) for i, (group, block) in enumerate(zip(groups, blocks))]
+    return [
+        noised(group, noise, f"{batch[block.start].uid}|{step}|{i}", seed)
+        for i, (group, block) in enumerate(zip(groups, blocks))
+    ]
 
 # %% ../../nbs/7_training/2_reward.ipynb #b8e7098b
 class SpecificityReward:
@@ -250,62 +308,130 @@ class SpecificityReward:
 
     __name__ = "specificity"
 
-    def __init__(self, judge: Judge, rule: str = "dynamic", num_generations: int = 10, *, anchor_rank: int = 1, noise: float = 0.0, seed: int = 0, think: bool = False,
-                 overlong: tuple[int, int] | None = None, tokenizer: Any = None, log_rollouts: str | Path | None = None, retries: int = 3, pause: float = 20.0,
-                 max_missing: float = 1.0, gather: Gather = gather_ranks):
+    def __init__(
+        self,
+        judge: Judge,
+        rule: str = "dynamic",
+        num_generations: int = 10,
+        *,
+        anchor_rank: int = 1,
+        noise: float = 0.0,
+        seed: int = 0,
+        think: bool = False,
+        overlong: tuple[int, int] | None = None,
+        tokenizer: Any = None,
+        log_rollouts: str | Path | None = None,
+        retries: int = 3,
+        pause: float = 20.0,
+        max_missing: float = 1.0,
+        gather: Gather = gather_ranks,
+    ):
         if num_generations < max(2, anchor_rank):
-            raise UserError(f"num_generations is {num_generations}: a group needs at least {max(2, anchor_rank)} rollouts to be compared")
+            raise UserError(
+                f"num_generations is {num_generations}: a group needs at least {max(2, anchor_rank)} rollouts to be compared"
+            )
         noised([], noise, "")  # refuses what is no share
         if overlong:
             overlong_penalty(0, *overlong)  # refuses what does not fit
-        self.judge, self.rule, self.num_generations, self.anchor_rank = judge, find_rule(rule, anchor_rank), num_generations, anchor_rank
+        self.judge, self.rule, self.num_generations, self.anchor_rank = (
+            judge,
+            find_rule(rule, anchor_rank),
+            num_generations,
+            anchor_rank,
+        )
         self.noise, self.seed, self.think, self.overlong, self.tokenizer = noise, seed, think, overlong, tokenizer
         self.retries, self.pause, self.max_missing, self.gather = retries, pause, max_missing, gather
         self.log = RolloutLog(log_rollouts) if log_rollouts else None
         self.last_mask: list[bool] = []
         self.last_flat: list[bool] = []
 
-    def __call__(self, completions, label=None, uid=None, dataset=None, completion_ids=None, trainer_state=None, log_metric=None, **columns) -> list[float | None]:
+    def __call__(
+        self,
+        completions,
+        label=None,
+        uid=None,
+        dataset=None,
+        completion_ids=None,
+        trainer_state=None,
+        log_metric=None,
+        **columns,
+    ) -> list[float | None]:
         "One reward per local completion, in order; None where there is to be none. Raises `UserError`, in all processes alike."
         judged, step = [], getattr(trainer_state, "global_step", None)
-        parts, rank = together(lambda: self._judge(judged, completions, completion_ids, label, uid, dataset), self.gather)
+        parts, rank = together(
+            lambda: self._judge(judged, completions, completion_ids, label, uid, dataset), self.gather
+        )
         local = slice(start := sum(len(batch) for _, batch in parts[:rank]), start + len(judged))
         with all_heard(self.gather):
             counted, rewards, metrics = self._score([rollout for _, batch in parts for rollout in batch], step)
-        for name, value in {**metrics, "judge_seconds": max(seconds for seconds, _ in parts)}.items() if log_metric else ():
+        for name, value in (
+            {**metrics, "judge_seconds": max(seconds for seconds, _ in parts)}.items() if log_metric else ()
+        ):
             log_metric(name, value)
         flat = [is_flat(paid) for paid in rewards for _ in paid]
         paid, self.last_flat = sum(rewards, [])[local], flat[local]
         self.last_mask = in_loss(paid)
         if self.overlong:
-            paid = [None if value is None else value + overlong_penalty(len(ids), *self.overlong) for value, ids in zip(paid, completion_ids)]
+            paid = [
+                None if value is None else value + overlong_penalty(len(ids), *self.overlong)
+                for value, ids in zip(paid, completion_ids)
+            ]
         if self.log:
-            self.log.write(rank, step, [rollout_row(step, *row) for row in zip(uid, label, judged, sum(counted, [])[local], paid)])
+            self.log.write(
+                rank, step, [rollout_row(step, *row) for row in zip(uid, label, judged, sum(counted, [])[local], paid)]
+            )
         return paid
 
     def _judge(self, judged: list[Judged], completions, ids, labels, uids, datasets) -> tuple[float, list[Rollout]]:
         "Judge the local completions, into `judged`; the seconds it took, and what the other processes need to know."
-        check_columns(len(completions), label=labels, uid=uids, **({"completion_ids": ids} if self.tokenizer or self.overlong else {}))
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True) if self.tokenizer else [completion_text(c) for c in completions]
+        check_columns(
+            len(completions),
+            label=labels,
+            uid=uids,
+            **({"completion_ids": ids} if self.tokenizer or self.overlong else {}),
+        )
+        texts = (
+            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            if self.tokenizer
+            else [completion_text(c) for c in completions]
+        )
         started = time.perf_counter()
-        judged.extend(patiently(lambda: judge_texts(self.judge, texts, labels, datasets, self.think), self.retries, self.pause))
-        return time.perf_counter() - started, [Rollout(u, j.verdict.category, j.formatted, j.verdict.reason or j.verdict.source) for u, j in zip(uids, judged)]
+        judged.extend(
+            patiently(lambda: judge_texts(self.judge, texts, labels, datasets, self.think), self.retries, self.pause)
+        )
+        return time.perf_counter() - started, [
+            Rollout(u, j.verdict.category, j.formatted, j.verdict.reason or j.verdict.source)
+            for u, j in zip(uids, judged)
+        ]
 
-    def _score(self, batch: list[Rollout], step: int | None) -> tuple[list[list[Category | None]], list[list[float | None]], dict[str, float]]:
+    def _score(
+        self, batch: list[Rollout], step: int | None
+    ) -> tuple[list[list[Category | None]], list[list[float | None]], dict[str, float]]:
         "Of the whole batch: categories that count and rewards, group by group, and the metrics."
         groups = counted_groups(batch, self.num_generations, self.noise, self.seed, step)
         check_missing(batch, self.max_missing)
         formatted = [one.formatted for one in batch]
-        rewards = [reward(self.rule, group, formatted[i * len(group) : (i + 1) * len(group)]) for i, group in enumerate(groups)]
-        return groups, rewards, level_metrics([one.category for one in batch], formatted) | group_metrics(groups, rewards, self.anchor_rank)
+        rewards = [
+            reward(self.rule, group, formatted[i * len(group) : (i + 1) * len(group)]) for i, group in enumerate(groups)
+        ]
+        return (
+            groups,
+            rewards,
+            level_metrics([one.category for one in batch], formatted)
+            | group_metrics(groups, rewards, self.anchor_rank),
+        )
 
 # %% ../../nbs/7_training/2_reward.ipynb #93f2e0a4
-def sample_ids(data_sources: Sequence[str], extra_infos: Sequence[Mapping | None] | None, keys: Sequence[str]) -> list[tuple]:
+def sample_ids(
+    data_sources: Sequence[str], extra_infos: Sequence[Mapping | None] | None, keys: Sequence[str]
+) -> list[tuple]:
     "The group key of every rollout: its data source and the entries `keys` of its extra_info. Raises `UserError` if one is missing."
     for i, info in enumerate([None] * len(data_sources) if extra_infos is None else extra_infos):
         absent = next((key for key in keys if not isinstance(info, Mapping) or info.get(key) in (None, "")), None)
         if absent is not None:
-            raise UserError(f"extra_info of rollout {i} has no {absent!r}: put the sample's identity there, or name its entries with sample_keys")
+            raise UserError(
+                f"extra_info of rollout {i} has no {absent!r}: put the sample's identity there, or name its entries with sample_keys"
+            )
     return [(source, *(str(info[key]) for key in keys)) for source, info in zip(data_sources, extra_infos)]
 
 # %% ../../nbs/7_training/2_reward.ipynb #c8393913
@@ -315,8 +441,18 @@ def _filled(paid: list[float | None], missing: float | None) -> list[float]:
     return [neutral if value is None else value for value in paid]
 
 # %% ../../nbs/7_training/2_reward.ipynb #1b570425
-def verl_reward(judge: Judge, rule: str = "dynamic", sample_keys: Sequence[str] = ("uid",), *, anchor_rank: int = 1, think: bool = False, missing: float | None = None,
-                datasets: Mapping[str, str] | None = None, retries: int = 3, pause: float = 20.0) -> Callable[..., list[float]]:
+def verl_reward(
+    judge: Judge,
+    rule: str = "dynamic",
+    sample_keys: Sequence[str] = ("uid",),
+    *,
+    anchor_rank: int = 1,
+    think: bool = False,
+    missing: float | None = None,
+    datasets: Mapping[str, str] | None = None,
+    retries: int = 3,
+    pause: float = 20.0,
+) -> Callable[..., list[float]]:
     """A `compute_score_batch(data_sources, solution_strs, ground_truths, extra_infos)` for verl's batch reward manager.
 
     sample_keys: entries of extra_info that identify a sample within its data source (("index_orig", "source_split", "source_index") in the files of the SpeciaRL
@@ -325,7 +461,12 @@ def verl_reward(judge: Judge, rule: str = "dynamic", sample_keys: Sequence[str] 
     scoring = find_rule(rule, anchor_rank)
 
     def compute_score_batch(data_sources, solution_strs, ground_truths, extra_infos, **others) -> list[float]:
-        check_columns(len(solution_strs), data_sources=data_sources, ground_truths=ground_truths, extra_infos=[{}] * len(solution_strs) if extra_infos is None else extra_infos)
+        check_columns(
+            len(solution_strs),
+            data_sources=data_sources,
+            ground_truths=ground_truths,
+            extra_infos=[{}] * len(solution_strs) if extra_infos is None else extra_infos,
+        )
         members: dict[tuple, list[int]] = {}
         for i, key in enumerate(sample_ids(data_sources, extra_infos, sample_keys)):
             members.setdefault(key, []).append(i)
@@ -333,7 +474,12 @@ def verl_reward(judge: Judge, rule: str = "dynamic", sample_keys: Sequence[str] 
         judged = patiently(lambda: judge_texts(judge, solution_strs, ground_truths, names, think), retries, pause)
         scores = [0.0] * len(judged)
         for group in members.values():
-            paid = reward(scoring, [judged[i].verdict.category for i in group], [judged[i].formatted for i in group], least=2 if missing is None else 0)
+            paid = reward(
+                scoring,
+                [judged[i].verdict.category for i in group],
+                [judged[i].formatted for i in group],
+                least=2 if missing is None else 0,
+            )
             for i, value in zip(group, _filled(paid, missing)):
                 scores[i] = value
         return scores

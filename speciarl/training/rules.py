@@ -135,7 +135,9 @@ def lacks_verdicts(categories: Sequence[Category | None], formatted: Sequence[bo
     return judged < min(least, len(wanted))
 
 # %% ../../nbs/7_training/1_rules.ipynb #eb4dce4c
-def reward(rule: str | Rule, categories: Sequence[Category | None], formatted: Sequence[bool] | None = None, least: int = 2) -> list[float | None]:
+def reward(
+    rule: str | Rule, categories: Sequence[Category | None], formatted: Sequence[bool] | None = None, least: int = 2
+) -> list[float | None]:
     """The rewards of one group by `rule` (a name, or what `find_rule` gives), in order: -1.0, or 0.0 to 1.0, or None for a rollout to be left out.
 
     Where `formatted` is False the rollout pays `FORMAT_PENALTY`, whatever its category, and the rule does not see it. If verdicts are missing and

@@ -40,11 +40,17 @@ def banned_tokens(config: Any, vllm: bool) -> dict:
 # %% ../../nbs/7_training/4_trainer.ipynb #5f7471b7
 def merged_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     "The weights of a PEFT model with its active LoRA adapter added, under the names of the base model. Nothing in `model` changes; each sum is formed in float32 and rounded once."
-    layers = {f"{name}.base_layer.weight": module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    layers = {
+        f"{name}.base_layer.weight": module for name, module in model.named_modules() if isinstance(module, LoraLayer)
+    }
     for name, weight in model.named_parameters():
         if model.prefix in name or "original_module" in name:  # adapter weights, and what modules_to_save replaces
             continue
-        delta = [layers[name].get_delta_weight(adapter).float() for adapter in layers[name].active_adapters] if name in layers else []
+        delta = (
+            [layers[name].get_delta_weight(adapter).float() for adapter in layers[name].active_adapters]
+            if name in layers
+            else []
+        )
         plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
         yield plain, sum(delta, weight.data.float()).to(weight.dtype) if delta else weight.data
 
@@ -91,10 +97,15 @@ def _in_chunks(size: int, batch: dict) -> list[dict]:
         return [batch]
     settings = {name: value for name, value in batch.items() if not isinstance(value, (torch.Tensor, list))}
     tensors = {name: value for name, value in batch.items() if name not in settings}
-    return [{**unsplit_pixel_values_by_grid(part), **settings} for part in split_tensor_dict(split_pixel_values_by_grid(tensors), number)]
+    return [
+        {**unsplit_pixel_values_by_grid(part), **settings}
+        for part in split_tensor_dict(split_pixel_values_by_grid(tensors), number)
+    ]
 
 # %% ../../nbs/7_training/4_trainer.ipynb #108a5fa9
-def leave_out(batch: dict, keep: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] = lambda count: count) -> dict:
+def leave_out(
+    batch: dict, keep: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] = lambda count: count
+) -> dict:
     "`batch` with the completion mask zeroed where `keep` (one bool per completion) is False, and the token count of the loss formed again by `total` (the sum over processes)."
     mask = batch["completion_mask"] * keep.to(batch["completion_mask"]).unsqueeze(1)
     return {**batch, "completion_mask": mask, "num_items_in_batch": total(mask.sum())}
@@ -163,9 +174,23 @@ class OrderOfEpoch(torch.utils.data.Sampler):
 # %% ../../nbs/7_training/4_trainer.ipynb #ac384e8f
 HOOKS = {
     "_get_train_sampler": ["self", "dataset"],
-    "_generate_single_turn": ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
+    "_generate_single_turn": [
+        "self",
+        "prompt_ids",
+        "images",
+        "multimodal_fields",
+        "num_generations",
+        "has_tool_images",
+    ],
     "_generate_and_score_completions": ["self", "inputs"],
-    "_get_per_token_logps_and_entropies": ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"],
+    "_get_per_token_logps_and_entropies": [
+        "self",
+        "model",
+        "input_ids",
+        "attention_mask",
+        "logits_to_keep",
+        "batch_size",
+    ],
 }
 
 
@@ -193,13 +218,26 @@ def undone_on_error() -> Iterator[None]:
 class SpecificityTrainer(Restores, GRPOTrainer):
     "TRL's `GRPOTrainer` with the mends of this notebook. `pictures` opens the names in column `picture`; `drop_flat_groups` leaves groups without signal out of the loss."
 
-    def __init__(self, model, reward_funcs=None, args: GRPOConfig | None = None, *, pictures: Callable[[str], Any] | None = None, drop_flat_groups: bool = False, **others):
+    def __init__(
+        self,
+        model,
+        reward_funcs=None,
+        args: GRPOConfig | None = None,
+        *,
+        pictures: Callable[[str], Any] | None = None,
+        drop_flat_groups: bool = False,
+        **others,
+    ):
         check_trl()
         self.pictures, self.drop_flat_groups = pictures and cached_pictures(pictures), drop_flat_groups
         if args is not None and not isinstance(model, str):
             args.generation_kwargs = {**banned_tokens(model.config, args.use_vllm), **(args.generation_kwargs or {})}
         super().__init__(model, reward_funcs, args, **others)
-        if self.use_vllm and hasattr(self.model, "peft_config") and not (self._dist.is_fsdp or self.is_deepspeed_enabled):
+        if (
+            self.use_vllm
+            and hasattr(self.model, "peft_config")
+            and not (self._dist.is_fsdp or self.is_deepspeed_enabled)
+        ):
             self.vllm_generation._iter_named_params = MethodType(_iter_merged, self.vllm_generation)
 
     def _get_train_sampler(self, dataset=None):
@@ -214,8 +252,12 @@ class SpecificityTrainer(Restores, GRPOTrainer):
         with undone_on_error():
             batch = super()._generate_and_score_completions(with_pictures(inputs, self.pictures))
         if (apart := sampling_difference(batch)) is not None:
-            self._metrics["train"]["sampling/sampling_logp_difference/mean"].append(self.accelerator.gather(apart).mean().item())
-        keep = torch.tensor([all(kept) for kept in zip(*self._kept(len(inputs)))], device=batch["completion_mask"].device)
+            self._metrics["train"]["sampling/sampling_logp_difference/mean"].append(
+                self.accelerator.gather(apart).mean().item()
+            )
+        keep = torch.tensor(
+            [all(kept) for kept in zip(*self._kept(len(inputs)))], device=batch["completion_mask"].device
+        )
         return leave_out(batch, keep, lambda count: self.accelerator.gather(count).sum())
 
     def _kept(self, size: int) -> list[list[bool]]:
@@ -228,11 +270,19 @@ class SpecificityTrainer(Restores, GRPOTrainer):
                 wishes.append([not flat for flat in reward.last_flat])
         return wishes
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **fields):
-        parts = _in_chunks(batch_size or len(input_ids), {"input_ids": input_ids, "attention_mask": attention_mask, **fields})
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **fields
+    ):
+        parts = _in_chunks(
+            batch_size or len(input_ids), {"input_ids": input_ids, "attention_mask": attention_mask, **fields}
+        )
         results = [self._trimmed(model, logits_to_keep=logits_to_keep, **part) for part in parts]
         logps, entropies, losses = zip(*results)
-        return torch.cat(logps), None if entropies[0] is None else torch.cat(entropies), None if losses[0] is None else torch.stack(losses).mean()
+        return (
+            torch.cat(logps),
+            None if entropies[0] is None else torch.cat(entropies),
+            None if losses[0] is None else torch.stack(losses).mean(),
+        )
 
     def _trimmed(self, model, input_ids, attention_mask, logits_to_keep, **fields):
         left, right = spare_columns(attention_mask, logits_to_keep)
@@ -240,5 +290,7 @@ class SpecificityTrainer(Restores, GRPOTrainer):
         for name in ("token_type_ids", "mm_token_type_ids"):
             fields[name] = cut_columns(fields.get(name), left, width)
         cut = (cut_columns(value, left, width) for value in (input_ids, attention_mask))
-        logps, entropies, loss = super()._get_per_token_logps_and_entropies(model, *cut, logits_to_keep - right, **fields)
+        logps, entropies, loss = super()._get_per_token_logps_and_entropies(
+            model, *cut, logits_to_keep - right, **fields
+        )
         return put_back(logps, right), put_back(entropies, right), loss

@@ -4,6 +4,7 @@
 
 In a process of its own, since a process can hold one engine.
 """
+
 import json
 import resource
 import sys
@@ -35,8 +36,20 @@ class Stock(GRPOTrainer):
 
 def recipe():
     "The main small recipe with LoRA, at a rate that moves the adapter in one step as far as a run does."
-    return load_recipe("smoke/speciarl").model_copy(update=dict(
-        engine="vllm", data={"birds": 8}, rollouts=8, prompts_per_generation=4, prompts_per_step=4, micro_batch=32, steps=2, max_prompt=256, lora_rank=8, learning_rate=0.02))
+    return load_recipe("smoke/speciarl").model_copy(
+        update=dict(
+            engine="vllm",
+            data={"birds": 8},
+            rollouts=8,
+            prompts_per_generation=4,
+            prompts_per_step=4,
+            micro_batch=32,
+            steps=2,
+            max_prompt=256,
+            lora_rank=8,
+            learning_rate=0.02,
+        )
+    )
 
 
 def difference(trainer, batch: dict, mine: torch.Tensor) -> dict:
@@ -48,26 +61,45 @@ def difference(trainer, batch: dict, mine: torch.Tensor) -> dict:
 def logps(trainer, batch: dict) -> torch.Tensor:
     "What the trainer's model says of the answers of `batch`."
     ids, mask = (torch.cat([batch[f"prompt_{kind}"], batch[f"completion_{kind}"]], 1) for kind in ("ids", "mask"))
-    fields = {key: batch[key] for key in ("pixel_values", "image_grid_thw", "num_images")} | {"mm_token_type_ids": (ids == PICTURE_TOKENS["image"]).long()}
+    fields = {key: batch[key] for key in ("pixel_values", "image_grid_thw", "num_images")} | {
+        "mm_token_type_ids": (ids == PICTURE_TOKENS["image"]).long()
+    }
     with torch.no_grad():
-        return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, batch["completion_ids"].shape[1], **fields)[0]
+        return trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, batch["completion_ids"].shape[1], **fields
+        )[0]
 
 
 def watch(trainer, seen: dict) -> None:
     "Note, of each generation: how long vLLM's prompts and the trainer's are, the log-probabilities, with the adapter and without, and how long a sync takes."
-    score, generate, sync = trainer._generate_and_score_completions, trainer.vllm_generation.generate, trainer.vllm_generation.sync_weights
+    score, generate, sync = (
+        trainer._generate_and_score_completions,
+        trainer.vllm_generation.generate,
+        trainer.vllm_generation.sync_weights,
+    )
 
     def scored(inputs):
         batch = score(inputs)
         step = {"adapter_on": difference(trainer, batch, logps(trainer, batch))}
         with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
             step["adapter_off"] = difference(trainer, batch, logps(trainer, batch))
-        seen["generations"].append({**seen.pop("prompts"), "trainer": batch["prompt_mask"].sum(1).tolist(), "tokens": int(batch["completion_mask"].sum()), **step})
+        seen["generations"].append(
+            {
+                **seen.pop("prompts"),
+                "trainer": batch["prompt_mask"].sum(1).tolist(),
+                "tokens": int(batch["completion_mask"].sum()),
+                **step,
+            }
+        )
         return batch
 
     def generated(prompts, images, num_generations, profiler=None):
         found = generate(prompts=prompts, images=images, num_generations=num_generations, profiler=profiler)
-        seen["prompts"] = {"given": list(map(len, prompts)), "vllm": list(map(len, found[0])), "pads": [ids.count(PICTURE_TOKENS["image"]) for ids in found[0]]}
+        seen["prompts"] = {
+            "given": list(map(len, prompts)),
+            "vllm": list(map(len, found[0])),
+            "pads": [ids.count(PICTURE_TOKENS["image"]) for ids in found[0]],
+        }
         seen["last"] = (prompts, images)
         return found
 
@@ -76,7 +108,11 @@ def watch(trainer, seen: dict) -> None:
         sync()
         seen["sync_seconds"].append(round(time.time() - began, 1))
 
-    trainer._generate_and_score_completions, trainer.vllm_generation.generate, trainer.vllm_generation.sync_weights = scored, generated, synced
+    trainer._generate_and_score_completions, trainer.vllm_generation.generate, trainer.vllm_generation.sync_weights = (
+        scored,
+        generated,
+        synced,
+    )
 
 
 def sampled_placeholders(trainer, seen: dict) -> dict:
@@ -89,7 +125,10 @@ def sampled_placeholders(trainer, seen: dict) -> dict:
     prompts, images = seen["last"]
     prompts = [one_pad(ids, PICTURE_TOKENS["image"]) for ids in prompts]
     answers = trainer.vllm_generation.generate(prompts=prompts, images=images, num_generations=1)[1]
-    return {"answers": len(answers), **{kind: sum(token in ids for ids in answers) for kind, token in PICTURE_TOKENS.items()}}
+    return {
+        "answers": len(answers),
+        **{kind: sum(token in ids for ids in answers) for kind, token in PICTURE_TOKENS.items()},
+    }
 
 
 def main(kind: str, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 (The folder is not called "vllm": pytest puts tests/ on the path, and there it would pass for the package.)
 """
+
 import contextlib
 import os
 import signal
@@ -16,13 +17,21 @@ from pathlib import Path
 import pytest
 
 SETTINGS = {
-    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
-    "VLLM_CACHE_ROOT": str(Path(sys.prefix) / "cache"), "VLLM_CONFIG_ROOT": str(Path(sys.prefix) / "cache")}
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CACHE_ROOT": str(Path(sys.prefix) / "cache"),
+    "VLLM_CONFIG_ROOT": str(Path(sys.prefix) / "cache"),
+}
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def environment() -> dict[str, str]:
@@ -38,8 +47,18 @@ def byte_tokenizer(texts: list[str]):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=1500, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE)
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=1500,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE
+    )
 
 
 def save_random_model(folder: Path) -> Path:
@@ -52,8 +71,20 @@ def save_random_model(folder: Path) -> Path:
     prompts = [load_judge_prompt(name) for name in judge_prompts()]
     tokenizer = byte_tokenizer([text for prompt in prompts for text in (prompt.system, prompt.user)])
     torch.manual_seed(0)
-    config = Qwen3Config(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=32,
-                         max_position_embeddings=4096, tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -65,23 +96,61 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-AS_JUDGE = ("--max-model-len", 4096, "--max-logprobs", 20, "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}')
-AS_POLICY = ("--max-model-len", 256, "--dtype", "float32", "--limit-mm-per-prompt", '{"image": 1, "video": 0}',
-             "--no-enable-chunked-prefill")  # on CPU vLLM 0.31 dies of a seeded request whose prompt is read in parts: "CPU Generator does not use offset"
+AS_JUDGE = (
+    "--max-model-len",
+    4096,
+    "--max-logprobs",
+    20,
+    "--structured-outputs-config",
+    '{"backend": "xgrammar", "disable_any_whitespace": true}',
+)
+AS_POLICY = (
+    "--max-model-len",
+    256,
+    "--dtype",
+    "float32",
+    "--limit-mm-per-prompt",
+    '{"image": 1, "video": 0}',
+    "--no-enable-chunked-prefill",
+)  # on CPU vLLM 0.31 dies of a seeded request whose prompt is read in parts: "CPU Generator does not use offset"
 
 
 class Served:
     "`vllm serve`, in a process group of its own, at an address that stays the same when it is started again."
 
     def __init__(self, model: Path, log: Path, name: str = "judge", options: tuple = AS_JUDGE):
-        self.model, self.log, self.name, self.options, self.port, self.process = model, log, name, options, free_port(), None
+        self.model, self.log, self.name, self.options, self.port, self.process = (
+            model,
+            log,
+            name,
+            options,
+            free_port(),
+            None,
+        )
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
-        command = [Path(sys.executable).with_name("vllm"), "serve", self.model, "--served-model-name", self.name, "--host", "127.0.0.1", "--port", self.port,
-                   "--max-num-seqs", 64, "--generation-config", "vllm", "--enforce-eager", *self.options]  # eager saves the minute of compiling
+        command = [
+            Path(sys.executable).with_name("vllm"),
+            "serve",
+            self.model,
+            "--served-model-name",
+            self.name,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            self.port,
+            "--max-num-seqs",
+            64,
+            "--generation-config",
+            "vllm",
+            "--enforce-eager",
+            *self.options,
+        ]  # eager saves the minute of compiling
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, env=environment(), start_new_session=True)
+            self.process = subprocess.Popen(
+                list(map(str, command)), stdout=log, stderr=log, env=environment(), start_new_session=True
+            )
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
@@ -139,5 +208,7 @@ def server(tmp_path_factory):
 def policy_server(tmp_path_factory):
     from speciarl.core.config import ASSETS
 
-    with serving(Served(ASSETS / "fieldguide_base", tmp_path_factory.mktemp("policy") / "vllm.log", "policy", AS_POLICY)) as server:
+    with serving(
+        Served(ASSETS / "fieldguide_base", tmp_path_factory.mktemp("policy") / "vllm.log", "policy", AS_POLICY)
+    ) as server:
         yield server

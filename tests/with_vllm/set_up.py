@@ -10,6 +10,7 @@ Three things are done, each only if it is needed; running it again changes nothi
 3. torchaudio and torchcodec, which the wheel brings for sound and video, are removed where they cannot be imported for the
    same reason: transformers imports whatever of the kind is installed, and nothing here needs them.
 """
+
 import subprocess
 import sys
 import sysconfig

@@ -1,4 +1,5 @@
 "The trainer and colocated vLLM see the same prompts and mean the same model; each fault is shown with TRL's own trainer."
+
 import json
 import subprocess
 import sys
@@ -19,7 +20,13 @@ def kind(request):
 def seen(kind, tmp_path_factory):
     "What happened in two steps of GRPO."
     folder = tmp_path_factory.mktemp(kind)
-    run = subprocess.run([sys.executable, Path(__file__).with_name("colocate_run.py"), kind, folder], capture_output=True, text=True, env=environment(), timeout=900)
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("colocate_run.py"), kind, folder],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=900,
+    )
     assert (folder / "seen.json").exists(), run.stdout[-2000:] + run.stderr[-6000:]
     found = json.loads((folder / "seen.json").read_text())
     print(f"\n{kind}: {json.dumps({key: value for key, value in found.items() if key != 'generations'})}")
@@ -72,5 +79,10 @@ def test_the_train_command_runs_on_vllm(tmp_path):
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment(), timeout=900)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-6000:]
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert len(logged) == 1 and logged[0]["share_missing"] == 0 and logged[0]["share_unformatted"] < 0.5, "the base policy keeps the format, so it must see what it was trained to see"
-    assert len((tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()) == 80 and (tmp_path / "run" / "policy" / "model.safetensors").exists()
+    assert len(logged) == 1 and logged[0]["share_missing"] == 0 and logged[0]["share_unformatted"] < 0.5, (
+        "the base policy keeps the format, so it must see what it was trained to see"
+    )
+    assert (
+        len((tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()) == 80
+        and (tmp_path / "run" / "policy" / "model.safetensors").exists()
+    )

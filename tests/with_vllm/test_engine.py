@@ -1,4 +1,5 @@
 "vLLM's answers are those of transformers, adapter included; 8 answers to an image differ among themselves and come again with the seed."
+
 import json
 import subprocess
 import sys
@@ -11,13 +12,21 @@ from conftest import environment
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine")
-    run = subprocess.run([sys.executable, Path(__file__).with_name("engine_run.py"), folder], capture_output=True, text=True, env=environment(), timeout=900)
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("engine_run.py"), folder],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=900,
+    )
     assert (folder / "seen.json").exists(), run.stdout[-2000:] + run.stderr[-6000:]
     return json.loads((folder / "seen.json").read_text())
 
 
 def test_greedy_answers_are_those_of_transformers_with_the_adapter(seen):
-    assert sum(a == b for a, b in zip(seen["greedy"], seen["adapted"], strict=True)) >= 11, "rounding may turn one of twelve"
+    assert sum(a == b for a, b in zip(seen["greedy"], seen["adapted"], strict=True)) >= 11, (
+        "rounding may turn one of twelve"
+    )
     assert seen["adapted"] != seen["base"] and len(set(seen["greedy"])) > 1
 
 

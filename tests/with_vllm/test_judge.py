@@ -1,4 +1,5 @@
 "The LLM judge and the real vLLM agree on the protocol. The model is random: every verdict in the six is the constraint's doing."
+
 import json
 import logging
 import math
@@ -10,7 +11,17 @@ import pytest
 from openai import OpenAI
 
 import speciarl.judges.llm as module
-from speciarl.judges.llm import JudgePrompt, JudgeUnavailable, LLMJudge, as_data, batch_ids, confidence, constraint_fields, load_judge_prompt, read_batch
+from speciarl.judges.llm import (
+    JudgePrompt,
+    JudgeUnavailable,
+    LLMJudge,
+    as_data,
+    batch_ids,
+    confidence,
+    constraint_fields,
+    load_judge_prompt,
+    read_batch,
+)
 from speciarl.core.scale import Category, UserError
 from speciarl.judges.store import StoredJudge, open_store
 
@@ -46,12 +57,15 @@ def test_the_probe_finds_a_field_that_the_server_ignores(make, old_field, caplog
     with caplog.at_level(logging.WARNING, "speciarl.judges.llm"):
         assert make().probe()["constraint"] == "ignored"
     assert [record.getMessage() for record in caplog.records] == [
-        "the judge's server ignores the list of allowed answers; its replies are read strictly, and whatever is not exactly a category gives no verdict"]
+        "the judge's server ignores the list of allowed answers; its replies are read strictly, and whatever is not exactly a category gives no verdict"
+    ]
 
 
 def test_every_answer_gets_one_of_the_six(make):
     verdicts = make()(pairs_of(256))
-    assert len(verdicts) == 256 and all(isinstance(verdict.category, Category) and verdict.source == "llm" for verdict in verdicts)
+    assert len(verdicts) == 256 and all(
+        isinstance(verdict.category, Category) and verdict.source == "llm" for verdict in verdicts
+    )
 
 
 def test_without_the_constraint_the_same_model_gives_no_verdict_and_none_is_invented(make, old_field):
@@ -71,21 +85,29 @@ def test_confidences_are_shares_of_one(make, server):
     judge = make(logprobs=True)
     pairs = pairs_of(32)
     verdicts = judge(pairs)
-    assert all(verdict.category is not None for verdict in verdicts) and all(0 < share <= 1 for share in judge.last_confidences)
+    assert all(verdict.category is not None for verdict in verdicts) and all(
+        0 < share <= 1 for share in judge.last_confidences
+    )
     with OpenAI(base_url=server.url, api_key="none") as client:
         body = module._request(judge, pairs[:1])
         reply = client.post("/chat/completions", body=body, cast_to=object)
     told = reply["choices"][0]["logprobs"]
     shares = {category: confidence(told, category) for category in Category}
     assert sum(shares.values()) == pytest.approx(1)
-    assert sum(math.exp(token["logprob"]) for token in told["content"][0]["top_logprobs"]) == pytest.approx(1, abs=1e-3), "the six initials hold all the mass there is"
+    assert sum(math.exp(token["logprob"]) for token in told["content"][0]["top_logprobs"]) == pytest.approx(
+        1, abs=1e-3
+    ), "the six initials hold all the mass there is"
 
 
 def test_votes_differ_and_are_counted(make):
     judge = make(votes=3, temperature=1.0)
     verdicts = judge(pairs_of(32, "vote"))
     assert {verdict.source for verdict in verdicts} <= {"llm", "llm tied"}
-    assert all(share in (2 / 3, 1.0) for share, verdict in zip(judge.last_confidences, verdicts) if verdict.category is not None)
+    assert all(
+        share in (2 / 3, 1.0)
+        for share, verdict in zip(judge.last_confidences, verdicts)
+        if verdict.category is not None
+    )
     assert any("3 of 3" not in verdict.reason for verdict in verdicts)
 
 
@@ -123,7 +145,13 @@ def test_a_batch_comes_in_the_form_that_was_asked_for(make, server):
     lines = "\n".join(as_data(*pair, id) for pair, id in zip(pairs, batch_ids(3)))
     with OpenAI(base_url=server.url, api_key="none") as client:
         reply = client.chat.completions.create(
-            model="judge", messages=prompt.messages(lines), temperature=1, seed=0, max_tokens=2000, **constraint_fields("batched", prompt.categories, 3))
+            model="judge",
+            messages=prompt.messages(lines),
+            temperature=1,
+            seed=0,
+            max_tokens=2000,
+            **constraint_fields("batched", prompt.categories, 3),
+        )
     text = reply.choices[0].message.content
     assert len(read_batch(text, [item["id"] for item in json.loads(text)["verdicts"]])) == 3
 
@@ -135,24 +163,37 @@ def test_a_batch_with_the_ids_it_was_given_is_read(make, monkeypatch):
         fields = constraint_fields(form, names, count)
         verdicts = fields["response_format"]["json_schema"]["schema"]["properties"]["verdicts"]
         item = verdicts.pop("items")
-        verdicts["prefixItems"] = [{**item, "properties": {**item["properties"], "id": {"const": id}}} for id in batch_ids(count)]
+        verdicts["prefixItems"] = [
+            {**item, "properties": {**item["properties"], "id": {"const": id}}} for id in batch_ids(count)
+        ]
         return fields
 
     monkeypatch.setattr(module, "constraint_fields", pinned)
     verdicts = make("base_batched", batch=16)(pairs_of(40))
-    assert len(verdicts) == 40 and all(isinstance(verdict.category, Category) and verdict.source == "llm" for verdict in verdicts)
+    assert len(verdicts) == 40 and all(
+        isinstance(verdict.category, Category) and verdict.source == "llm" for verdict in verdicts
+    )
 
 
 def test_a_batch_that_cannot_be_read_gives_no_verdict(make):
     verdicts = make("base_batched", batch=4)(pairs_of(8))
-    assert len(verdicts) == 8 and all(verdict.source in ("llm", "llm unparsable") and (verdict.category is None) == (verdict.source != "llm") for verdict in verdicts)
+    assert len(verdicts) == 8 and all(
+        verdict.source in ("llm", "llm unparsable") and (verdict.category is None) == (verdict.source != "llm")
+        for verdict in verdicts
+    )
 
 
 # --- what goes wrong
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_the_servers_words(make):
-    prompt = JudgePrompt(name="long", form="single", categories=load_judge_prompt("base_single").categories, system="specific " * 6000, user="{pair}")
+    prompt = JudgePrompt(
+        name="long",
+        form="single",
+        categories=load_judge_prompt("base_single").categories,
+        system="specific " * 6000,
+        user="{pair}",
+    )
     with pytest.raises(UserError, match="maximum context length is 4096 tokens") as caught:
         make(prompt)(pairs_of(4))
     assert "\n" not in str(caught.value) and "refused the request (400: " in str(caught.value)
@@ -171,12 +212,20 @@ def test_a_server_killed_in_the_middle_stops_the_run_and_the_next_run_completes(
         with pytest.raises(JudgeUnavailable, match="is gone: 8 calls in a row failed") as caught:
             judge(pairs, done=done)
         kept = sum(verdict.category is not None for _, verdict in told)
-        assert 60 < kept < 400 and store.count() == kept and f"; {kept} of 400 pairs were judged and were handed over to be stored; start the server and run again" in str(caught.value)
+        assert (
+            60 < kept < 400
+            and store.count() == kept
+            and f"; {kept} of 400 pairs were judged and were handed over to be stored; start the server and run again"
+            in str(caught.value)
+        )
         server.start()
         server.wait()
         judge = StoredJudge(make(), store)
         verdicts = judge(pairs)
-        assert all(verdict.category is not None for verdict in verdicts) and (judge.hits, judge.asked) == (kept, 400 - kept)
+        assert all(verdict.category is not None for verdict in verdicts) and (judge.hits, judge.asked) == (
+            kept,
+            400 - kept,
+        )
         assert all(verdicts[i].category == verdict.category for i, verdict in told if verdict.category is not None)
 
 

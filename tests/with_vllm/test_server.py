@@ -1,4 +1,5 @@
 "`ServerEngine` and the real vLLM agree on pictures: the small policy behind `vllm serve` says what it says in this process."
+
 import pytest
 from PIL import Image
 
@@ -20,7 +21,9 @@ def samples():
 @pytest.fixture(scope="module")
 def here(samples):
     "The greedy answers of transformers."
-    return answers(predict(TransformersEngine(load_policy("fieldguide-base", device="cpu")), samples, PROMPT, how=GREEDY))
+    return answers(
+        predict(TransformersEngine(load_policy("fieldguide-base", device="cpu")), samples, PROMPT, how=GREEDY)
+    )
 
 
 @pytest.fixture
@@ -46,13 +49,25 @@ def test_samples_differ_and_come_again(make, samples):
     assert sum(a == b for a, b in zip(many, again)) >= 92, "seeds are honoured; what shares a batch may turn a few"
 
 
-def test_a_picture_that_is_refused_and_one_that_cannot_be_read_are_told_and_the_rest_is_answered(make, samples, here, tmp_path):
+def test_a_picture_that_is_refused_and_one_that_cannot_be_read_are_told_and_the_rest_is_answered(
+    make, samples, here, tmp_path
+):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    odd = [Sample("large", Image.new("RGB", (1600, 1600), "olive"), "bird"), Sample("strip", Image.new("RGB", (3000, 10), "olive"), "bird"), Sample("broken", tmp_path / "broken.png", "bird")]
+    odd = [
+        Sample("large", Image.new("RGB", (1600, 1600), "olive"), "bird"),
+        Sample("strip", Image.new("RGB", (3000, 10), "olive"), "bird"),
+        Sample("broken", tmp_path / "broken.png", "bird"),
+    ]
     rows = {row["sample_id"]: row for row in predict(make(), [*odd, *samples[:4]], PROMPT, how=GREEDY)}
     print(rows["strip"]["error"])
-    assert rows["strip"]["error"].startswith("server: 400: ") and "3000x10" in rows["strip"]["error"] and "\n" not in rows["strip"]["error"]
-    assert rows["broken"]["error"].endswith("broken.png: the image is corrupt, truncated or of another format; replace or remove it")
+    assert (
+        rows["strip"]["error"].startswith("server: 400: ")
+        and "3000x10" in rows["strip"]["error"]
+        and "\n" not in rows["strip"]["error"]
+    )
+    assert rows["broken"]["error"].endswith(
+        "broken.png: the image is corrupt, truncated or of another format; replace or remove it"
+    )
     assert rows["large"]["text"], "the server's processor makes it smaller"
     assert sum(rows[sample.id]["answer"] == said for sample, said in zip(samples[:4], here)) >= 3
 
@@ -68,6 +83,7 @@ def test_a_server_killed_in_the_middle_stops_the_run_and_the_next_one_completes(
 
     class Cut:
         "The engine, whose server is killed after forty pictures."
+
         together, batch, limit = engine.together, engine.batch, engine.limit
 
         def ask(self, *args):

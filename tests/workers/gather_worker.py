@@ -3,6 +3,7 @@
 Runs every case on its slice of the batch, writes what came out to FOLDER/<rank>.json, and then ends badly: `error` (a judge
 that raises in process 0) or `killed` (process 1 dies while the others wait for it).
 """
+
 import json
 import os
 import sys
@@ -33,11 +34,19 @@ def slices(answers: str, uids: list, world: int, rank: int) -> tuple[list[str], 
 def run(case: dict, world: int, rank: int, log: Path | None = None, judge=judge) -> dict:
     "Rewards, masks and metrics of one case in this process, or the line it stops with."
     texts, uids = slices(case["answers"], case["uids"], world, rank)
-    reward = SpecificityReward(judge, num_generations=case["n"], retries=0, log_rollouts=log, **case.get("settings", {}))
+    reward = SpecificityReward(
+        judge, num_generations=case["n"], retries=0, log_rollouts=log, **case.get("settings", {})
+    )
     metrics = {}
     columns = {} if rank in case.get("without_uid", []) else {"uid": uids}
     try:
-        paid = reward(texts, label=["y"] * len(texts), trainer_state=SimpleNamespace(global_step=case.get("step", 0)), log_metric=metrics.__setitem__, **columns)
+        paid = reward(
+            texts,
+            label=["y"] * len(texts),
+            trainer_state=SimpleNamespace(global_step=case.get("step", 0)),
+            log_metric=metrics.__setitem__,
+            **columns,
+        )
     except UserError as error:
         return {"error": str(error)}
     return {"paid": paid, "mask": reward.last_mask, "flat": reward.last_flat, "metrics": metrics}
@@ -45,10 +54,12 @@ def run(case: dict, world: int, rank: int, log: Path | None = None, judge=judge)
 
 def failing_at(bad: int, rank: int, error: Exception):
     "A judge that raises in process `bad` only."
+
     def attempt(pairs, datasets=None):
         if rank == bad:
             raise error
         return judge(pairs)
+
     return attempt
 
 
@@ -56,8 +67,13 @@ def main(folder: Path, ending: str) -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     world, rank = dist.get_world_size(), dist.get_rank()
     cases = json.loads((folder / "cases.json").read_text())
-    results = {name: run(case, world, rank, folder / "rollouts.jsonl" if name == "logged" else None) for name, case in cases.items()}
-    results["judge down"] = run(cases["straddling"], world, rank, judge=failing_at(1, rank, UserError("the judge does not answer: start it")))
+    results = {
+        name: run(case, world, rank, folder / "rollouts.jsonl" if name == "logged" else None)
+        for name, case in cases.items()
+    }
+    results["judge down"] = run(
+        cases["straddling"], world, rank, judge=failing_at(1, rank, UserError("the judge does not answer: start it"))
+    )
     results["bug"] = run(cases["straddling"], world, rank, judge=failing_at(world - 1, rank, KeyError("label")))
     results["after"] = run(cases["straddling"], world, rank)
     (folder / f"{rank}.json").write_text(json.dumps(results))

@@ -3,6 +3,7 @@
 FOLDER/cases.json says, for each run, its recipe and at which moments it is killed with SIGKILL before it is left to end. A run is a process of its own (forked
 after the imports, before torch has done anything), and so is each of its attempts. Two runs go on at once.
 """
+
 import json
 import os
 import signal
@@ -21,7 +22,9 @@ def die() -> None:
 def before_the_mark(step: int) -> None:
     "The checkpoint of `step` is in its folder; its mark is not."
     plain = training.Checkpoints.on_save
-    training.Checkpoints.on_save = lambda self, args, state, *others, **more: die() if state.global_step == step else plain(self, args, state, *others, **more)
+    training.Checkpoints.on_save = lambda self, args, state, *others, **more: (
+        die() if state.global_step == step else plain(self, args, state, *others, **more)
+    )
 
 
 def after_judging(step: int) -> None:
@@ -31,6 +34,7 @@ def after_judging(step: int) -> None:
     def judged(self, *args, trainer_state=None, **columns):
         paid = plain(self, *args, trainer_state=trainer_state, **columns)
         return die() if trainer_state.global_step == step else paid
+
     SpecificityReward.__call__ = judged
 
 
@@ -41,6 +45,7 @@ def after_logging(step: int) -> None:
     def logged(self, args, state, *others, **more):
         plain(self, args, state, *others, **more)
         return die() if state.global_step == step else None
+
     training.Watch.on_log = logged
 
 
@@ -51,6 +56,7 @@ def while_saving(step: int) -> None:
     def saved(recipe, trainer, policy, folder):
         plain(recipe, trainer, policy, folder)
         die()
+
     training.save_policy = saved
 
 

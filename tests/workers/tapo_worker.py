@@ -2,6 +2,7 @@
 
 DIES is the step at whose end the process is killed with SIGKILL, before its checkpoint is marked as whole (0: it is left to end).
 """
+
 import os
 import signal
 import sys

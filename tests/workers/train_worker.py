@@ -2,6 +2,7 @@
 
 FAILING is the rank whose judge goes away at the second generation (-1: none). Each process writes what it ended with to OUT.<rank>.json.
 """
+
 import json
 import os
 import sys
