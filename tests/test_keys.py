@@ -15,7 +15,7 @@ from speciarl.compendium.lab import SECTIONS, Lab
 from speciarl.policy.prompts import Prompt
 from speciarl.training.recipe import Recipe
 
-PACKAGE = Path(keys.__file__).parent
+PACKAGE = Path(keys.__file__).parent.parent
 DEFAULTS = Path(__file__).parent / "data/defaults_in_keys.json"
 ALL_KEYS = """
 import json, sys
