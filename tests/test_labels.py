@@ -415,7 +415,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_the_example_of_the_data_card_is_a_tree():
-    card = (Path(speciarl.data.trees.__file__).parent / "assets" / "trees" / "README.md").read_text(encoding="utf-8")
+    card = (Path(speciarl.__file__).parent / "assets" / "trees" / "README.md").read_text(encoding="utf-8")
     text = "\n".join(line[4:] for line in card.partition("say `tools.tree`:\n\n")[2].partition("\n\n-")[0].split("\n"))
     tree = parse_tree(text, "tools.tree")
     [label] = tree.find("coping saw")
