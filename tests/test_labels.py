@@ -9,18 +9,8 @@ from hypothesis import strategies as st
 import speciarl.data.trees
 from refusal import message
 
-from speciarl.data.trees import (
-    available_trees,
-    load_tree,
-    load_trees,
-    mentions,
-    name_key,
-    near_ancestors,
-    near_names,
-    parse_tree,
-    relation,
-    singulars,
-)
+from speciarl.data.trees import available_trees, load_tree, load_trees, mentions, near_ancestors, parse_tree, relation
+from speciarl.core.names import name_key, near_names, singulars
 from speciarl.core.scale import Category, UserError
 
 HEAD = "@dataset toy\n@title Toy\n@domain bird\n"
@@ -105,6 +95,10 @@ def names(tree, indices) -> list[str]:
         (
             HEAD + "bird\n  * wren < robin\n  * robin < wren\n",
             "toy.tree:5: the facets of 'wren' lead in a circle; delete one of them",
+        ),
+        (
+            HEAD + "a < b\nb < a\n* robin < a\n",  # the first line of the file is in the circle
+            "toy.tree:4: the facets of 'a' lead in a circle; delete one of them",
         ),
         (HEAD + "bird\n  * robin < bird\n", "toy.tree:5: 'bird' stands above 'robin' anyway; delete the facet"),
         (
@@ -375,8 +369,8 @@ def test_mentions_take_the_longest_name_and_keep_the_other_words():
 
 
 def test_near_labels():
-    assert TREE.near_labels("samoyde") == ["samoyed"]
-    assert TREE.near_labels("winged warbler", k=1) == ["blue-winged warbler"]
+    assert near_names("samoyde", TREE.classes()) == ["samoyed"]
+    assert near_names("winged warbler", TREE.classes(), k=1) == ["blue-winged warbler"]
     assert near_names("a" * 101, ["a" * 101]) == near_names("qqq", ["samoyed"]) == near_names("x", []) == []
 
 

@@ -15,7 +15,8 @@ from refusal import message
 from speciarl.data.samples import Sample
 from speciarl.policy.engines import EngineGone
 from speciarl.data.fieldguide import DOMAINS, World, plates
-from speciarl.data.trees import load_tree, name_key
+from speciarl.data.trees import load_tree
+from speciarl.core.names import name_key
 from speciarl.policy.model import load_policy
 from speciarl.fine_r1.rationales import (
     COT,

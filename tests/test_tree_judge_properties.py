@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciarl.data.trees import load_trees, name_key, relation
+from speciarl.data.trees import load_trees, relation
+from speciarl.core.names import name_key
 from speciarl.core.scale import Category
 from speciarl.judges.tree import TreeJudge, judge_form, read_answer
 

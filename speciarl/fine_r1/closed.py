@@ -22,7 +22,8 @@ import numpy as np
 from ..data.samples import Sample
 from ..policy.engines import Engine, Sampling, TransformersEngine
 from ..data.fieldguide import DOMAINS, SIBLINGS, groups
-from ..data.trees import load_tree, name_key
+from ..data.trees import load_tree
+from ..core.names import name_key
 from speciarl.metrics.openworld import (
     Mean,
     NotRun,

@@ -27,7 +27,8 @@ from transformers import PreTrainedTokenizerFast, Trainer
 from ..data.samples import Sample
 from ..policy.engines import Sampling, ServerEngine
 from ..data.fieldguide import DOMAINS, Individual, World, groups, individuals, looks_of
-from ..data.trees import load_tree, name_key
+from ..data.trees import load_tree
+from ..core.names import name_key
 from ..policy.model import Policy, StillProcessor
 from ..core.config import Strict, validated
 from ..training.recipe import Recipe

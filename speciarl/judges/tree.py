@@ -17,17 +17,8 @@ from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from speciarl.data.trees import (
-    LabelTree,
-    beginnings,
-    fieldguide_trees,
-    load_trees,
-    name_key,
-    near_names,
-    relation,
-    scan,
-    spellings,
-)
+from ..data.trees import LabelTree, fieldguide_trees, load_trees, relation
+from ..core.names import beginnings, name_key, near_names, scan, spellings
 from ..core.scale import Category, UserError, is_abstention
 from .verdict import Verdict, identity
 

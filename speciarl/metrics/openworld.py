@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..data.trees import name_key
+from ..core.names import name_key
 from .rates import percentiles
 from ..core.scale import UserError, extract_answer
 

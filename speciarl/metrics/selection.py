@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.trees import LabelTree, name_key
+from ..data.trees import LabelTree
+from ..core.names import name_key
 from .rates import best_of_k, best_of_n, intervals, intervals_of_counts, percentiles
 from ..core.scale import MISSING, Category, UserError, is_abstention
 

@@ -40,7 +40,8 @@ from .reward import SpecificityReward, judge_texts
 from ..policy.base import one_thread, versions
 from ..data.samples import Sample, open_image
 from ..data.fieldguide import DOMAINS, World, groups, plates
-from ..data.trees import load_tree, load_trees, name_key
+from ..data.trees import load_tree, load_trees
+from ..core.names import name_key
 from ..metrics.rates import score
 from ..policy.model import Policy, load_policy, weights_hash
 from ..policy.prompts import load_prompt
