@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from speciarl.policy.model import engines
+from speciarl.policy import engines
 from speciarl.policy.engines import Sampling, TransformersEngine, draw, predict, read_once
 from speciarl.data.fieldguide import plates
 from speciarl.policy.model import load_policy

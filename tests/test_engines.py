@@ -17,7 +17,7 @@ from PIL import Image
 from policy_server import expected, policy_server  # noqa: F401 - a fixture
 from tiny_models import FAMILIES, save
 
-from speciarl.policy.model import engines
+from speciarl.policy import engines
 from speciarl.data.samples import Sample
 from speciarl.policy.engines import (
     NEXT_ROUND,

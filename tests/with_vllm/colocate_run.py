@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from trl import GRPOTrainer
 
-from speciarl.training.loop import loop as training
+from speciarl.training import loop as training
 from speciarl.policy.model import load_policy
 from speciarl.training.recipe import load_recipe
 from speciarl.training.trainer import one_pad, with_pictures
