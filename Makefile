@@ -13,7 +13,7 @@ READY = .venv/.installed
 VLLM = .venv-vllm/bin
 VLLM_READY = .venv-vllm/.installed
 
-.PHONY: help install reproduce test test-vllm soak html lab base clean
+.PHONY: help install reproduce test test-vllm soak docs lab base clean
 .DEFAULT_GOAL = help
 
 help:
@@ -21,7 +21,7 @@ help:
 	@echo 'make test [PYTEST_ARGS=...]                  notebooks in step, notebook tests, pytest with coverage'
 	@echo 'make test-vllm [PYTEST_ARGS=...]             judge and trainer against the real vLLM, on CPU, in an environment of its own'
 	@echo 'make soak                                    kill a small reproduction at 50 moments and compare bytes'
-	@echo 'make html                                    the notebooks as web pages, in html/'
+	@echo 'make docs                                    the documentation site, in html/'
 	@echo 'make lab                                     open the notebooks in JupyterLab'
 	@echo 'make base                                    train the small base policy again and check it against its card'
 	@echo 'make install | clean                         only make .venv | remove build leftovers (not results, not .venv)'
@@ -67,8 +67,12 @@ $(VLLM_READY): settings.ini setup.py constraints.txt constraints-vllm.txt tests/
 soak: $(READY)
 	cd tests && ../$(BIN)/python -u soak.py 50
 
-html: $(READY)
-	@$(BIN)/python tests/make_html.py html
+docs: .venv/.docs
+	@$(BIN)/python tests/make_site.py html
+
+.venv/.docs: $(READY)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
 
 lab: $(READY)
 	$(BIN)/python -m jupyterlab nbs

@@ -38,6 +38,7 @@ setup(
         "vllm": needs("vllm"),
         "paper": needs("paper"),
         "dev": needs("dev", "train", "paper"),
+        "docs": needs("docs"),
     },
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,

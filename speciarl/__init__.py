@@ -5,8 +5,9 @@ What stands here is enough for daily use and loads nothing until it is used; eve
 
 __version__ = "0.1.0"
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._lazy import attach
 
 if TYPE_CHECKING:
     from .core.scale import Category as Category
@@ -24,32 +25,22 @@ if TYPE_CHECKING:
     from .training.recipe import load_recipe as load_recipe
     from .training.reward import SpecificityReward as SpecificityReward
 
-_HOME = {  # name of the public face -> module that holds it
-    "Category": "core.scale",
-    "UserError": "core.scale",
-    "TreeJudge": "judges.tree",
-    "LLMJudge": "judges.llm",
-    "CascadeJudge": "judges.choose",
-    "open_store": "judges.store",
-    "load_tree": "data.trees",
-    "read_data": "metrics.runs",
-    "load_policy": "policy.model",
-    "make_engine": "policy.engines",
-    "evaluate": "metrics.runs",
-    "SpecificityReward": "training.reward",
-    "load_recipe": "training.recipe",
-    "train": "fine_r1.methods",
-}
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    "A name of the public face, from its module, loaded when it is first asked for (PEP 562)."
-    if name in _HOME:
-        found = globals()[name] = getattr(import_module(f"speciarl.{_HOME[name]}"), name)
-        return found
-    raise AttributeError(f"module 'speciarl' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Category": "speciarl.core.scale",
+        "UserError": "speciarl.core.scale",
+        "TreeJudge": "speciarl.judges.tree",
+        "LLMJudge": "speciarl.judges.llm",
+        "CascadeJudge": "speciarl.judges.choose",
+        "open_store": "speciarl.judges.store",
+        "load_tree": "speciarl.data.trees",
+        "read_data": "speciarl.metrics.runs",
+        "load_policy": "speciarl.policy.model",
+        "make_engine": "speciarl.policy.engines",
+        "evaluate": "speciarl.metrics.runs",
+        "SpecificityReward": "speciarl.training.reward",
+        "load_recipe": "speciarl.training.recipe",
+        "train": "speciarl.fine_r1.methods",
+    },
+)

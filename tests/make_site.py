@@ -43,7 +43,13 @@ def contents() -> str:
 
 def reference() -> str:
     "The public face as directives for Sphinx, which takes signatures, docstrings and sources from the code."
-    lines = ["# The public face", "", "What `import speciarl` gives. Everything else is in the rooms.", "", "```{eval-rst}"]
+    lines = [
+        "# The public face",
+        "",
+        "What `import speciarl` gives. Everything else is in the rooms.",
+        "",
+        "```{eval-rst}",
+    ]
     for name in speciarl.__all__:
         found = getattr(speciarl, name)
         kind = "autoclass" if inspect.isclass(found) else "autofunction" if callable(found) else "autodata"

@@ -17,7 +17,7 @@ from packaging.version import Version
 import speciarl
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = {"train": ["train"], "vllm": ["vllm"], "paper": ["paper"], "dev": ["dev", "train", "paper"]}
+EXTRAS = {"train": ["train"], "vllm": ["vllm"], "paper": ["paper"], "dev": ["dev", "train", "paper"], "docs": ["docs"]}
 NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgit==0.1.4"}
 NEEDS_TORCH = {
     "policy.base",
@@ -77,7 +77,7 @@ def test_one_version_everywhere():
 
 def test_every_requirement_is_locked_at_a_version_it_accepts():
     locked = lock()
-    for requirement in requirements("train", "paper", "dev"):
+    for requirement in requirements("train", "paper", "dev", "docs"):
         version = locked.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is not in constraints.txt"
         assert version in requirement.specifier, f"settings.ini asks for {requirement}, constraints.txt has {version}"

@@ -1,0 +1,5 @@
+"Moved to `speciarl.training.reward`; goes with the next release."
+
+from ._lazy import moved
+
+__getattr__ = moved("speciarl.adapters", "speciarl.training.reward")

@@ -1,0 +1,28 @@
+"What the documentation site is made of: pages that are read, a table of contents with every chapter, the public face with its sources."
+
+import re
+
+import make_site
+import pytest
+from make_links import LIBRARY, PAPER, module_of
+
+import speciarl
+
+
+@pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_page_is_read_and_not_run(path):
+    text = "\n".join(cell.source for cell in make_site.page(path).cells)
+    assert "google.colab" not in text and not re.search(r"^#\|", text, re.MULTILINE)
+    assert re.search(r"^# \S", text, re.MULTILINE), "a page has a title"
+
+
+def test_the_contents_name_every_chapter():
+    text = make_site.contents()
+    assert all(f"\n{path.parent.name}/{path.stem}\n" in text for path in LIBRARY)
+    assert all(f":caption: {module_of(path).split('.')[0]}\n" in text for path in LIBRARY)
+
+
+def test_the_reference_is_the_public_face():
+    text = make_site.reference()
+    assert len(re.findall(r"^\.\. auto\w+:: speciarl\.", text, re.MULTILINE)) == len(speciarl.__all__)
+    assert ".. autoclass:: speciarl.judges.tree.TreeJudge" in text
