@@ -13,12 +13,13 @@ READY = .venv/.installed
 VLLM = .venv-vllm/bin
 VLLM_READY = .venv-vllm/.installed
 
-.PHONY: help install reproduce test test-vllm soak docs lab base clean
+.PHONY: help install reproduce test check test-vllm soak docs lab base clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo 'make reproduce [PROFILE=smoke|laptop|paper]  regenerate every table, every figure and the paper'
-	@echo 'make test [PYTEST_ARGS=...]                  notebooks in step, notebook tests, pytest with coverage'
+	@echo 'make test [PYTEST_ARGS=...]                  the quick tests: some minutes'
+	@echo 'make check [PYTEST_ARGS=...]                 everything: types, notebooks, all tests, smoke, the committed results'
 	@echo 'make test-vllm [PYTEST_ARGS=...]             judge and trainer against the real vLLM, on CPU, in an environment of its own'
 	@echo 'make soak                                    kill a small reproduction at 50 moments and compare bytes'
 	@echo 'make docs                                    the documentation site, in html/'
@@ -44,10 +45,24 @@ $(READY): settings.ini constraints.txt setup.py
 reproduce: $(READY)
 	$(BIN)/speciarl reproduce --profile $(PROFILE)
 
+# What a stranger runs: everything that is quick.
 test: $(READY)
 	$(BIN)/python tests/check_in_step.py
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+
+# Everything, as .ci/run does it: types, library notebooks, the whole of pytest with coverage, the site, the smoke
+# reproduction with its output check, a second one that has nothing to do, and the committed results made again.
+check: test docs
+	$(BIN)/mypy
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --durations 30 $(PYTEST_ARGS)
+	$(MAKE) --no-print-directory reproduce PROFILE=smoke
+	$(BIN)/python tests/check_outputs.py smoke --save .speciarl/state.json
+	$(MAKE) --no-print-directory reproduce PROFILE=smoke
+	$(BIN)/python tests/check_outputs.py smoke --same .speciarl/state.json
+	$(BIN)/speciarl reproduce --verify
 
 # vLLM's CPU wheel pins PyTorch's CPU build: where pip's own default is another, give TORCH_INDEX_URL. It pins setuptools
 # too, at a version other than ours; what it brings with it is locked in constraints-vllm.txt.
