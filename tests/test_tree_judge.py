@@ -10,7 +10,10 @@ from refusal import message
 
 from speciarl.data.trees import load_trees, parse_tree
 from speciarl.core.scale import Category
-from speciarl.judges.tree import TreeJudge, Verdict, judge_form, read_answer, spoiled, unwrap
+from speciarl.judges.form import judge_form, spoiled, unwrap
+from speciarl.judges.reading import read_answer
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict
 
 DOGS = """\
 @dataset dogs

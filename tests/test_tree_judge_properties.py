@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from speciarl.data.trees import load_trees, relation
 from speciarl.core.names import name_key
 from speciarl.core.scale import Category
-from speciarl.judges.tree import TreeJudge, judge_form, read_answer
+from speciarl.judges.form import judge_form
+from speciarl.judges.reading import read_answer
+from speciarl.judges.tree import TreeJudge
 
 TREES = load_trees()
 JUDGE, OTHER, STRICT = TreeJudge(TREES), TreeJudge(TREES), TreeJudge(TREES, strict=True)
