@@ -1,4 +1,4 @@
-"""What an engine adds to a bare loop over `generate`, and what 64 answers about one image cost beside 64 single calls; on the packaged small policy.
+"""What an engine adds to a bare loop over transformers' `generate`, and what 64 answers about one image cost beside 64 single calls; on the packaged small policy.
 
     python benchmarks/rollout_speed.py [--images N] [--repeats N] [--out FILE]
 
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from speciarl.policy import engines
-from speciarl.policy.engines import Sampling, TransformersEngine, draw, predict, read_once
 from speciarl.data.fieldguide import plates
+from speciarl.policy import engines
+from speciarl.policy.engines import Sampling, TransformersEngine, batch_seed, draw, encode, placeholders, read_once
 from speciarl.policy.model import load_policy
+from speciarl.policy.predict import predict
 from speciarl.policy.prompts import load_prompt
-from speciarl.policy.rollout import batch_seed, encode, generate, placeholders
 
 LIMIT_OVERHEAD, LIMIT_SHARED = 0.03, 1 / 8
 BATCH = 64  # answers
@@ -108,7 +108,7 @@ def sharing(policy, samples, prompt, repeats: int) -> list[str]:
     alone, copied, shared = best(
         repeats,
         lambda: [draw(policy, one, prompt, each) for each in single],
-        lambda: generate(policy, one, prompt, n=64, greedy=False),
+        lambda: draw(policy, one, prompt, how, share=False),
         lambda: draw(policy, one, prompt, how),
     )
     return [

@@ -42,8 +42,9 @@ from speciarl.fine_r1.methods import way_of
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
 from speciarl.policy.base import caption_batches, fit, one_thread, versions
-from speciarl.policy.engines import Sampling, TransformersEngine, predict
+from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import build_small, load_policy, small_processor
+from speciarl.policy.predict import predict
 from speciarl.policy.prompts import load_prompt
 from speciarl.training.loop import make_trainer, train
 from speciarl.training.recipe import Recipe, load_recipe

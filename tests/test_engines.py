@@ -17,25 +17,25 @@ from PIL import Image
 from policy_server import expected, policy_server  # noqa: F401 - a fixture
 from tiny_models import FAMILIES, save
 
-from speciarl.policy import engines
+from speciarl.core.scale import UserError
+from speciarl.data.fieldguide import plates
 from speciarl.data.samples import Sample
+from speciarl.policy import engines
 from speciarl.policy.engines import (
-    NEXT_ROUND,
     EngineGone,
     Sampling,
     ServerEngine,
     TransformersEngine,
     VLLMEngine,
-    answered,
+    batch_seed,
     draw,
+    encode,
     make_engine,
-    predict,
+    placeholders,
 )
-from speciarl.data.fieldguide import plates
 from speciarl.policy.model import PACKAGED, load_policy
-from speciarl.policy.prompts import load_prompt, load_question
-from speciarl.policy.rollout import batch_seed, encode, generate, read_predictions, rollout
-from speciarl.core.scale import UserError
+from speciarl.policy.predict import answered, predict, read_stream
+from speciarl.policy.prompts import NEXT_ROUND, load_prompt, load_question
 
 ROOT = Path(__file__).parent.parent
 PROMPT = load_prompt("general")
@@ -94,12 +94,6 @@ def test_sampling_that_makes_no_sense_is_refused(given):
 # Transformers
 
 
-def test_the_engine_answers_as_rollout_does(base, samples):
-    for n in (1, 3):
-        rows = predict(TransformersEngine(base, batch=6), samples, PROMPT, how=Sampling(n, max_tokens=16))
-        assert rows == rollout(base, samples, PROMPT, n=n, batch_size=6, max_new_tokens=16)
-
-
 @pytest.fixture
 def load(monkeypatch):
     "Loads tiny models; SmolVLM's processor wants a package that only videos need."
@@ -116,7 +110,13 @@ def test_every_family_is_loaded_asked_and_saved_by_the_same_code(family, load, t
     greedy = texts(
         predict(TransformersEngine(policy, batch=4), asked, "name what the image shows", how=Sampling(max_tokens=8))
     )
-    assert greedy == [text for [text] in generate(policy, asked, "name what the image shows", max_new_tokens=8)]
+    with torch.no_grad():
+        inputs = encode(policy, asked, "name what the image shows")
+        output = policy.model.generate(
+            **inputs, do_sample=False, max_new_tokens=8, suppress_tokens=placeholders(policy)
+        )
+    written = policy.processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], True)
+    assert greedy == written, "transformers asked directly"
     with torch.no_grad():
         seen = [
             policy.model(**encode(policy, [sample], "name")).logits[0, -1]
@@ -134,7 +134,7 @@ def test_reading_once_changes_no_answer(family, load, tmp_path):
     policy, asked = load(save(family, tmp_path)), pictures(3)
     cold = Sampling(5, temperature=1e-4, max_tokens=8)  # as good as greedy, but drawn
     shared = draw(policy, asked, "name what the image shows", cold)
-    alone = generate(policy, asked, "name what the image shows", max_new_tokens=8)
+    alone = draw(policy, asked, "name what the image shows", Sampling(max_tokens=8))
     assert shared == [5 * answer for answer in alone]
 
 
@@ -153,10 +153,10 @@ def test_a_beginning_is_not_written_twice(load, tmp_path):
 def cramped(monkeypatch):
     "Memory for 12 answers."
 
-    def short(policy, samples, prompt, how, first, n):
+    def short(policy, samples, prompt, how, first, n, share):
         if len(samples) * n > 12:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return draw(policy, samples, prompt, how, first, n)
+        return draw(policy, samples, prompt, how, first, n, share)
 
     monkeypatch.setattr(engines, "draw", short)
 
@@ -281,9 +281,10 @@ def test_progress_is_shown_if_asked_for(base, samples, capsys):
 
 RUN = """
 import sys, torch
-from speciarl.policy.engines import Sampling, TransformersEngine, predict
 from speciarl.data.fieldguide import plates
+from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import load_policy
+from speciarl.policy.predict import predict
 torch.set_num_threads(1)
 predict(TransformersEngine(load_policy("fieldguide-base", device="cpu"), batch=8), plates("birds", "test", 40), "name what the image shows", how=Sampling(4, max_tokens=16), out=sys.argv[1])
 """
@@ -330,7 +331,7 @@ def told(asked: list[Sample], how: Sampling) -> list[str]:
 def test_every_answer_goes_to_its_picture(policy_server, tmp_path, how):
     asked = pictures(12)
     rows = predict(server(policy_server), asked, PROMPT, how=how, out=tmp_path / "p.jsonl")
-    assert texts(rows) == told(asked, how) and rows == read_predictions(tmp_path / "p.jsonl")
+    assert texts(rows) == told(asked, how) and rows == read_stream(tmp_path / "p.jsonl")
     assert policy_server.calls == 12 and policy_server.most <= 4
 
 
@@ -353,7 +354,7 @@ def test_in_rounds_each_answer_has_its_own_talk(policy_server, tmp_path, how):
             for question in rounds[1:]:
                 said += [question, *expected(sample.image, " | ".join([*said, question]), seeds[i])]
             found.append(said[-1])
-    assert texts(rows) == found and rows == read_predictions(tmp_path / "p.jsonl")
+    assert texts(rows) == found and rows == read_stream(tmp_path / "p.jsonl")
 
 
 def test_a_talk_that_breaks_off_is_one_error_and_is_begun_again(policy_server, tmp_path):
@@ -403,14 +404,14 @@ def test_a_server_that_goes_away_leaves_everything_answered_and_resumes(policy_s
         str(error.value)
         == f"the server at {policy_server.url} is gone (status 503: shutting down); what was answered is kept; start the server and run again"
     )
-    kept = [row for row in read_predictions(path) if "error" not in row]
+    kept = [row for row in read_stream(path) if "error" not in row]
     assert 14 <= len(kept) <= 2 * policy_server.answers
     policy_server.gone_after, policy_server.calls = None, 0
     rows = predict(server(policy_server), asked, PROMPT, how=Sampling(2), out=path)
     assert (
         policy_server.calls == 20 - len(kept) / 2
         and texts(rows) == told(asked, Sampling(2))
-        and rows == read_predictions(path)
+        and rows == read_stream(path)
     )
 
 

@@ -26,7 +26,7 @@ NEEDS_TORCH = {
     "training.plan",
     "policy.model",
     "fine_r1.rationales",
-    "policy.rollout",
+    "policy.predict",
     "fine_r1.tapo",
     "training.trainer",
     "training.loop",

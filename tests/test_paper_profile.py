@@ -20,7 +20,7 @@ from speciarl.policy.model import load_policy
 from speciarl.fine_r1.rationales import Rationale, write_rationales
 from speciarl.policy.prompts import load_prompt
 from speciarl.compendium.reproduce import read_manifest, run_notebook
-from speciarl.policy.rollout import encode
+from speciarl.policy.engines import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {"cub200": 8, "flowers102": 3, "food101": 3, "oxford_pets": 3, "stanford_cars": 3, "fgvc_aircraft": 3}  # classes

@@ -10,7 +10,7 @@ from PIL import Image
 
 from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
 from speciarl.training.recipe import load_recipe
-from speciarl.policy.rollout import generate
+from speciarl.policy.engines import Sampling, draw
 from speciarl.core.scale import Category, UserError, extract_answer
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
@@ -269,7 +269,7 @@ def test_both_exports_are_read_and_say_the_same(exported):
     for name, weight in merged.model.state_dict().items():
         assert torch.allclose(weight, adapter.model.state_dict()[name], atol=1e-6), name
     answers = [
-        [group[0] for group in generate(policy, samples, "what is this ? <answer> </answer>", max_new_tokens=16)]
+        [text for (text,) in draw(policy, samples, "what is this ? <answer> </answer>", Sampling(max_tokens=16))]
         for policy in (merged, adapter)
     ]
     assert answers[0] == answers[1]

@@ -433,7 +433,7 @@ def _train(lab: "Lab", job: Job, folder: Path) -> None:
         return
     if file:
         from speciarl.fine_r1 import rationales
-        from speciarl.training.loop import loop as training
+        from speciarl.training import loop as training
 
         training.train(recipe, folder, way=rationales.cot(lab.root / file), **options)
     else:
@@ -442,7 +442,8 @@ def _train(lab: "Lab", job: Job, folder: Path) -> None:
 # %% ../../nbs/9_compendium/3_lab.ipynb #fd94bfd2
 def _sample(lab: "Lab", job: Job, folder: Path) -> None:
     "Ask a policy about the test images of a data set: predictions.parquet and, for images on disk, samples.csv."
-    from speciarl.policy.engines import Sampling, predict
+    from speciarl.policy.engines import Sampling
+    from speciarl.policy.predict import predict
     from speciarl.policy.predictions import Predictions, write_predictions
     from speciarl.metrics.runs import ask_all, write_samples
 
@@ -483,7 +484,7 @@ def _choose(lab: "Lab", job: Job, folder: Path) -> None:
     from speciarl.fine_r1.closed import answers, closed_prompt, questions
     from speciarl.policy.engines import Sampling
     from speciarl.policy.predictions import Predictions, to_table, write_predictions
-    from speciarl.policy.rollout import prediction
+    from speciarl.policy.predict import prediction
 
     if lab.published:
         return unpack(lab.published, job, folder, lab.samples(job))

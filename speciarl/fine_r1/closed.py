@@ -21,6 +21,7 @@ import numpy as np
 
 from ..data.samples import Sample
 from ..policy.engines import Engine, Sampling, TransformersEngine
+from ..policy.predict import replies
 from ..data.fieldguide import DOMAINS, SIBLINGS, groups
 from ..data.trees import load_tree
 from ..core.names import name_key
@@ -264,13 +265,10 @@ def answers(
 ) -> list[str | None]:
     "The greedy answer of a policy or engine to each sample's own prompt; None for a reply that never came."
     engine = TransformersEngine(who) if isinstance(who, Policy) else who
-    found: list[str | None] = [None] * len(samples)
-    size = batch if engine.together else max(1, len(samples))
-    for at in range(0, len(samples), size):
-        turns = [(prompt,) for prompt in prompts[at : at + size]]
-        for place, reply in engine.ask(samples[at : at + size], turns, Sampling(max_tokens=max_tokens)):
-            found[at + place] = None if isinstance(reply, Exception) else reply[0]
-    return found
+    turns = [(prompt,) for prompt in prompts]
+    size = batch if engine.together else len(samples)
+    results = replies(engine, samples, turns, Sampling(max_tokens=max_tokens), size)
+    return [None if isinstance(result, Exception) else result[0] for result in results]
 
 # %% ../../nbs/8_fine_r1/4_closed.ipynb #d04ef2ef
 def evaluate_closed(

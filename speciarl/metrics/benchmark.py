@@ -114,18 +114,15 @@ def base_scores(policy: "Policy", images: int = 100, seed: int = 99) -> dict[str
     "S and C of a base policy on `images` plates of each fine-grained domain, zero-shot and best of 64, rounded to four digits; keys as in `CALIBRATION`."
     from speciarl.data.fieldguide import FINE_GRAINED, plates
     from speciarl.data.trees import fieldguide_trees, load_trees
-    from speciarl.policy.rollout import rollout
+    from speciarl.policy.engines import Sampling, TransformersEngine
+    from speciarl.policy.predict import predict
     from speciarl.judges.tree import TreeJudge
 
     judge, scores = TreeJudge(load_trees(fieldguide_trees()), strict=True), {}
     for name, n in (("zero-shot", 1), ("best of 64", 64)):
-        rows = [
-            row
-            for d in FINE_GRAINED
-            for row in rollout(
-                policy, plates(d, "test", images, seed), load_prompt("general"), n=n, batch_size=256, max_new_tokens=16
-            )
-        ]
+        engine, how, rows = TransformersEngine(policy, batch=256), Sampling(n, max_tokens=16), []
+        for domain in FINE_GRAINED:
+            rows += predict(engine, plates(domain, "test", images, seed), load_prompt("general"), how=how)
         best = score(best_of_n(codes_matrix(judge_predictions(rows, judge))[1]))
         scores |= {f"{name} S": round(float(best.specificity), 4), f"{name} C": round(float(best.correctness), 4)}
     return scores

@@ -367,7 +367,8 @@ def evaluate(
     quiet: bool = True,
 ) -> dict[str, Any]:
     "Ask `engine` about `samples` and judge the answers; see `run_benchmark`. `how`: one greedy answer if not given. quiet=False shows the pace and the time left."
-    from speciarl.policy.engines import Sampling, predict, run_facts
+    from speciarl.policy.engines import Sampling, run_facts
+    from speciarl.policy.predict import predict
 
     question = load_question(prompt)
     how = how or Sampling(max_tokens=question.max_tokens or 64)

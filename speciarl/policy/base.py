@@ -19,8 +19,7 @@ import torch
 
 from ..data.fieldguide import DOMAINS, World, all_words, caption, draw_individual, draw_plate
 from .model import Policy, StillProcessor, build_small, small_processor, weights_hash
-from .prompts import load_prompt
-from .rollout import conversation
+from .prompts import chat, load_prompt
 from ..core.scale import write_json
 
 # %% ../../nbs/4_policy/6_base.ipynb #19591305
@@ -38,7 +37,8 @@ def patches(pictures: np.ndarray) -> torch.Tensor:
 # %% ../../nbs/4_policy/6_base.ipynb #33c66edc
 def prompt_ids(processor: StillProcessor, prompt: str) -> list[int]:
     "The tokens of one question about a plate: chat template, four image tokens, the prompt."
-    text = processor.apply_chat_template(conversation(prompt), tokenize=False, add_generation_prompt=True)
+    told = chat((prompt,), {"type": "image"})
+    text = processor.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
     return processor.tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * 4)).input_ids
 
 # %% ../../nbs/4_policy/6_base.ipynb #e0c51a03

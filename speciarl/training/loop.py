@@ -47,7 +47,8 @@ from ..policy.model import Policy, load_policy, weights_hash
 from ..policy.prompts import load_prompt
 from .recipe import Recipe
 from .rules import reward
-from ..policy.rollout import generate
+from ..policy.engines import Sampling, TransformersEngine
+from ..policy.predict import texts_of
 from ..core.scale import Category, UserError, atomic_write, to_codes, write_json
 from .trainer import LabelTrainer, SpecificityTrainer, stop_engine
 from ..judges.tree import TreeJudge
@@ -439,19 +440,9 @@ def self_taught(
     recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable
 ) -> tuple[list[Sample], list[str]]:
     "The samples for which `policy` has an answer worth learning, and the answers."
-    texts = []
-    for start in range(0, len(samples), 8):
-        texts += generate(
-            policy,
-            samples[start : start + 8],
-            load_prompt(recipe.prompt),
-            n=recipe.rollouts,
-            greedy=False,
-            temperature=recipe.temperature,
-            top_p=recipe.top_p,
-            seed=recipe.seed,
-            max_new_tokens=recipe.max_tokens,
-        )
+    engine = TransformersEngine(policy, batch=8 * recipe.rollouts, share=False)  # as all runs so far were drawn
+    how = Sampling(recipe.rollouts, recipe.temperature, recipe.top_p, recipe.seed, recipe.max_tokens)
+    texts = texts_of(engine, samples, load_prompt(recipe.prompt), how)
     pairs = [(sample, text) for sample, text in zip(samples, best_answers(texts, samples, judge, recipe.seed)) if text]
     if not pairs:
         raise UserError(f"{recipe.name}: no answer of the policy was right; there is nothing to learn from")
@@ -555,13 +546,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 def validate(policy: Policy, samples: list[Sample], recipe: Recipe, judge: Callable) -> dict:
     "S, C and HM of greedy answers about `samples`, and how many had no verdict. The random state is left as it was."
     with torch.random.fork_rng():
-        texts = [
-            group[0]
-            for start in range(0, len(samples), 32)
-            for group in generate(
-                policy, samples[start : start + 32], load_prompt(recipe.prompt), max_new_tokens=recipe.max_tokens
-            )
-        ]
+        engine, how = TransformersEngine(policy, batch=32), Sampling(max_tokens=recipe.max_tokens)
+        texts = [text for (text,) in texts_of(engine, samples, load_prompt(recipe.prompt), how)]
     judged = judge_texts(judge, texts, [sample.label for sample in samples], [sample.dataset for sample in samples])
     found = score(to_codes([one.verdict.category if one.formatted else Category.WRONG for one in judged]))
     return {

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
-from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine, predict
+from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine
+from speciarl.policy.predict import predict
 from speciarl.data.fieldguide import plates
 from speciarl.policy.model import load_policy
 from speciarl.policy.prompts import load_prompt

@@ -4,9 +4,10 @@ import pytest
 from PIL import Image
 
 from speciarl.data.samples import Sample
-from speciarl.policy.engines import EngineGone, Sampling, ServerEngine, TransformersEngine, predict
+from speciarl.policy.engines import EngineGone, Sampling, ServerEngine, TransformersEngine
 from speciarl.data.fieldguide import plates
 from speciarl.policy.model import load_policy
+from speciarl.policy.predict import predict
 from speciarl.policy.prompts import load_prompt
 from speciarl.core.scale import UserError
 
