@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..core.scale import UserError, atomic_write
 from ..data.samples import Sample
-from .engines import AskedInVain, Engine, Sampling
+from .engines import GREEDY, AskedInVain, Engine, Sampling
 from .prompts import NEXT_ROUND, Question, Turns, answer_in
 
 # %% ../../nbs/4_policy/4_predict.ipynb #e8374d51
@@ -187,7 +187,7 @@ def predict(
     samples: Sequence[Sample],
     prompt: str,
     prompt_name: str = "general",
-    how: Sampling = Sampling(),
+    how: Sampling = GREEDY,
     out: str | Path | None = None,
     tag: str | None = "answer",
     quiet: bool = True,
