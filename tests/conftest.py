@@ -13,6 +13,13 @@ NEEDS = {
 NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
 
 
+@pytest.fixture
+def short_pauses(monkeypatch):
+    "Between two attempts at a call the openai client pauses for milliseconds, in place of seconds."
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.005)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.05)
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--require-all", action="store_true", help="fail if a test cannot run because a program is not installed"

@@ -119,7 +119,7 @@ def routes(handle: Handle) -> list:
 
 
 @pytest.fixture
-def policy_server():
+def policy_server(short_pauses):
     handle, started, ended = Handle(), SimpleQueue(), []
 
     async def main():

@@ -81,7 +81,7 @@ def teacher(policy_server, monkeypatch):  # noqa: F811
     monkeypatch.setattr(server, "expected", write)
     monkeypatch.setattr(server, "FIELDS", server.FIELDS | {"response_format"})
     monkeypatch.setattr(
-        "speciarl.fine_r1.rationales.Teacher", partial(Teacher, retries=0, backoff=0, give_up_after=2, concurrency=1)
+        "speciarl.fine_r1.rationales.Teacher", partial(Teacher, retries=0, give_up_after=2, concurrency=1)
     )
     return policy_server
 
@@ -430,7 +430,7 @@ def test_a_server_that_answers_nothing_or_is_gone_leaves_nothing(photos, policy_
         == "not one of the 8 images was answered: check that the pictures can be read and that the model takes pictures"
     )
     monkeypatch.setattr(
-        "speciarl.policy.engines.ServerEngine", partial(ServerEngine, retries=0, backoff=0, give_up_after=2)
+        "speciarl.policy.engines.ServerEngine", partial(ServerEngine, retries=0, give_up_after=2, concurrency=1)
     )
     policy_server.refuse_width, policy_server.gone_after = None, 2
     assert (

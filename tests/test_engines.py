@@ -314,7 +314,7 @@ def server(handle, **more) -> ServerEngine:
     return ServerEngine(
         "policy",
         handle.url,
-        **{"api_key": "s3cret", "retries": 1, "backoff": 0.01, "concurrency": 4, "give_up_after": 4, **more},
+        **{"api_key": "s3cret", "retries": 1, "concurrency": 4, "give_up_after": 4, **more},
     )
 
 

@@ -11,22 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import NAMES, Handle, judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
-from speciarl.judges.llm import (
-    SHOWN_LENGTH,
-    JudgeUnavailable,
-    LLMJudge,
-    as_data,
-    batch_ids,
-    judge_prompts,
-    load_judge_prompt,
-    retry_after,
-    shown,
-)
-from speciarl.core.scale import WIRE_NAMES, Category, UserError
+from speciarl.core.scale import WIRE_NAMES, Category
+from speciarl.judges.llm import JudgeUnavailable, LLMJudge
+from speciarl.judges.prompt import SHOWN_LENGTH, as_data, batch_ids, judge_prompts, load_judge_prompt, shown
 from speciarl.judges.verdict import Verdict
 
 KEY = "sk-very-secret-0123456789"
-FAST = {"timeout": 10.0, "backoff": 0.005, "retries": 5}
+FAST = {"timeout": 10.0, "retries": 5}
 
 
 def pairs_of(count: int, tail: str = "") -> list[tuple[str, str]]:
@@ -44,7 +35,7 @@ def message(action, *args, **kwargs) -> str:
 
 
 @pytest.fixture
-def make(judge_server):  # noqa: F811
+def make(judge_server, short_pauses):  # noqa: F811
     "A judge on the server, with short waits."
     return lambda prompt="base_single", **options: LLMJudge("judge", judge_server.url, prompt, **{**FAST, **options})
 
@@ -293,7 +284,7 @@ def test_a_third_of_the_calls_failing_10000_pairs(make, judge_server):  # noqa: 
     }
     judge_server.set(fail=share)
     pairs = pairs_of(4_000) * 2 + pairs_of(2_000)[::-1]
-    judge, handed = make(timeout=2.0, backoff=0.002, retries=12), {}
+    judge, handed = make(timeout=2.0, retries=12), {}
     verdicts = judge(pairs, done=lambda at, found: handed.update(zip(at, found, strict=True)))
     stats = judge_server.stats()
     assert sum(stats["kinds"][kind] for kind in share) > 0.3 * stats["calls"]  # a third did fail
@@ -341,20 +332,11 @@ def test_a_server_that_is_started_again_in_the_middle_costs_nothing():
             again.append(server.restart())
 
     try:
-        judge = LLMJudge("judge", server.url, retries=8, backoff=0.2, timeout=5.0, concurrency=16)
+        judge = LLMJudge("judge", server.url, retries=8, timeout=5.0, concurrency=16)
         assert [v.category for v in judge(pairs, done=restart)] == truth(pairs) and again
         assert 0 < server.stats()["calls"] < 600  # of the second server
     finally:
         server.stop()
-
-
-def test_it_works_without_aiohttp(make, monkeypatch):
-    def missing(**kwargs):
-        raise RuntimeError("not installed")
-
-    monkeypatch.setattr("openai.DefaultAioHttpClient", missing)
-    pairs = [*pairs_of(20), *[("samoyed", f"spitz fault:{fault}*1") for fault in TRANSIENT]]
-    assert [v.category for v in make(timeout=1.0)(pairs)] == truth(pairs)
 
 
 # --- retries ----------------------------------------------------------------------------------------------------------
@@ -373,20 +355,6 @@ def test_a_4xx_is_not_tried_again_and_ends_the_run_with_the_servers_words(make, 
     assert judge_server.stats()["kinds"] == {"fine": 2, "400": 1} and [v.category for v in seen.values()] == truth(
         [("samoyed", "dog")]
     )
-
-
-def test_retry_after_is_honoured(make, judge_server):  # noqa: F811
-    judge_server.set(retry_after="0.4")
-    judge, pairs = make(), [("samoyed", "spitz fault:429*1")]
-    judge.probe()
-    start = time.monotonic()
-    assert [v.category for v in judge(pairs)] == truth(pairs)
-    assert time.monotonic() - start >= 0.4
-
-
-def test_retry_after_is_read_strictly():
-    assert retry_after("3") == 3 and retry_after("") == retry_after("-3") == retry_after("later") == 0
-    assert 3e9 < retry_after("Fri, 31 Dec 2199 23:59:59 GMT")
 
 
 def test_the_number_of_attempts_is_as_asked(make, judge_server):  # noqa: F811
@@ -444,7 +412,7 @@ def test_a_server_that_says_hello_to_everything_is_no_judge(make, judge_server, 
 
 
 def test_no_server(make, judge_server):  # noqa: F811
-    said = message(lambda: LLMJudge("judge", "http://127.0.0.1:9", backoff=0.01).identity, kind=JudgeUnavailable)
+    said = message(lambda: LLMJudge("judge", "http://127.0.0.1:9").identity, kind=JudgeUnavailable)
     assert said.startswith("no judge at http://127.0.0.1:9/v1 (connection failed: ") and said.endswith(
         "start the server or mend base_url"
     )

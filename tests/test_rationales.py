@@ -316,7 +316,7 @@ def teacher(policy_server, monkeypatch):
 
     monkeypatch.setattr(server, "expected", write)
     monkeypatch.setattr(server, "FIELDS", server.FIELDS | {"response_format"})
-    return Teacher("policy", policy_server.url, retries=0, backoff=0, give_up_after=2, concurrency=1), policy_server
+    return Teacher("policy", policy_server.url, retries=0, give_up_after=2, concurrency=1), policy_server
 
 
 def test_a_teacher_explains_labels(teacher, photos, tmp_path):

@@ -66,7 +66,7 @@ def save_random_model(folder: Path) -> Path:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from speciarl.judges.llm import judge_prompts, load_judge_prompt
+    from speciarl.judges.prompt import judge_prompts, load_judge_prompt
 
     prompts = [load_judge_prompt(name) for name in judge_prompts()]
     tokenizer = byte_tokenizer([text for prompt in prompts for text in (prompt.system, prompt.user)])

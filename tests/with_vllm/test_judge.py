@@ -11,18 +11,9 @@ import pytest
 from openai import OpenAI
 
 import speciarl.judges.llm as module
-from speciarl.judges.llm import (
-    JudgePrompt,
-    JudgeUnavailable,
-    LLMJudge,
-    as_data,
-    batch_ids,
-    confidence,
-    constraint_fields,
-    load_judge_prompt,
-    read_batch,
-)
 from speciarl.core.scale import Category, UserError
+from speciarl.judges.llm import JudgeUnavailable, LLMJudge, confidence
+from speciarl.judges.prompt import JudgePrompt, as_data, batch_ids, constraint_fields, load_judge_prompt, read_batch
 from speciarl.judges.store import StoredJudge, open_store
 
 
@@ -89,7 +80,7 @@ def test_confidences_are_shares_of_one(make, server):
         0 < share <= 1 for share in judge.last_confidences
     )
     with OpenAI(base_url=server.url, api_key="none") as client:
-        body = module._request(judge, pairs[:1])
+        body = {"model": "judge", **module._request(judge, pairs[:1])}
         reply = client.post("/chat/completions", body=body, cast_to=object)
     told = reply["choices"][0]["logprobs"]
     shares = {category: confidence(told, category) for category in Category}
@@ -208,7 +199,7 @@ def test_a_server_killed_in_the_middle_stops_the_run_and_the_next_run_completes(
             server.kill()
 
     with open_store(tmp_path / "verdicts.sqlite") as store:
-        judge = StoredJudge(make(retries=2, backoff=0.05, give_up_after=8), store)
+        judge = StoredJudge(make(retries=2, give_up_after=8), store)
         with pytest.raises(JudgeUnavailable, match="is gone: 8 calls in a row failed") as caught:
             judge(pairs, done=done)
         kept = sum(verdict.category is not None for _, verdict in told)
@@ -241,7 +232,7 @@ def test_a_run_outlives_a_restart_of_the_server(make, server):
             server.start()
 
     restarted = []
-    verdicts = make(retries=20, backoff=0.2, give_up_after=1000)(pairs, done=done)
+    verdicts = make(retries=20, give_up_after=1000)(pairs, done=done)
     server.wait()
     assert restarted and restarted[0] < 400 and len(told) == 400
     assert all(verdict.category is not None for verdict in verdicts) and [told[i] for i in range(400)] == verdicts

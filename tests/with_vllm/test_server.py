@@ -80,7 +80,7 @@ def test_an_unknown_model_is_told_with_the_one_there_is(make, samples):
 
 def test_a_server_killed_in_the_middle_stops_the_run_and_the_next_one_completes(make, policy_server, tmp_path):
     many, path = plates("birds", "test", 200), tmp_path / "predictions.jsonl"
-    engine, asked = make(retries=1, backoff=0.05, give_up_after=4, concurrency=4), []
+    engine, asked = make(retries=1, give_up_after=4, concurrency=4), []
 
     class Cut:
         "The engine, whose server is killed after forty pictures."
