@@ -312,9 +312,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
 
 def server(handle, **more) -> ServerEngine:
     return ServerEngine(
-        "policy",
-        handle.url,
-        **{"api_key": "s3cret", "retries": 1, "concurrency": 4, "give_up_after": 4, **more},
+        "policy", handle.url, **{"api_key": "s3cret", "retries": 1, "concurrency": 4, "give_up_after": 4, **more}
     )
 
 

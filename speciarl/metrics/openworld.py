@@ -12,16 +12,16 @@ __all__ = ['LLAMA', 'Ask', 'MINILM', 'MINILM_REVISION', 'Chunks', 'NotRun', 'att
 # %% ../../nbs/5_metrics/4_openworld.ipynb #7280cd59
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..core.calls import CallFailed, Completion, Server, ServerGone, ask_all, ask_one
 from ..core.names import name_key
 from .rates import percentiles
 from ..core.scale import UserError, extract_answer
@@ -148,40 +148,38 @@ def server(
     timeout: float = 60.0,
     retries: int = 3,
 ) -> Ask:
-    "An `Ask` that puts chats to `model` on an OpenAI-compatible server. Calling it raises `UserError` if the first call fails."
-    from openai import OpenAI, OpenAIError
+    """An `Ask` that puts chats to `model` on an OpenAI-compatible server; options as in `core.calls.Server`.
 
-    key = api_key or os.environ.get("OPENAI_API_KEY")
-
-    def one(client: "OpenAI", chat: list[dict[str, str]]) -> str | None:
-        reply = client.chat.completions.create(model=model, messages=chat, temperature=0, max_tokens=16)
-        return reply.choices[0].message.content or ""
-
-    def later(client: "OpenAI", chat: list[dict[str, str]]) -> str | None:
-        try:
-            return one(client, chat)
-        except (OpenAIError, LookupError, TypeError, AttributeError, ValueError):
-            return None
+    Calling it raises `UserError` for an address or key that cannot work, and if the first call fails.
+    """
+    refusals = range(400, 500)  # whatever is refused, other chats may not be
 
     def ask(chats: list[list[dict[str, str]]]) -> list[str | None]:
         if not chats:
             return []
-        with (
-            OpenAI(base_url=base_url, api_key=key or "no-api-key", timeout=timeout, max_retries=retries) as client,
-            ThreadPoolExecutor(concurrency) as pool,
-        ):
-            try:
-                replies: list[str | None] = [one(client, chats[0])]
-            except (OpenAIError, LookupError, TypeError, AttributeError, ValueError) as error:
-                words = " ".join(str(error).replace(key or "\0", "***").split())[:200]
-                raise UserError(
-                    f"no judge {model} at {base_url} ({words}); start the server or mend the address"
-                ) from None
-            while len(replies) < len(chats) and not (len(replies) > 64 and replies[-64:] == [None] * 64):
-                replies += pool.map(
-                    lambda chat: later(client, chat), chats[len(replies) : len(replies) + 4 * concurrency]
-                )
-            return replies + [None] * (len(chats) - len(replies))
+        judge = Server(
+            base_url,
+            model,
+            api_key=api_key,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            give_up_after=64,
+        )
+        bodies = [{"messages": chat, "temperature": 0, "max_tokens": 16} for chat in chats]
+        replies: list[str | None] = [None] * len(chats)
+        try:
+            replies[0] = ask_one(judge, bodies[0], refusals).texts[0]
+        except CallFailed as error:
+            raise UserError(
+                f"no judge {model} at {base_url} ({error.reason}); start the server or mend the address"
+            ) from None
+        with suppress(ServerGone):  # then the others have no reply
+            for batch in ask_all(judge, bodies[1:], refusals):
+                for place, outcome in batch:
+                    if isinstance(outcome, Completion):
+                        replies[1 + place] = outcome.texts[0]
+        return replies
 
     return ask
 

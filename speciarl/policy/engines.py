@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['GREEDY', 'Sampling', 'Engine', 'opened', 'encode', 'placeholders', 'batch_seed', 'read_once', 'draw', 'out_of_memory',
-           'TransformersEngine', 'VLLMEngine', 'as_url', 'EngineGone', 'AskedInVain', 'ServerEngine', 'make_engine',
-           'run_facts']
+           'TransformersEngine', 'VLLMEngine', 'as_url', 'EngineGone', 'ServerEngine', 'make_engine', 'run_facts']
 
 # %% ../../nbs/4_policy/3_engines.ipynb #e55dd7e5
 import asyncio
@@ -16,13 +15,14 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
-from ..judges import llm as calls
+from ..core.calls import CallFailed, Server, ServerGone, Session, ask_each, find_model
 from ..data.samples import Sample, open_image
 from .model import ADAPTER, Policy, adapter_base, find_policy, load_policy
 from .prompts import Question, Turns, chat, turns_of
@@ -358,42 +358,67 @@ def as_url(sample: Sample) -> str:
 class EngineGone(UserError):
     "The policy's server is gone: many calls in a row failed. What was answered before is kept."
 
-
-class AskedInVain(Exception):
-    "A sample that the server would not answer. It is asked again when the run is resumed."
-
 # %% ../../nbs/4_policy/3_engines.ipynb #2b03a6f3
 @dataclass(eq=False)
 class ServerEngine:
-    "`model` on the OpenAI-compatible server at `base_url`. Raises `UserError` for an address or key that cannot work."
+    """`model` on the OpenAI-compatible server at `base_url`; see `core.calls.Server` for how calls are made.
+
+    Raises `UserError` for options, an address or a key that cannot work.
+    """
 
     model: str
     base_url: str
     _: KW_ONLY
     api_key: InitVar[str | None] = None  # OPENAI_API_KEY if None
     concurrency: int = 32  # calls under way at once
-    timeout: float = 300.0  # seconds for one call
+    timeout: float = 300.0  # seconds for one attempt at a call
     retries: int = 5
-    backoff: float = 0.5
     give_up_after: int = 16  # failed calls in a row
     extra: dict[str, Any] | None = None  # further request fields, such as top_k or repetition_penalty for vLLM
     together, batch, limit = False, None, None
 
     def __post_init__(self, api_key: str | None) -> None:
-        self.base_url, self._key = calls._checked_url(self.base_url), calls._checked_key(api_key)
+        self.server = Server(
+            self.base_url,
+            self.model,
+            api_key=api_key,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            retries=self.retries,
+            give_up_after=self.give_up_after,
+        )
+        self.base_url = self.server.base_url
 
     def ask(
         self, samples: Sequence[Sample], prompt: Question, how: Sampling
     ) -> Iterator[tuple[int, list[str] | Exception]]:
-        "See `Engine`. Raises `EngineGone` if the server is gone, `UserError` if it refuses what is the same for every sample."
+        """See `Engine`; the error of a sample that the server would not answer is `CallFailed`.
+
+        Raises `EngineGone` if the server is gone, `UserError` if it refuses what is the same for every sample.
+        """
+        turns = turns_of(prompt, len(samples))
+
+        async def work(session: Session, place: int, put: Callable[[tuple[int, list[str] | Exception]], None]) -> None:
+            try:
+                url = await asyncio.to_thread(as_url, samples[place])
+            except UserError as error:
+                return put((place, error))
+            try:
+                messages = chat(turns[place], {"type": "image_url", "image_url": {"url": url}})
+                seed = batch_seed(how.seed, [samples[place]])
+                put((place, await _answers(session, messages, how, seed, self.extra or {})))
+            except CallFailed as error:
+                put((place, error))
+
         try:
-            for batch in calls._arrivals(lambda put: _ask_all(self, samples, prompt, how, put)):
-                yield from batch
-        except calls._Refused as error:
-            raise calls._explained(self, error) from None
-        except (calls._Gone, calls._Failed) as error:
+            find_model(self.server)
+            with closing(ask_each(self.server, range(len(samples)), work)) as batches:
+                for batch in batches:
+                    yield from batch
+        except (CallFailed, ServerGone) as error:
             raise EngineGone(
-                f"the server at {self.base_url} is gone ({error}); what was answered is kept; start the server and run again"
+                f"the server at {self.base_url} is gone ({error.reason}); what was answered is kept; "
+                "start the server and run again"
             ) from None
 
     def describe(self) -> dict[str, Any]:
@@ -401,78 +426,21 @@ class ServerEngine:
         return dict(engine="openai", model=self.model, server=self.base_url, extra=self.extra or {})
 
 # %% ../../nbs/4_policy/3_engines.ipynb #6b90675c
-def _body(engine: ServerEngine, url: str, turns: Turns, how: Sampling, n: int, seed: int) -> dict[str, Any]:
-    "The request for `n` answers about one picture."
-    messages = chat(turns, {"type": "image_url", "image_url": {"url": url}})
-    warm = {"temperature": 0.0} if how.greedy else {"temperature": how.temperature, "top_p": how.top_p, "seed": seed}
-    return {
-        "model": engine.model,
-        "messages": messages,
-        "max_tokens": how.max_tokens,
-        **warm,
-        **({"n": n} if n > 1 else {}),
-        **(engine.extra or {}),
-    }
-
-# %% ../../nbs/4_policy/3_engines.ipynb #f09a770a
-async def _ask_one(engine: ServerEngine, line: Any, sample: Sample, turns: Turns, how: Sampling) -> list[str]:
-    "All answers for one sample. Raises `AskedInVain`, or what concerns every sample."
-    url, seed, texts = await asyncio.to_thread(as_url, sample), batch_seed(how.seed, [sample]), []
+async def _answers(
+    session: Session, messages: list[dict], how: Sampling, seed: int, extra: dict[str, Any]
+) -> list[str]:
+    "`how.n` answers to one chat. Raises `CallFailed`, or `UserError` for what concerns every sample."
+    texts: list[str] = []
     while len(texts) < how.n:
-        try:
-            reply = await line.ask(
-                "post",
-                "/chat/completions",
-                _body(engine, url, turns, how, how.n - len(texts), (seed + len(texts)) % 2**31),
-            )
-            fresh = [choice["message"]["content"] or "" for choice in reply["choices"]]
-            if not fresh or not all(isinstance(text, str) for text in fresh):
-                raise TypeError
-        except calls._Refused as error:
-            if error.status not in (400, 413, 422):  # these may be this picture's fault
-                raise
-            _give_up(line, str(error))
-        except (LookupError, TypeError):
-            _give_up(line, "the server's reply is no completion")
-        except (calls._Failed, calls._Unreadable) as error:
-            raise AskedInVain(str(error)) from None
-        texts, line.failed = texts + fresh, 0
+        missing = how.n - len(texts)
+        body: dict[str, Any] = {"messages": messages, "max_tokens": how.max_tokens, "temperature": how.temperature}
+        if not how.greedy:
+            body |= {"top_p": how.top_p, "seed": (seed + len(texts)) % 2**31}
+        if missing > 1:
+            body["n"] = missing
+        completion = await session.chat({**body, **extra}, request_faults=(400, 413, 422))
+        texts += completion.texts
     return texts[: how.n]
-
-# %% ../../nbs/4_policy/3_engines.ipynb #77ae895b
-def _give_up(line: Any, reason: str) -> None:
-    "Count a sample that the server would not answer. Raises `AskedInVain`, or the end of the run if it is one too many in a row."
-    try:
-        line.fail(AskedInVain(reason))
-    except AskedInVain as error:
-        raise error from None
-
-# %% ../../nbs/4_policy/3_engines.ipynb #81a50d01
-async def _ask_all(
-    engine: ServerEngine,
-    samples: Sequence[Sample],
-    prompt: Question,
-    how: Sampling,
-    put: Callable[[tuple[int, Any]], None],
-) -> None:
-    "Ask about every sample, `concurrency` at once; put (place, answers or error) as they come."
-    places, turns = iter(range(len(samples))), turns_of(prompt, len(samples))
-
-    async def worker(line: Any) -> None:
-        for place in places:
-            try:
-                put((place, await _ask_one(engine, line, samples[place], turns[place], how)))
-            except (UserError, AskedInVain) as error:
-                put((place, error))
-
-    async with calls._connect(engine) as line:
-        await calls._probe_model(line, engine.model)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(engine.concurrency, len(samples))):
-                    group.create_task(worker(line))
-        except* (calls._Gone, calls._Refused) as errors:
-            raise errors.exceptions[0] from None
 
 # %% ../../nbs/4_policy/3_engines.ipynb #e4747226
 def make_engine(

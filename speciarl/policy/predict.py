@@ -14,9 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..core.calls import CallFailed
 from ..core.scale import UserError, atomic_write
 from ..data.samples import Sample
-from .engines import GREEDY, AskedInVain, Engine, Sampling
+from .engines import GREEDY, Engine, Sampling
 from .prompts import NEXT_ROUND, Question, Turns, answer_in
 
 # %% ../../nbs/4_policy/4_predict.ipynb #e8374d51
@@ -123,7 +124,7 @@ def rows_of(
     "The prediction rows of one sample: one per answer, or one with `error`. `limit` is noted where memory set one."
     noted = {} if limit is None else {"limit": limit}
     if isinstance(result, Exception):
-        error = f"server: {result}" if isinstance(result, AskedInVain) else str(result)
+        error = f"server: {result}" if isinstance(result, CallFailed) else str(result)
         return [{**prediction(sample, prompt_name, 0, ""), **noted, "error": error}]
     return [{**prediction(sample, prompt_name, i, text, tag), **noted} for i, text in enumerate(result)]
 
