@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speciarl.judges.agreement import (
+from speciarl.judges.study import (
     LEVELS,
     by_class,
     confusion,
