@@ -1104,7 +1104,7 @@ def data_check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it was unpacked.", show_default=False)],
 ) -> None:
     "Count the files and classes of a data set and name what is missing."
-    from speciarl.data.benchmarks import check
+    from speciarl.data.splits import check
 
     problems = check(name, folder)
     for line in problems:
@@ -1421,7 +1421,8 @@ def check_named(samples: Sequence, source: str) -> None:
 def teaching_samples(source: str, root: Path | None, classes: str, shots: int | None, limit: int | None) -> list:
     "The training images of a data set (its name, or a folder) to write about. Raises `UserError` as `runs.read_data` does, and for unknown `classes`."
     from speciarl.data.fieldguide import DOMAINS
-    from speciarl.data.benchmarks import DATASETS, draw_subset
+    from speciarl.data.benchmarks import DATASETS
+    from speciarl.data.splits import draw_subset
     from speciarl.metrics.runs import data_source, read_data
 
     if classes not in ("all", "seen", "unseen"):

@@ -20,7 +20,8 @@ import speciarl.data.fetch
 from refusal import message
 
 from speciarl.data.fetch import CHUNK, MAX_GROWTH, download, fetch, file_sum, unpack, verify
-from speciarl.data.benchmarks import DATASETS, RemoteFile, read_split
+from speciarl.data.benchmarks import DATASETS, RemoteFile
+from speciarl.data.splits import read_split
 
 
 class Server(ThreadingHTTPServer):

@@ -1,6 +1,7 @@
 """The seven data sets in their official layouts: right labels, right splits, and one line for every way a folder can be wrong."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,18 +11,11 @@ from layouts import SPLITS, build, classes_of, labels, plan
 from refusal import message
 
 from speciarl.data.samples import open_image
-from speciarl.data.benchmarks import (
-    DATASETS,
-    check,
-    clean_label,
-    draw_subset,
-    list_lines,
-    locate,
-    read_split,
-    recognise,
-)
+from speciarl.data.benchmarks import DATASETS, clean_label, list_lines, locate, recognise
+from speciarl.data.splits import check, draw_subset, read_split
 from speciarl.core.scale import UserError
 
+ROOT = Path(__file__).parent.parent
 every = pytest.mark.parametrize("name", list(DATASETS))
 
 
@@ -281,12 +275,21 @@ def test_empty_and_absent_folders(name, tmp_path):
     info = DATASETS[name]
     line = message(read_split, name, tmp_path)
     assert line.startswith(f"{tmp_path}: no {name} here (looked for {info.lists[0]}, ") and line.endswith(
-        f"into it, or run: speciarl data download {name}"
+        f"into it, or run: speciarl data download {name} --out DIR"
     )
     assert (
         message(read_split, name, tmp_path / "x")
         == f"{tmp_path / 'x'}: no such folder; give the one that {info.files[0].name} was unpacked in"
     )
+
+
+def test_advice_to_download_says_where_to():
+    "The command demands --out, so a line that names the command without it sends people into an error."
+    said = []
+    for path in (*(ROOT / "speciarl").rglob("*.py"), *(ROOT / "nbs").rglob("*.ipynb"), ROOT / "README.md"):
+        text = path.read_text(encoding="utf-8")
+        said += [(path.name, line) for line in re.findall(r"speciarl data download [^\n]*", text)]
+    assert said and [(name, line) for name, line in said if "--out" not in line] == []
 
 
 @every

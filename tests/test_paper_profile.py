@@ -15,7 +15,7 @@ from tokenizers import normalizers
 
 from speciarl.data.samples import Sample
 from speciarl.compendium.lab import Lab
-from speciarl.data.benchmarks import read_split
+from speciarl.data.splits import read_split
 from speciarl.policy.model import load_policy
 from speciarl.fine_r1.rationales import Rationale, write_rationales
 from speciarl.policy.prompts import load_prompt

@@ -275,7 +275,7 @@ def test_data_sets_are_looked_for(tmp_path):
     recipe = load_recipe(MAIN)
     assert data_checks(recipe, None) == [Check(False, "data set cub200 (say where with --data-root)")]
     assert data_checks(recipe, tmp_path) == [
-        Check(False, f"data set cub200 in {tmp_path}/cub200 (speciarl data download cub200)")
+        Check(False, f"data set cub200 in {tmp_path}/cub200 (speciarl data download cub200 --out {tmp_path})")
     ]
     (tmp_path / "cub200").mkdir()
     assert data_checks(recipe, tmp_path)[0].holds and data_checks(load_recipe("smoke/speciarl"), None) == []

@@ -452,7 +452,7 @@ def test_data_by_one_word(tmp_path):
         ("cub200=", "data 'cub200=': give a folder, or the name and folder of a data set as NAME=FOLDER"),
         (
             "cub200",
-            "data set cub200: say where it lies, cub200=FOLDER (speciarl data download cub200 FOLDER fetches it)",
+            "data set cub200: say where it lies, cub200=FOLDER (speciarl data download cub200 --out DIR fetches it)",
         ),
         ("tigers=/nowhere", "no data set 'tigers' and no such folder: use a folder of images with labels.csv"),
         (".", "neither labels.csv nor the lists of a known data set in it; name the data set: NAME="),

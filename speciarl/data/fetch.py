@@ -29,7 +29,8 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from ..core.files import locked
-from .benchmarks import RemoteFile, check, dataset_info, locate
+from .benchmarks import RemoteFile, dataset_info, locate
+from .splits import check
 from ..core.scale import UserError, atomic_write
 
 # %% ../../nbs/2_data/6_fetch.ipynb #08b0e893

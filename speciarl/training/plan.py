@@ -183,7 +183,7 @@ def data_checks(recipe: Recipe, data_root: str | Path | None) -> list[Check]:
     return [
         Check(
             folder.is_dir(),
-            f"data set {dataset} in {folder} (speciarl data download {dataset})"
+            f"data set {dataset} in {folder} (speciarl data download {dataset} --out {data_root})"
             if data_root
             else f"data set {dataset} (say where with --data-root)",
         )
