@@ -88,7 +88,7 @@ def _mat(name: str, base: Path, relative: str, *variables: str) -> list[np.ndarr
     if not (base / relative).is_file():
         raise UserError(missing_line(name, base, relative))
     try:
-        from scipy.io import loadmat  # type: ignore[import-untyped]  # SciPy ships no types
+        from scipy.io import loadmat
     except ImportError:
         raise UserError(
             f"{relative} is a MATLAB file, which needs SciPy; install it: pip install 'speciarl[train]'"

@@ -602,12 +602,13 @@ def data_source(text: str, split: str = "test") -> DataSource:
 def read_data(source: DataSource, limit: int | None = None) -> list[Sample]:
     "The samples of a data set, at most `limit`. Raises `UserError` if there is none, or what is there is another or incomplete."
     from speciarl.data.samples import read_folder
-    from speciarl.data.benchmarks import DATASETS, draw_subset, read_split, recognise
+    from speciarl.data.benchmarks import DATASETS, recognise
+    from speciarl.data.splits import draw_subset, read_split
 
     path = Path(source.folder or source.data)
     if source.data in DATASETS and not source.folder and not path.is_dir():
         raise UserError(
-            f"data set {source.data}: say where it lies, {source.data}=FOLDER (speciarl data download {source.data} FOLDER fetches it)"
+            f"data set {source.data}: say where it lies, {source.data}=FOLDER (speciarl data download {source.data} --out DIR fetches it)"
         )
     if source.data not in DATASETS and not path.is_dir():
         return _plates(source, limit)

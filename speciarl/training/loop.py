@@ -56,7 +56,7 @@ from ..judges.tree import TreeJudge
 # %% ../../nbs/7_training/5_loop.ipynb #e3f26f2a
 def benchmark_samples(dataset: str, count: int, seed: int, folder: Path) -> list[Sample]:
     "`count` training images of a benchmark, drawn with `seed` as the release draws them: random.sample of the split, in that order (releases: seed 42)."
-    from speciarl.data.benchmarks import draw_subset, read_split
+    from speciarl.data.splits import draw_subset, read_split
 
     return draw_subset(read_split(dataset, folder, "train"), count, seed)
 
@@ -86,7 +86,7 @@ def shuffled_samples(recipe: Recipe, dataset: str, data_root: str | Path | None)
                 stop // 4 if stop > 1000 else 0 :
             ]
     else:
-        from speciarl.data.benchmarks import draw_subset, read_split
+        from speciarl.data.splits import draw_subset, read_split
 
         everything = read_split(dataset, Path(data_root) / dataset, "train")
         yield from draw_subset(everything, len(everything), recipe.subset_seed)
@@ -130,7 +130,7 @@ def validation_samples(recipe: Recipe, samples: Sequence[Sample], data_root: str
         if dataset in DOMAINS:
             found += plates(dataset, "validation", each, world=World(siblings=recipe.siblings))
         else:
-            from speciarl.data.benchmarks import draw_subset, read_split
+            from speciarl.data.splits import draw_subset, read_split
 
             rest = [
                 sample for sample in read_split(dataset, Path(data_root) / dataset, "train") if sample.id not in taken
