@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speciarl.judges.study import (
+from speciarl.metrics.agreement import (
     LEVELS,
     by_class,
     confusion,

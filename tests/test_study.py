@@ -6,7 +6,7 @@ import pytest
 from refusal import message
 
 from speciarl.core.scale import Category
-from speciarl.judges.study import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
+from speciarl.metrics.agreement import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict, write_verdicts
 
