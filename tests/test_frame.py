@@ -22,6 +22,7 @@ NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgi
 NEEDS_TORCH = {
     "policy.base",
     "fine_r1.closed",
+    "fine_r1.closed_run",
     "policy.engines",
     "training.plan",
     "policy.model",
@@ -30,6 +31,7 @@ NEEDS_TORCH = {
     "fine_r1.tapo",
     "training.trainer",
     "training.loop",
+    "fine_r1.teaching",
     "fine_r1.triplets",
 }  # the only modules that may import it at once
 

@@ -12,7 +12,7 @@ from packaging.version import Version
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from speciarl import cli
+from speciarl.cli.app import app
 from speciarl.training.plan import (
     KNOWN,
     Check,
@@ -309,7 +309,7 @@ def test_nothing_is_loaded_for_a_plan(monkeypatch, module):
 
 
 def call(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], prog_name="speciarl")
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="speciarl")
 
 
 def test_train_plan_prints_plan_and_checks_and_runs_nothing(tmp_path):

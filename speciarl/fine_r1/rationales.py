@@ -506,13 +506,22 @@ def lessons(
     return taught if taught is policy else keep_words(taught, known), chosen, texts
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #e3fe5806
-def cot(path: str | Path | None = None) -> Way:
-    "The way of CoT SFT, on the rationales in the file `path`, or on those that the marks of field guide plates give."
+def cot(path: str | Path | None = None, copy: str | Path | None = None) -> Way:
+    """The way of CoT SFT, on the rationales in the file `path`, or on those that the marks of field guide plates give.
+
+    The file is read at once, and `copy` gets its bytes when a run has taken its lessons. Raises `UserError` for a file that is none.
+    """
+    given = read_rationales(path) if path else None
+    content = Path(path).read_bytes() if path else b""
 
     def of_recipe(
         recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable | None = None
     ) -> tuple[Policy, list[Sample], list[str]]:
-        return lessons(recipe, policy, samples, read_rationales(path) if path else None)
+        taught = lessons(recipe, policy, samples, given)
+        if copy:
+            with atomic_write(copy, "wb") as file:
+                file.write(content)
+        return taught
 
     return Way(of_recipe, make_trainer)
 
