@@ -2,11 +2,11 @@
 
 from typer.testing import CliRunner
 
-from speciarl import cli
+from speciarl.cli.app import app
 
 
 def call(*arguments):
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], prog_name="speciarl")
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="speciarl")
 
 
 def ok(*arguments) -> str:

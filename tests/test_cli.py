@@ -15,10 +15,12 @@ from command_line import call
 from PIL import Image
 
 import speciarl
-from speciarl import cli
+from speciarl.cli import doctor
+from speciarl.cli.app import ORDER
 from speciarl.data.trees import available_trees
 from speciarl.core.config import available
 from speciarl.core.scale import UserError
+from speciarl.metrics.benchmark import compare_cards
 
 ROOT = Path(__file__).parent.parent
 START = "from speciarl.cli import main; main()"
@@ -102,6 +104,17 @@ def test_help_is_plain_text_and_loads_nothing_heavy():
     assert result.stdout.endswith("\n[]\n")
 
 
+def test_the_module_is_the_command(folder):
+    code = "import runpy, sys; sys.argv[0] = 'speciarl'; runpy.run_module('speciarl.cli', run_name='__main__')"
+    result = python(code, "--version")
+    assert (result.returncode, result.stdout) == (0, f"speciarl {speciarl.__version__}\n")
+
+
+def test_every_command_has_its_place_in_the_overview():
+    names = [line.split()[0] for line in ok("--help").partition("Commands:\n")[2].splitlines()]
+    assert names == list(ORDER)
+
+
 @pytest.mark.parametrize(
     "arguments, what, command",
     [
@@ -139,7 +152,7 @@ def test_a_defect_keeps_its_traceback(folder, monkeypatch):
     def defect(*_):
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(cli, "summary", defect)
+    monkeypatch.setattr("speciarl.cli.judging.summary", defect)
     result = call("judge", write("pairs.csv", PAIRS), "--out", "verdicts.csv")
     assert isinstance(result.exception, ZeroDivisionError) and "error:" not in result.stderr
 
@@ -148,7 +161,7 @@ def test_ctrl_c_ends_with_130(folder, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "judge_rows", interrupt)
+    monkeypatch.setattr("speciarl.judges.verdict.judge_rows", interrupt)
     assert call("judge", write("pairs.csv", PAIRS), "--out", "verdicts.csv").exit_code == 130
     assert listing(folder) == ["pairs.csv"]
 
@@ -478,6 +491,12 @@ def test_verdicts_that_cannot_be_scored(folder, content, line):
     assert listing(folder) == ["verdicts.csv"]
 
 
+def test_a_row_keeps_its_number_when_groups_are_scored(folder):
+    write("verdicts.csv", "sample_id,category,who\na,wrong,ann\nb,wrong,ben\nb,generic,ben\n")
+    line = "verdicts.csv: row 3: sample 'b' has rollout '' twice; drop one, or number them in a column 'rollout'"
+    fails(line, "score", "verdicts.csv", "--by", "who")
+
+
 def test_names_score_does_not_know_and_outputs_that_cannot_be(folder):
     write("verdicts.csv", VERDICTS)
     Path("run").mkdir()
@@ -655,17 +674,15 @@ def test_base_refuses_a_folder_that_exists(folder):
 
 def test_two_cards_of_the_base_are_compared():
     packaged = {"sha256": "a", "scores": {"zero-shot S": 0.717, "zero-shot C": 0.877}}
-    assert cli.compare_cards({"sha256": "a"}, packaged) == "the weights are those of the packaged base, bit for bit"
+    assert compare_cards({"sha256": "a"}, packaged) == "the weights are those of the packaged base, bit for bit"
     near = {"sha256": "b", "scores": {"zero-shot S": 0.74, "zero-shot C": 0.85}}
-    assert (
-        cli.compare_cards(near, packaged) == "other weights than the packaged base, every score within 0.05 of its card"
-    )
+    assert compare_cards(near, packaged) == "other weights than the packaged base, every score within 0.05 of its card"
     far = {"sha256": "b", "scores": {"zero-shot S": 0.717, "zero-shot C": 0.8}}
     with pytest.raises(
         UserError,
         match=r"^the base trained here differs from its card: zero-shot C 0\.8 against 0\.877; compare the versions in the two card\.json files$",
     ):
-        cli.compare_cards(far, packaged)
+        compare_cards(far, packaged)
 
 
 def test_reproduce_outside_a_checkout_says_how_to_get_one(folder):
@@ -721,9 +738,11 @@ def declared(monkeypatch):
     "Set what the installed package declares as its requirements."
 
     def declare(*requirements: str, extras=("train", "paper")):
-        monkeypatch.setattr(cli.metadata, "requires", lambda name: list(requirements))
+        monkeypatch.setattr(doctor.metadata, "requires", lambda name: list(requirements))
         monkeypatch.setattr(
-            cli.metadata, "metadata", lambda name: type("Metadata", (), {"get_all": lambda self, key: list(extras)})()
+            doctor.metadata,
+            "metadata",
+            lambda name: type("Metadata", (), {"get_all": lambda self, key: list(extras)})(),
         )
 
     return declare
@@ -760,10 +779,10 @@ def test_a_broken_base_install_is_an_error(folder, declared, monkeypatch):
 
 
 def test_damaged_package_data_is_an_error(folder, declared, monkeypatch, tmp_path):
-    import speciarl.training.recipe
+    import speciarl.core.config
 
     declared("numpy>=2")
-    monkeypatch.setattr(speciarl.training.recipe, "ASSETS", tmp_path)
+    monkeypatch.setattr(speciarl.core.config, "ASSETS", tmp_path)
     write("fieldguide_base/card.json", '{"sha256": "0", "bytes": 3}')
     write("fieldguide_base/model.safetensors", "abc")
     result = call("doctor")
@@ -776,8 +795,8 @@ def test_damaged_package_data_is_an_error(folder, declared, monkeypatch, tmp_pat
 
 def test_doctor_without_torch_or_programs(folder, declared, monkeypatch):
     declared("numpy>=2")
-    version_of = cli.version_of
-    monkeypatch.setattr(cli, "version_of", lambda name: None if name == "torch" else version_of(name))
+    version_of = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "torch" else version_of(name))
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.chdir("/proc")
     output = ok("doctor")
@@ -791,9 +810,9 @@ def test_doctor_without_torch_or_programs(folder, declared, monkeypatch):
 
 def test_doctor_when_the_package_is_not_installed(folder, monkeypatch):
     def absent(name):
-        raise cli.metadata.PackageNotFoundError(name)
+        raise doctor.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(cli.metadata, "requires", absent)
+    monkeypatch.setattr(doctor.metadata, "requires", absent)
     result = call("doctor")
     assert result.exit_code == 1
     assert (

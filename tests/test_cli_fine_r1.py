@@ -14,11 +14,12 @@ from command_line import call, ok, refused
 from PIL import Image
 from policy_server import policy_server  # noqa: F401 - a fixture
 
-from speciarl import cli
 from speciarl.fine_r1.closed import classes_of, closed_prompt, questions, split_of
+from speciarl.fine_r1.closed_run import finite
 from speciarl.data.samples import Sample
 from speciarl.policy.engines import ServerEngine
 from speciarl.fine_r1.rationales import Teacher, plate_rationales, read_rationales
+from speciarl.fine_r1.teaching import of_classes
 from speciarl.training.recipe import load_recipe
 from speciarl.metrics.runs import data_source, read_data
 from speciarl.training.loop import training_samples
@@ -292,8 +293,8 @@ def test_every_method_is_trained_in_its_own_way(folder, monkeypatch):
     monkeypatch.setattr(
         "speciarl.fine_r1.methods.train", lambda recipe, out, **options: asked.append((recipe.method, sorted(options)))
     )
-    monkeypatch.setattr("speciarl.cli.draw_training", lambda run: None)
-    monkeypatch.setattr("speciarl.cli.write_model_card", lambda run: None)
+    monkeypatch.setattr("speciarl.fine_r1.methods.draw_training", lambda run: None)
+    monkeypatch.setattr("speciarl.fine_r1.methods.write_model_card", lambda run: None)
     for name in ("sft", "self", "speciarl", "cot", "tapo"):
         ok("train", f"smoke/{name}", "--out", f"runs/{name}")
     assert asked == [
@@ -471,7 +472,7 @@ def test_what_the_command_closed_refuses(photos):
 
 
 def test_json_has_no_number_that_is_none():
-    assert cli.finite([{"a": (float("nan"), 0.5, 1.0, 3), "b": float("nan"), "c": 2}]) == [
+    assert finite([{"a": (float("nan"), 0.5, 1.0, 3), "b": float("nan"), "c": 2}]) == [
         {"a": [None, 0.5, 1.0], "b": None, "c": 2}
     ]
 
@@ -481,15 +482,15 @@ def test_classes_and_shots_keep_the_order():
         Sample(str(i), Path("x"), label, "birds")
         for i, label in enumerate(["ovenbird", LABELS[0], "ovenbird", "ovenbird"])
     ]
-    assert [sample.id for sample in cli.of_classes(samples, "all", 2, "x")] == ["0", "1", "2"]
-    assert {split_of(sample) for sample in cli.of_classes(samples, split_of(samples[0]), None, "x")} == {
+    assert [sample.id for sample in of_classes(samples, "all", 2, "x")] == ["0", "1", "2"]
+    assert {split_of(sample) for sample in of_classes(samples, split_of(samples[0]), None, "x")} == {
         split_of(samples[0])
     }
 
 
 def test_curves_of_several_steps_on_one_generation(tmp_path):
     "Only the first of them has sampled, so the others log no reward; a run of smoke/tapo ended in an error when its curves were drawn."
-    from speciarl.cli import draw_training
+    from speciarl.fine_r1.methods import draw_training
 
     shares = dict.fromkeys(
         (

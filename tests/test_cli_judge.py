@@ -8,7 +8,7 @@ import pytest
 from judge_server import judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
-from speciarl.cli import app
+from speciarl.cli.app import app
 
 PAIRS = (
     "dataset,label,answer\n"

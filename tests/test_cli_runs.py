@@ -10,7 +10,7 @@ from command_line import call, ok, refused
 from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from layouts import BUILDERS, build, classes_of, plan
 
-from speciarl import cli
+from speciarl.judges import verdict
 from speciarl.data.samples import Sample
 from speciarl.data.trees import load_trees
 from speciarl.policy.predictions import Predictions, read_predictions, to_table, write_predictions
@@ -133,6 +133,24 @@ def test_a_run_and_its_published_predictions_give_the_same_scores(folder):
         row["k"] for row in table("a/curve.csv")
     ] == ["1", "2", "4"]
     assert refused("score", "run", "--out", "a").startswith("a/scores.csv exists; choose another --out or pass --force")
+
+
+def test_nothing_is_written_where_one_of_the_tables_exists(folder):
+    "The scores were written before the table of classes was found to be there."
+    toy("run", n=2)
+    Path("out").mkdir()
+    Path("out/curve.csv").write_text("mine")
+    line = "out/curve.csv exists; choose another --out or pass --force"
+    assert refused("score", "run", "--out", "out") == line
+    assert [path.name for path in Path("out").iterdir()] == ["curve.csv"]
+
+
+def test_runs_with_several_answers_are_compared_without_mcnemar(folder):
+    "There are no rows of that test then; the table of none ended in a traceback."
+    toy("one", n=2)
+    toy("two", n=2)
+    printed = ok("compare", "one", "two")
+    assert "best of 2" in printed and "McNemar" not in printed
 
 
 def test_scores_by_a_column_of_the_predictions(folder):
@@ -295,9 +313,9 @@ def test_many_pairs_are_judged_side_by_side_with_the_same_verdicts(monkeypatch):
         for label in ("ovenbird", "hooded warbler")
         for word in ("ovenbird", "bird", "quux")
     ]
-    alone = cli.side_by_side(judge, keys, workers=1)
-    monkeypatch.setattr(cli, "FEW", 50)
-    assert cli.side_by_side(TreeJudge(load_trees(["birds"])), keys, workers=3) == alone and list(alone) == keys
+    alone = verdict.side_by_side(judge, keys, workers=1)
+    monkeypatch.setattr(verdict, "FEW", 50)
+    assert verdict.side_by_side(TreeJudge(load_trees(["birds"])), keys, workers=3) == alone and list(alone) == keys
 
 
 def test_a_process_that_dies_while_judging_is_one_line(monkeypatch):
@@ -311,8 +329,8 @@ def test_a_process_that_dies_while_judging_is_one_line(monkeypatch):
                 os._exit(9)
             return [None] * len(pairs)
 
-    monkeypatch.setattr(cli, "FEW", 1)
+    monkeypatch.setattr(verdict, "FEW", 1)
     with pytest.raises(
         Exception, match=r"^a process that judged died \(out of memory\?\); judge a smaller table, or free some memory$"
     ):
-        cli.side_by_side(Dying(), [("a", str(i), None) for i in range(4)], workers=2)
+        verdict.side_by_side(Dying(), [("a", str(i), None) for i in range(4)], workers=2)

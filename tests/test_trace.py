@@ -7,7 +7,7 @@ import pytest
 from refusal import message
 from typer.testing import CliRunner
 
-from speciarl.cli import app
+from speciarl.cli.app import app
 from speciarl.compendium.keys import digest, file_digest, origin
 from speciarl.compendium.trace import find, trace
 

@@ -12,7 +12,7 @@ from refusal import message
 from typer.testing import CliRunner
 
 from speciarl.compendium import audit as module
-from speciarl.cli import app
+from speciarl.cli.app import app
 from speciarl.compendium.reproduce import reproduce
 from speciarl.compendium.audit import committed, outside, unequal, verify
 

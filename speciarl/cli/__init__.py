@@ -1,0 +1,8 @@
+"The door: one command, `speciarl`, in front of the library."
+
+from . import app, asking, doctor, judging, papering, scoring, training  # noqa: F401 - each brings its commands
+
+
+def main() -> None:
+    "The console script."
+    app.app(prog_name="speciarl")
