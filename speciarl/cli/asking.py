@@ -232,7 +232,7 @@ def data_check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it was unpacked.", show_default=False)],
 ) -> None:
     "Count the files and classes of a data set and name what is missing."
-    from speciarl.data.benchmarks import check
+    from speciarl.data.splits import check
 
     problems = check(name, folder)
     for line in problems:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.scale import UserError
-from ..data.benchmarks import DATASETS, draw_subset
+from ..data.benchmarks import DATASETS
 from ..data.fieldguide import DOMAINS
 from ..data.samples import Sample
+from ..data.splits import draw_subset
 from . import rationales
 from .closed import split_of
 from .closed_run import check_named
