@@ -2,8 +2,9 @@
 
     python benchmarks/cascade_calls.py [--out benchmarks/results/cascade_calls.txt]
 
-Reads the predictions that `speciarl reproduce` left in .speciarl/artefacts and asks the label trees about every distinct pair; what they leave undecided
-is what a cascade would send to its second judge. The second judge here only counts: no verdict is used.
+Reads the predictions that `speciarl reproduce` left in .speciarl/artefacts and asks the label trees about every
+distinct pair; what they leave undecided is what a cascade would send to its second judge. The second judge here only
+counts: no verdict is used.
 """
 
 import argparse
@@ -38,7 +39,8 @@ def main() -> None:
     cascade([(row["label"], row["answer"]) for row in asked], [row["dataset"] for row in asked])
     text = "\n".join(
         [
-            f"$ python benchmarks/cascade_calls.py  ({len(files)} prediction files, {len(rows):,} answers, {len(rows) - len(asked):,} without an answer tag)",
+            f"$ python benchmarks/cascade_calls.py  ({len(files)} prediction files, {len(rows):,} answers, "
+            f"{len(rows) - len(asked):,} without an answer tag)",
             cascade.summary(),
             "",
         ]

@@ -1,9 +1,10 @@
-"""How long it takes from a folder of 30,000 images to its first sample, reading lists, finding files, opening one picture.
+"""How long it takes from a folder of 30,000 images to its first sample, reading lists, finding files, opening one
+picture.
 
     python benchmarks/data_speed.py [--images N] [--out FILE]
 
-A folder with labels.csv, and Food101 in its official layout (every name a link to one small JPEG, made first and not counted). Nothing is written unless --out
-names a file for the printed text.
+A folder with labels.csv, and Food101 in its official layout (every name a link to one small JPEG, made first and not
+counted). Nothing is written unless --out names a file for the printed text.
 """
 
 import argparse
@@ -55,7 +56,8 @@ def food101(folder: Path, one: Path, n: int) -> str:
 
 
 def first_sample(make: Callable[[Path, Path, int], str], n: int) -> tuple[int, float, float]:
-    "How many samples there are, and the seconds until the first one's picture is open: on the wall, and of processor time."
+    """How many samples there are, and the seconds until the first one's picture is open: on the wall, and of
+    processor time."""
     with tempfile.TemporaryDirectory() as root:
         one, folder = Path(root) / "one.jpg", Path(root) / "data"
         folder.mkdir()
@@ -71,12 +73,14 @@ def first_sample(make: Callable[[Path, Path, int], str], n: int) -> tuple[int, f
 
 def report(n: int) -> list[str]:
     lines = [
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; load average {os.getloadavg()[0]:.1f}"
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; load average "
+        f"{os.getloadavg()[0]:.1f}"
     ]
     for title, make in (("a folder with labels.csv", plain), ("Food101 in its official layout", food101)):
         count, seconds, busy = first_sample(make, n)
         lines.append(
-            f"  {title:34}{count:8,} samples, the first after {seconds:5.2f} s ({busy:.2f} s of processor time); limit {LIMIT:g} s"
+            f"  {title:34}{count:8,} samples, the first after {seconds:5.2f} s ({busy:.2f} s of processor time); "
+            f"limit {LIMIT:g} s"
         )
     return lines
 

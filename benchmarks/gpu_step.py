@@ -1,13 +1,16 @@
-"""One GRPO step of the released architecture with our trainer, on one GPU, with random weights: time, tokens, utilisation, memory, share of the reward.
+"""One GRPO step of the released architecture with our trainer, on one GPU, with random weights: time, tokens,
+utilisation, memory, share of the reward.
 
     python benchmarks/gpu_step.py [--size 7b|3b|tiny] [--prompts 8] [--rollouts 10] [--tokens 200] [--steps 3] [--micro 16] [--pixels 401408] [--out FILE]
 
-No weights are downloaded: Qwen2.5-VL is built from the numbers below, its weights drawn on the device in bfloat16, LoRA of rank 64 on the language
-model. Pictures are noise, words those of the field guide; sampling is by transformers, and every answer is made as long as --tokens, as a model without training
-does not stop. The reward is `SpecificityReward` with the tree judge; as random weights write nothing that could be judged, it is given names of the field guide, each in words
-of its own, in place of what was sampled. `tiny` is the same code on a model that a CPU can run.
-Utilisation counts the operations that the step needs of the language model and the vision tower (2 per parameter and token forward, 4 backward; sampling, two scorings,
-and one step of learning; what checkpointing computes again is not counted), over time and peak.
+No weights are downloaded: Qwen2.5-VL is built from the numbers below, its weights drawn on the device in bfloat16, LoRA
+of rank 64 on the language model. Pictures are noise, words those of the field guide; sampling is by transformers, and
+every answer is made as long as --tokens, as a model without training does not stop. The reward is `SpecificityReward`
+with the tree judge; as random weights write nothing that could be judged, it is given names of the field guide, each in
+words of its own, in place of what was sampled. `tiny` is the same code on a model that a CPU can run. Utilisation
+counts the operations that the step needs of the language model and the vision tower (2 per parameter and token forward,
+4 backward; sampling, two scorings, and one step of learning; what checkpointing computes again is not counted), over
+time and peak.
 """
 
 import argparse
@@ -25,16 +28,17 @@ from PIL import Image
 from transformers import PrinterCallback, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig
 
-from speciarl.training.reward import SpecificityReward
 from speciarl.data.fieldguide import DOMAINS, all_words, plates
 from speciarl.data.trees import load_trees
 from speciarl.policy.model import StillProcessor, small_processor
 from speciarl.policy.prompts import load_prompt
-from speciarl.training.recipe import load_recipe
-from speciarl.training.trainer import SpecificityTrainer
 from speciarl.training.loop import freeze_vision, lora_config, make_judge
+from speciarl.training.recipe import load_recipe
+from speciarl.training.reward import SpecificityReward
+from speciarl.training.trainer import SpecificityTrainer
 
-# the published configurations of Qwen2.5-VL: text width, inner width, layers, heads, key-value heads; vision depth and inner width
+# the published configurations of Qwen2.5-VL: text width, inner width, layers, heads, key-value heads; vision depth and
+# inner width
 SIZES = {
     "7b": dict(
         hidden=3584,
@@ -210,7 +214,8 @@ def settings(options, folder: str, large: bool) -> GRPOConfig:
 
 
 def operations(model, answers: int, prompt: int, tokens: int, patches: int) -> float:
-    "Operations that a step needs: sampling, old and reference scoring (6 per parameter and token), learning with a frozen base (4) and one more pass over the pictures for each."
+    """Operations that a step needs: sampling, old and reference scoring (6 per parameter and token), learning with a
+    frozen base (4) and one more pass over the pictures for each."""
     vision = sum(p.numel() for name, p in model.named_parameters() if "visual" in name)
     text = sum(
         p.numel()
@@ -258,7 +263,8 @@ def measure(options) -> list[str]:
     prompt = image_tokens + 40
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     lines = [
-        f"{options.size}: {size / 1e9:.4g} billion parameters, {trained / 1e6:.1f} million trained (LoRA 64), {str(dtype).removeprefix('torch.')}; {options.prompts} prompts x {options.rollouts} rollouts, "
+        f"{options.size}: {size / 1e9:.4g} billion parameters, {trained / 1e6:.1f} million trained (LoRA 64), "
+        f"{str(dtype).removeprefix('torch.')}; {options.prompts} prompts x {options.rollouts} rollouts, "
         f"about {prompt} prompt tokens, {options.tokens} answer tokens, micro-batch {options.micro}",
         f"step                {seconds:.2f} s (median of {len(logged)}; all {len(logged) + 1} took {wall:.1f} s)",
         f"answer tokens       {answers * options.tokens / seconds:,.0f} /s",
@@ -293,7 +299,8 @@ if __name__ == "__main__":
     where = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available()
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} before"
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} "
+        "before"
     )
     text = (
         "\n".join(

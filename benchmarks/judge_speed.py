@@ -1,10 +1,11 @@
-"""How many pairs per second the tree judge decides, how long `speciarl judge` takes on 100,000 pairs, and what importing the package costs.
+"""How many pairs per second the tree judge decides, how long `speciarl judge` takes on 100,000 pairs, and what
+importing the package costs.
 
     python benchmarks/judge_speed.py [--pairs N] [--repeats N] [--out FILE]
 
-The first figures are pairs per second of processor time in this process, on one core (best and median of the repeats; the trees are loaded,
-nothing is remembered). The others are the wall time of a fresh process (median of the repeats), start of Python included. Nothing is written
-unless --out names a file for the printed text.
+The first figures are pairs per second of processor time in this process, on one core (best and median of the repeats;
+the trees are loaded, nothing is remembered). The others are the wall time of a fresh process (median of the repeats),
+start of Python included. Nothing is written unless --out names a file for the printed text.
 """
 
 import argparse
@@ -40,7 +41,8 @@ WORDS = (
 
 
 def pairs(n: int, distinct: float, seed: int = 0) -> list[tuple[str, str, str]]:
-    "n rows (data set, label, answer): answers are names of the label's tree; a share `distinct` of them is a phrase found once."
+    """n rows (data set, label, answer): answers are names of the label's tree; a share `distinct` of them is a
+    phrase found once."""
     dice, trees = random.Random(seed), load_trees()
     labels = [(name, label) for name, tree in trees.items() for label in tree.classes()]
     names = {name: [node.name for node in tree.nodes] for name, tree in trees.items()}
@@ -53,7 +55,8 @@ def pairs(n: int, distinct: float, seed: int = 0) -> list[tuple[str, str, str]]:
 
 
 def sentences(n: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[str]]:
-    "n distinct pairs (label, answer) and their data sets: names of the label's tree, mostly in sentences; one in eight with a word that is found only once."
+    """n distinct pairs (label, answer) and their data sets: names of the label's tree, mostly in sentences; one in
+    eight with a word that is found only once."""
     dice, trees = random.Random(seed), load_trees()
     labels = [(name, label) for name, tree in trees.items() for label in tree.classes()]
     rows = {}
@@ -74,7 +77,8 @@ def names(n: int, seed: int = 0) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def rates(n: int, repeats: int) -> list[str]:
-    "Pairs per second of processor time: distinct pairs of names and in sentences, and the same pairs again ten times over."
+    """Pairs per second of processor time: distinct pairs of names and in sentences, and the same pairs again ten
+    times over."""
     found, trees = {"distinct pairs, names": [], "distinct pairs, sentences": [], "repeated pairs": []}, load_trees()
     TreeJudge(trees)(*(part[: n // 10] for part in sentences(n)))  # the tables of the trees are built on first use
     for _ in range(repeats):
@@ -94,7 +98,8 @@ def rates(n: int, repeats: int) -> list[str]:
         for title, rates in found.items()
     ]
     return [
-        f"  {title:42}best {max(found):11,.0f} /s  median {statistics.median(found):11,.0f} /s  at least {limit:,} wanted"
+        f"  {title:42}best {max(found):11,.0f} /s  median {statistics.median(found):11,.0f} /s  at least {limit:,} "
+        "wanted"
         for title, found, limit in kinds
     ]
 
@@ -152,7 +157,8 @@ def report(n: int, repeats: int) -> list[str]:
         ):
             wall = judge_seconds(Path(folder), n, distinct, with_dataset, repeats)
             lines.append(
-                f"  {title:42}{wall:6.2f} s  {n / wall:9,.0f} pairs/s  {wall / (LIMIT_JUDGE * n / 100_000):5.2f} of the limit"
+                f"  {title:42}{wall:6.2f} s  {n / wall:9,.0f} pairs/s  {wall / (LIMIT_JUDGE * n / 100_000):5.2f} of "
+                "the limit"
             )
     bare = seconds(repeats, "-c", "pass")
     lines += ["", f"import (limit {LIMIT_IMPORT:g} s above bare Python, which starts in {bare:.3f} s)"]
@@ -166,7 +172,8 @@ def report(n: int, repeats: int) -> list[str]:
     ):
         wall = seconds(repeats, "-c", f"import {name}")
         lines.append(
-            f"  {name:42}{wall - bare:6.3f} s  {wall / bare:9.1f} x bare  {'loads torch' if loads('torch', name) else 'without torch'}"
+            f"  {name:42}{wall - bare:6.3f} s  {wall / bare:9.1f} x bare  "
+            f"{'loads torch' if loads('torch', name) else 'without torch'}"
         )
     wall = seconds(repeats, "-c", "from speciarl.cli import main; main()", "--help")
     return [*lines, f"  {'speciarl --help':42}{wall - bare:6.3f} s  {wall / bare:9.1f} x bare"]

@@ -2,9 +2,10 @@
 
     python benchmarks/llm_judge_speed.py [--pairs 25600] [--distinct 4000] [--repeats 3] [--out FILE]
 
-The load is that of the figures published for the released judge service on two cores: 25,600 pairs, 4,000 of them distinct.
-The server (`tests/judge_server.py`) has a process of its own; it shares the cores with the judge, as theirs did.
-Figures are medians of the repeats. The load average says how busy the machine was with other things before the run.
+The load is that of the figures published for the released judge service on two cores: 25,600 pairs, 4,000 of them
+distinct. The server (`tests/judge_server.py`) has a process of its own; it shares the cores with the judge, as theirs
+did. Figures are medians of the repeats. The load average says how busy the machine was with other things before the
+run.
 """
 
 import argparse
@@ -79,7 +80,8 @@ def measure(url: str, count: int, distinct: int) -> dict[str, float]:
 
 def report(url: str, count: int, distinct: int, repeats: int) -> list[str]:
     lines = [
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load average {os.getloadavg()[0]:.1f} before; medians of {repeats}"
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, load average "
+        f"{os.getloadavg()[0]:.1f} before; medians of {repeats}"
     ]
     lines += [f"{count:,} pairs, {distinct:,} distinct, {REQUEST:,} a request, 64 calls at once", ""]
     runs = [measure(url, count, distinct) for _ in range(repeats)]

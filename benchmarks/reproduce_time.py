@@ -1,8 +1,10 @@
-"""How long a reproduction takes from nothing, how long when nothing changed, and how much memory its largest process needs.
+"""How long a reproduction takes from nothing, how long when nothing changed, and how much memory its largest process
+needs.
 
     python benchmarks/reproduce_time.py [smoke|laptop]
 
-Works in a fresh clone of the checkout's last commit in a temporary folder, so nothing computed before is used and nothing here is touched.
+Works in a fresh clone of the checkout's last commit in a temporary folder, so nothing computed before is used and
+nothing here is touched.
 """
 
 import resource
@@ -32,7 +34,8 @@ def main(profile: str = "smoke") -> None:
         first, second = timed(command, clone), timed(command, clone)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(
-        f"profile {profile}: from nothing {first:.0f} s, nothing changed {second:.1f} s (ratio {first / second:.0f}), largest process {peak:.2f} GB"
+        f"profile {profile}: from nothing {first:.0f} s, nothing changed {second:.1f} s (ratio "
+        f"{first / second:.0f}), largest process {peak:.2f} GB"
     )
 
 

@@ -1,10 +1,12 @@
-"""What an engine adds to a bare loop over transformers' `generate`, and what 64 answers about one image cost beside 64 single calls; on the packaged small policy.
+"""What an engine adds to a bare loop over transformers' `generate`, and what 64 answers about one image cost beside 64
+single calls; on the packaged small policy.
 
     python benchmarks/rollout_speed.py [--images N] [--repeats N] [--out FILE]
 
-Times are processor time of this process, one torch thread, best of the repeats, each kind in turn. The bare loop makes the same batches with the same seeds,
-decodes the answers and does nothing else: no files, no checks. On a busy machine the two differ by noise of some per cent either way, so what the
-engine does outside the draw is also measured by itself. Nothing is written unless --out names a file for the printed text.
+Times are processor time of this process, one torch thread, best of the repeats, each kind in turn. The bare loop makes
+the same batches with the same seeds, decodes the answers and does nothing else: no files, no checks. On a busy machine
+the two differ by noise of some per cent either way, so what the engine does outside the draw is also measured by
+itself. Nothing is written unless --out names a file for the printed text.
 """
 
 import argparse
@@ -79,13 +81,15 @@ def overhead(policy, samples, prompt, how, repeats: int) -> str:
         )
         outside = outside_the_draw(policy, samples, prompt, how, Path(folder) / "outside.jsonl")
     return (
-        f"{how.n:3} answers for each of {len(samples)} images, batches of {BATCH}: loop {loop:6.2f} s, engine {engine:6.2f} s ({engine / loop - 1:+.1%}); "
+        f"{how.n:3} answers for each of {len(samples)} images, batches of {BATCH}: loop {loop:6.2f} s, engine "
+        f"{engine:6.2f} s ({engine / loop - 1:+.1%}); "
         f"outside the draw {outside:.1%} (limit {LIMIT_OVERHEAD:.0%})"
     )
 
 
 def outside_the_draw(policy, samples, prompt, how, out: Path) -> float:
-    "What the engine does besides drawing (opening pictures, checks, rows, files), as a share of the draw; free of the noise of two runs."
+    """What the engine does besides drawing (opening pictures, checks, rows, files), as a share of the draw; free of
+    the noise of two runs."""
     spent, real = [0.0], engines.draw
 
     def timed(*args):
@@ -132,7 +136,8 @@ def main() -> None:
     )
     lines = [
         f"$ python {' '.join(sys.argv)}",
-        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f} at the start",
     ]
     lines += [
         overhead(policy, samples, prompt, Sampling(max_tokens=32), args.repeats),

@@ -2,9 +2,11 @@
 
     python benchmarks/score_speed.py [--images 33000] [--answers 64] [--classes 755] [--out benchmarks/results/score_speed.txt]
 
-The verdicts are drawn: every image has its own shares of the six levels, and one in a hundred verdicts is missing, so that nearly every image has a pattern of its
-own (the slow case of the bootstrap). Answers are texts, a few names per class. Each line is the wall time of one step in this process; the last one is the sum, and the
-peak memory of the process, which includes the verdicts and the answers themselves. The limits are those of the project: 60 s and 2 GB on two cores for two million verdicts.
+The verdicts are drawn: every image has its own shares of the six levels, and one in a hundred verdicts is missing, so
+that nearly every image has a pattern of its own (the slow case of the bootstrap). Answers are texts, a few names per
+class. Each line is the wall time of one step in this process; the last one is the sum, and the peak memory of the
+process, which includes the verdicts and the answers themselves. The limits are those of the project: 60 s and 2 GB on
+two cores for two million verdicts.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from speciarl.core.scale import Category
 from speciarl.metrics.compare import by_group, compare, worst
 from speciarl.metrics.rates import (
     best_of_k,
@@ -28,7 +31,6 @@ from speciarl.metrics.rates import (
     powers_of_two,
     score,
 )
-from speciarl.core.scale import Category
 from speciarl.metrics.selection import (
     by_confidence,
     calibration_error,
@@ -114,7 +116,10 @@ def main() -> None:
     )
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end, Python {platform.python_version()}, numpy {np.__version__}"
+    machine = (
+        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end, Python "
+        f"{platform.python_version()}, numpy {np.__version__}"
+    )
     verdict = "within" if total <= SECONDS and peak <= GIGABYTES else "OVER"
     lines += [
         f"{total:7.2f} s  in all, peak memory {peak:.2f} GB: {verdict} the limits of {SECONDS} s and {GIGABYTES} GB"

@@ -1,9 +1,11 @@
-"""How fast the verdict store looks up and writes, and how much memory a million verdicts take, with the ratio to each limit.
+"""How fast the verdict store looks up and writes, and how much memory a million verdicts take, with the ratio to each
+limit.
 
     python benchmarks/store_speed.py [--redis] [--verdicts 1000000] [--out benchmarks/results/store_speed.txt]
 
-"Warm" is what a run of training does: the same pairs again, from the same process. "From the store" is the first look-up after a start.
-Times are of this process (wall clock); writes are of batches of 1,000, as a judge hands them over.
+"Warm" is what a run of training does: the same pairs again, from the same process. "From the store" is the first
+look-up after a start. Times are of this process (wall clock); writes are of batches of 1,000, as a judge hands them
+over.
 """
 
 import argparse
@@ -63,7 +65,8 @@ class Silent:
 
 
 def speeds(url: str, n: int, warm: int) -> Iterator[str]:
-    "Lines on writing `n` verdicts to the store at `url`, reading them back, and reading `warm` of them again and again."
+    """Lines on writing `n` verdicts to the store at `url`, reading them back, and reading `warm` of them again and
+    again."""
     pairs, verdicts = pairs_and_verdicts(n)
     with open_store(url) as store:
         yield line(f"write, batches of {BATCH:,}", rate(lambda: write(store, pairs, verdicts), n), LIMIT_WRITE)
@@ -89,7 +92,10 @@ def claim(store: Store, n: int) -> None:
 
 def memory(url: str, n: int) -> float:
     "The largest memory in GB of a new process that looks up `n` verdicts at once and holds pairs and verdicts."
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import store_speed; store_speed.hold({url!r}, {n})"
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import store_speed; "
+        f"store_speed.hold({url!r}, {n})"
+    )
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
@@ -124,13 +130,19 @@ def redis_server(folder: str) -> Iterator[str]:
 def report(n: int, warm: int, redis: bool) -> Iterator[str]:
     "The lines of the report."
     yield f"$ python benchmarks/store_speed.py --verdicts {n}" + " --redis" * redis
-    yield f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; load at the start {os.getloadavg()[0]:.1f}"
+    yield (
+        f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}; load at the start "
+        f"{os.getloadavg()[0]:.1f}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/verdicts.sqlite"
         yield f"\nSQLite, {n:,} verdicts"
         yield from speeds(path, n, warm)
         used = memory(path, n)
-        yield f"  {f'memory while holding {n:,}, GB':48}{used:>12.2f}   {used / LIMIT_GB:>8.2f} of the limit of {LIMIT_GB:g}"
+        yield (
+            f"  {f'memory while holding {n:,}, GB':48}{used:>12.2f}   {used / LIMIT_GB:>8.2f} of the limit of "
+            f"{LIMIT_GB:g}"
+        )
         yield f"  {'file, bytes per verdict':48}{os.path.getsize(path) / n:>12.0f}"
     if redis:
         with tempfile.TemporaryDirectory() as folder, redis_server(folder) as url:

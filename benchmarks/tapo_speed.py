@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/tapo_speed.py [--pairs 10] [--warm 2] [--steps 60] [--policy NAME] [--out FILE]
 
-A step is that of the smallest policy: 8 prompts x 10 rollouts of 48 tokens, sampled, judged and learned from once. TAPO's is that of recipe smoke/tapo, vision tower trained. It is
-compared with two: the same recipe with nothing of TAPO switched on (smoke/tapo_off), which is what the triplets cost, and the main GRPO recipe (smoke/speciarl: KL, vision tower frozen).
-The three trainers are stepped in turn in one process, in changing order. So that the work is equal, every answer has all tokens of the limit, and the learning
-rate is 0, so that the weights stay as they are. Printed are the medians of the ratios, pair by pair, and their quartiles, in wall time and in processor time.
-The small run is laptop/tapo as it is, from the packaged base or from --policy; answers are as long as the policy makes them.
+A step is that of the smallest policy: 8 prompts x 10 rollouts of 48 tokens, sampled, judged and learned from once.
+TAPO's is that of recipe smoke/tapo, vision tower trained. It is compared with two: the same recipe with nothing of TAPO
+switched on (smoke/tapo_off), which is what the triplets cost, and the main GRPO recipe (smoke/speciarl: KL, vision
+tower frozen). The three trainers are stepped in turn in one process, in changing order. So that the work is equal,
+every answer has all tokens of the limit, and the learning rate is 0, so that the weights stay as they are. Printed are
+the medians of the ratios, pair by pair, and their quartiles, in wall time and in processor time. The small run is
+laptop/tapo as it is, from the packaged base or from --policy; answers are as long as the policy makes them.
 """
 
 import argparse
@@ -21,10 +23,10 @@ from pathlib import Path
 import torch
 from training_speed import Stepper, quartiles
 
-from speciarl.policy.model import load_policy
-from speciarl.training.recipe import load_recipe
 from speciarl.fine_r1.tapo import TAPO
+from speciarl.policy.model import load_policy
 from speciarl.training.loop import make_judge, make_trainer, train, training_samples
+from speciarl.training.recipe import load_recipe
 
 LIMITS = {"ratio": 1.6, "run": 150.0}
 EQUAL = ["prompts_per_generation=8", "prompts_per_step=8", "max_tokens=48"]
@@ -60,7 +62,8 @@ def small_run(folder: Path, steps: int, policy: str) -> tuple[float, list[dict]]
 
 def report(pairs: int, warm: int, steps: int, policy: str) -> list[str]:
     lines = [
-        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, "
+        f"{platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before",
         "",
     ]
     with tempfile.TemporaryDirectory() as name:
@@ -69,18 +72,22 @@ def report(pairs: int, warm: int, steps: int, policy: str) -> list[str]:
         for title, i in (("wall time", 0), ("processor time", 1)):
             seconds = {which: [one[which][i] for one in found] for which in STEPS}
             lines.append(
-                f"  {title:16}TAPO {statistics.median(seconds['tapo']):.2f} s, the same without triplets {statistics.median(seconds['off']):.2f} s, main GRPO {statistics.median(seconds['grpo']):.2f} s"
+                f"  {title:16}TAPO {statistics.median(seconds['tapo']):.2f} s, the same without triplets "
+                f"{statistics.median(seconds['off']):.2f} s, main GRPO {statistics.median(seconds['grpo']):.2f} s"
             )
             for which, words in (("off", "TAPO / the same without triplets"), ("grpo", "TAPO / main GRPO")):
                 lines.append(
-                    f"  {'':16}{words}: {quartiles([a / b for a, b in zip(seconds['tapo'], seconds[which])])}; at most {LIMITS['ratio']} wanted"
+                    f"  {'':16}{words}: {quartiles([a / b for a, b in zip(seconds['tapo'], seconds[which])])}; at "
+                    f"most {LIMITS['ratio']} wanted"
                 )
         seconds, log = small_run(Path(name), steps, policy)
     length = statistics.mean(row["mean_length"] for row in log if "mean_length" in row)
     lines += [
         "",
-        f"the small run, {steps} steps of 8 x 10 (laptop/tapo, from {policy}; answers of {length:.0f} tokens on average)",
-        f"  whole run with loading, triplets, checkpoints and saving: {seconds:.1f} s; at most {LIMITS['run']:g} s wanted",
+        f"the small run, {steps} steps of 8 x 10 (laptop/tapo, from {policy}; answers of {length:.0f} tokens on "
+        "average)",
+        f"  whole run with loading, triplets, checkpoints and saving: {seconds:.1f} s; at most {LIMITS['run']:g} s "
+        "wanted",
     ]
     return [*lines, f"load average {os.getloadavg()[0]:.1f} after"]
 
@@ -94,7 +101,10 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, help="write the command and the figures to this file, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    command = f"$ OMP_NUM_THREADS=1 python benchmarks/tapo_speed.py --pairs {options.pairs} --warm {options.warm} --steps {options.steps}"
+    command = (
+        f"$ OMP_NUM_THREADS=1 python benchmarks/tapo_speed.py --pairs {options.pairs} --warm {options.warm} "
+        f"--steps {options.steps}"
+    )
     text = "\n".join([command, *report(options.pairs, options.warm, options.steps, options.policy)]) + "\n"
     print(text, end="")
     if options.out:

@@ -1,12 +1,15 @@
-"""What our part of a GRPO step costs: against TRL's own trainer, and the share of rewards and judging; and how long the small run takes.
+"""What our part of a GRPO step costs: against TRL's own trainer, and the share of rewards and judging; and how long the
+small run takes.
 
     OMP_NUM_THREADS=1 python benchmarks/training_speed.py [--pairs 20] [--warm 3] [--steps 60] [--out FILE]
 
-The step is that of the smallest policy, 8 prompts x 10 rollouts (recipe smoke/speciarl). Ours samples, judges, rewards and logs rollouts; TRL's own
-`GRPOTrainer` has a reward function that returns a constant, and pictures in its rows. The two trainers are stepped in turn in one process, in
-changing order, from the same weights and on the same prompts, so that what else the machine does meets both alike. As answers differ in length, and with them the work,
-every answer is made to have all tokens of the limit, and the learning rate is as good as 0, so that the two policies stay one. A step is taken in wall time and in processor time of the process. Printed are the medians of the
-ratios of the pairs, and their quartiles. The load average says how busy the machine was with other things before.
+The step is that of the smallest policy, 8 prompts x 10 rollouts (recipe smoke/speciarl). Ours samples, judges, rewards
+and logs rollouts; TRL's own `GRPOTrainer` has a reward function that returns a constant, and pictures in its rows. The
+two trainers are stepped in turn in one process, in changing order, from the same weights and on the same prompts, so
+that what else the machine does meets both alike. As answers differ in length, and with them the work, every answer is
+made to have all tokens of the limit, and the learning rate is as good as 0, so that the two policies stay one. A step
+is taken in wall time and in processor time of the process. Printed are the medians of the ratios of the pairs, and
+their quartiles. The load average says how busy the machine was with other things before.
 """
 
 import argparse
@@ -23,7 +26,6 @@ from datasets import Dataset
 from trl import GRPOTrainer
 
 from speciarl.policy.model import load_policy
-from speciarl.training.recipe import load_recipe
 from speciarl.training.loop import (
     freeze_vision,
     grpo_config,
@@ -34,6 +36,7 @@ from speciarl.training.loop import (
     training_rows,
     training_samples,
 )
+from speciarl.training.recipe import load_recipe
 
 LIMITS = {"ratio": 1.03, "share": 0.01, "run": 90.0}
 
@@ -114,7 +117,8 @@ def small_run(folder: Path, steps: int) -> tuple[float, list[dict]]:
 
 def report(pairs: int, warm: int, steps: int) -> list[str]:
     lines = [
-        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, "
+        f"{platform.machine()}, one thread; load average {os.getloadavg()[0]:.1f} before",
         "",
     ]
     with tempfile.TemporaryDirectory() as name:
@@ -123,17 +127,20 @@ def report(pairs: int, warm: int, steps: int) -> list[str]:
         for title, i in (("wall time", 0), ("processor time", 1)):
             mine, theirs = ([pair[who][i] for pair in found] for who in (0, 1))
             lines.append(
-                f"  {title:16}ours {statistics.median(mine):.3f} s, TRL with a constant reward {statistics.median(theirs):.3f} s"
+                f"  {title:16}ours {statistics.median(mine):.3f} s, TRL with a constant reward "
+                f"{statistics.median(theirs):.3f} s"
             )
             lines.append(
-                f"  {'':16}ours / TRL, pair by pair: {quartiles([a / b for a, b in zip(mine, theirs)])}; at most {LIMITS['ratio']} wanted"
+                f"  {'':16}ours / TRL, pair by pair: {quartiles([a / b for a, b in zip(mine, theirs)])}; at most "
+                f"{LIMITS['ratio']} wanted"
             )
         seconds, rows = small_run(Path(name), steps)
     shares = [row["judge_seconds"] / row["step_time"] for row in rows[1:]]
     lines += [
         "",
         f"the small run, {steps} steps of 8 x 10 (laptop/speciarl)",
-        f"  judging and rewards / step, tree judge: {quartiles(shares, 5)}, first step {rows[0]['judge_seconds'] / rows[0]['step_time']:.5f}; at most {LIMITS['share']} wanted",
+        f"  judging and rewards / step, tree judge: {quartiles(shares, 5)}, first step "
+        f"{rows[0]['judge_seconds'] / rows[0]['step_time']:.5f}; at most {LIMITS['share']} wanted",
         f"  whole run with loading, checkpoints and saving: {seconds:.1f} s; at most {LIMITS['run']:g} s wanted",
     ]
     return [*lines, f"load average {os.getloadavg()[0]:.1f} after"]
@@ -147,7 +154,10 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, help="write the command and the figures to this file, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    command = f"$ OMP_NUM_THREADS=1 python benchmarks/training_speed.py --pairs {options.pairs} --warm {options.warm} --steps {options.steps}"
+    command = (
+        f"$ OMP_NUM_THREADS=1 python benchmarks/training_speed.py --pairs {options.pairs} --warm "
+        f"{options.warm} --steps {options.steps}"
+    )
     text = "\n".join([command, *report(options.pairs, options.warm, options.steps)]) + "\n"
     print(text, end="")
     if options.out:
