@@ -171,9 +171,12 @@ def scan(words: Sequence[str], names: Finder) -> list[int | str]:
     return parts
 
 # %% ../../nbs/1_core/5_names.ipynb #1ccc6f17
-def near_names(text: str, names: Iterable[str], k: int = 3) -> list[str]:
-    "Up to `k` names that look most like `text`, best first (difflib ratio at least 0.5); none for over 100 characters."
+def near_names(text: str, names: Iterable[str], k: int = 3, cutoff: float = 0.5) -> list[str]:
+    """Up to `k` names that look most like `text`, best first; none for a text of more than 100 characters.
+
+    `cutoff` is the least ratio of difflib, between 0 (nothing in common) and 1 (the same key).
+    """
     if len(text) > 100:
         return []
     keys = {name_key(name): name for name in names}
-    return [keys[key] for key in difflib.get_close_matches(name_key(text), keys, n=k, cutoff=0.5)]
+    return [keys[key] for key in difflib.get_close_matches(name_key(text), keys, n=k, cutoff=cutoff)]
