@@ -262,7 +262,7 @@ def read_data(word: str, split: str = "test", limit: int | None = None, root: st
 
 # %% ../../nbs/2_data/8_sets.ipynb #62e1bc2e
 def choose(samples: Iterable[Sample], classes: Iterable[str], size: int, shots: int | None = None) -> list[Sample]:
-    """The first `size` samples with labels among `classes`, at most `shots` of each class; fewer if there are not so many.
+    """The first `size` samples with labels among `classes`, at most `shots` of each class; fewer if there are fewer.
 
     Of an endless stream no more is taken than needed, if `size` is at most `shots` times the number of classes.
     """
