@@ -69,13 +69,9 @@ def locked(run: Path) -> Iterator[None]:
     lock, busy = run / ".lock", f"{run}: another process is at work on this run; wait for it, or choose another --out"
     with ExitStack() as held:
         try:
-            file = held.enter_context(locks.locked(lock, busy))
+            held.enter_context(locks.locked(lock, busy))
         except OSError as error:
             raise UserError(f"cannot write {run}: {error.strerror}; choose a folder you may write to") from None
-        if (
-            not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino
-        ):  # its last holder removed it meanwhile
-            raise UserError(busy)
         try:
             yield
         finally:
