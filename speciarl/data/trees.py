@@ -304,7 +304,8 @@ def _check_facets(tree: LabelTree, source: str) -> None:
         parents = set() if node.parent is None else {node.parent}
         above[i] = tree.facets(i) | parents
     while True:  # take away whatever has nothing left above it; what remains stands above itself
-        free = [i for i in above if above[i].isdisjoint(above)]
+        left = set(above)  # a dictionary would be walked through for each node
+        free = [i for i in above if above[i].isdisjoint(left)]
         if not free:
             break
         for i in free:
