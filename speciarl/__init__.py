@@ -12,6 +12,7 @@ from ._lazy import attach
 if TYPE_CHECKING:
     from .core.scale import Category as Category
     from .core.scale import UserError as UserError
+    from .data.sets import read_data as read_data
     from .data.trees import load_tree as load_tree
     from .fine_r1.methods import train as train
     from .judges.choose import CascadeJudge as CascadeJudge
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from .judges.store import open_store as open_store
     from .judges.tree import TreeJudge as TreeJudge
     from .metrics.runs import evaluate as evaluate
-    from .metrics.runs import read_data as read_data
     from .policy.engines import make_engine as make_engine
     from .policy.model import load_policy as load_policy
+    from .report.face import compare as compare
+    from .report.face import judge as judge
+    from .report.face import plot as plot
+    from .report.face import score as score
     from .training.recipe import load_recipe as load_recipe
     from .training.reward import SpecificityReward as SpecificityReward
 
@@ -30,12 +34,16 @@ __getattr__, __dir__, __all__ = attach(
     {
         "Category": "speciarl.core.scale",
         "UserError": "speciarl.core.scale",
+        "judge": "speciarl.report.face",
+        "score": "speciarl.report.face",
+        "compare": "speciarl.report.face",
+        "plot": "speciarl.report.face",
         "TreeJudge": "speciarl.judges.tree",
         "LLMJudge": "speciarl.judges.llm",
         "CascadeJudge": "speciarl.judges.choose",
         "open_store": "speciarl.judges.store",
         "load_tree": "speciarl.data.trees",
-        "read_data": "speciarl.metrics.runs",
+        "read_data": "speciarl.data.sets",
         "load_policy": "speciarl.policy.model",
         "make_engine": "speciarl.policy.engines",
         "evaluate": "speciarl.metrics.runs",

@@ -22,6 +22,8 @@ from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, intervals, scor
 from .table import Interval, Levels, Table, fmt_number, make_record, save_figure, write_table
 
 if TYPE_CHECKING:  # a table of verdicts is scored without loading what reads a run
+    from matplotlib.figure import Figure
+
     from speciarl.policy.predictions import Codes, Predictions
 
 # %% ../../nbs/6_report/5_scores.ipynb #a40d860e
@@ -199,16 +201,24 @@ class ScoreReport:
         names = [f"scores.{suffix}" for suffix in ("csv", "md", "tex", "pdf", "png", "json")]
         return names + [f"{one.stem}.{suffix}" for one in self.further for suffix in ("csv", "md", "tex", "json")]
 
-    def write(self, out: str | Path) -> None:
-        "Write `files` to the folder `out`. Raises `UserError` if it cannot be written."
+    def figure(self) -> "Figure":
+        "The levels of every line as stacked bars."
         bars = {}
         for line in self.lines:
             name = line.group if line.answers == "one answer" else f"{line.group}, {line.answers}"
             bars[name] = line.scores.shares
+        return plot_levels(bars)
+
+    def _repr_markdown_(self) -> str:
+        "What Jupyter shows: the table of scores."
+        return str(self.table)
+
+    def write(self, out: str | Path) -> None:
+        "Write `files` to the folder `out`. Raises `UserError` if it cannot be written."
         parameters = {"command": "score", "weights": self.weights}
         record = make_record(parameters=parameters, inputs={"verdicts": self.source})
         write_table(self.table, Path(out) / "scores", record)
-        save_figure(plot_levels(bars), Path(out) / "scores", record)
+        save_figure(self.figure(), Path(out) / "scores", record)
         if self.further:
             record = make_record(parameters={"command": "score"}, inputs={"predictions": self.source})
         for one in self.further:
