@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'PACKAGED', 'ADAPTER', 'word_tokenizer', 'StillProcessor', 'small_processor',
-           'small_config', 'build_small', 'Policy', 'find_policy', 'adapter_base', 'still', 'load_processor',
-           'load_policy', 'base_card', 'weights_hash']
+           'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'still',
+           'load_processor', 'load_policy', 'base_card', 'weights_hash']
 
 # %% ../../nbs/4_policy/2_model.ipynb #80073f62
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
-from peft import PeftModel
 from tokenizers.models import WordLevel
 from transformers import (
     AutoConfig,
@@ -25,8 +27,10 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
 )
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
@@ -48,20 +52,25 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|> {{ m.role }} {% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif part.type == 'text' %} {{ part.text }}{% endif %}{% endfor %}{% endif %} <|im_end|> {% endfor %}"
+    "{% for m in messages %}<|im_start|> {{ m.role }} "
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part.type == 'text' %} {{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %} <|im_end|> {% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
 )
 
 # %% ../../nbs/4_policy/2_model.ipynb #fc204cc3
 def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    "A tokenizer with one token per word of `texts`, lower case; tags such as <answer> and words with dashes stay whole."
-    tokenizer = Tokenizer(WordLevel({}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"</?\w+>|[\w\-]+|[^\s\w]"), "removed", invert=True)
-    words = {word for text in texts for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text.lower())}
+    "A tokenizer with one token per word of `texts`, lower case; tags as <answer> and words with dashes stay whole."
+    splitter = pre_tokenizers.Split(Regex(r"</?\w+>|[\w\-]+|[^\s\w]"), "removed", invert=True)
+    words: set[str] = set()
+    for text in texts:
+        words |= {word for word, _ in splitter.pre_tokenize_str(text.lower())}
     vocabulary = [*SPECIAL_TOKENS, "user", "assistant", *sorted(words - {"user", "assistant"})]
-    tokenizer.model = WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = splitter
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         padding_side="left",
@@ -74,9 +83,9 @@ def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 # %% ../../nbs/4_policy/2_model.ipynb #4954d856
 class StillProcessor(Qwen2_5_VLProcessor):
-    "The Qwen2.5-VL processor for still images only: an image processor and a tokenizer, no video processor, no torchvision."
+    "The Qwen2.5-VL processor for still images only: image processor and tokenizer, no video processor, no torchvision."
 
-    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any):
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids([self.image_token, self.video_token])
         ProcessorMixin.__init__(
@@ -94,7 +103,7 @@ def small_processor(texts: list[str]) -> StillProcessor:
 # %% ../../nbs/4_policy/2_model.ipynb #e33631bb
 def small_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     "The configuration of the small Qwen2.5-VL for the vocabulary of `tokenizer`."
-    token = tokenizer.convert_tokens_to_ids
+    token: Callable[[str], Any] = tokenizer.convert_tokens_to_ids
     text = dict(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -152,8 +161,8 @@ _ELSEWHERE = {"preprocessor_config.json": "processor_config.json"}  # where tran
 class Policy:
     "A vision-language model with its processor, and the name or path it was loaded from."
 
-    model: torch.nn.Module
-    processor: ProcessorMixin
+    model: Any  # a PreTrainedModel that generates, perhaps inside a PeftModel
+    processor: Any  # a ProcessorMixin with an image processor and a tokenizer
     name: str
 
     def save(self, folder: str | Path) -> Path:
@@ -167,38 +176,47 @@ class Policy:
         return folder
 
 # %% ../../nbs/4_policy/2_model.ipynb #4e6c6ad5
+ADAPTER = "adapter_config.json"  # a folder with this file holds a LoRA adapter
+
+
+def missing_parts(folder: Path) -> list[str]:
+    "What `folder` lacks to be a policy, in words; nothing for a folder with an adapter, which needs no processor."
+    if (folder / ADAPTER).is_file():
+        return []
+    missing = []
+    for file, part in _NEEDED.items():
+        elsewhere = _ELSEWHERE.get(file, file)
+        if not (folder / file).is_file() and not (folder / elsewhere).is_file():
+            missing.append(f"{part} ({file})")
+    return missing
+
+
 def find_policy(name: str | Path) -> str:
-    "The folder of a packaged policy or of a path, checked to be complete; or the name unchanged when it looks like a hub id (owner/model). Raises `UserError`."
+    """The folder of a packaged policy or of a path, checked to be complete; or a hub id (owner/model) unchanged.
+
+    Raises `UserError` for a folder that is not complete, and a name that is none of these.
+    """
     path = PACKAGED.get(str(name), Path(name))
     if path.is_dir():
-        missing = (
-            []
-            if (path / ADAPTER).is_file()
-            else [
-                f"{what} ({file})"
-                for file, what in _NEEDED.items()
-                if not any((path / name).is_file() for name in (file, _ELSEWHERE.get(file, file)))
-            ]
-        )
+        missing = missing_parts(path)
         if missing:
             raise UserError(
-                f"{path}: the folder has no {', no '.join(missing)}; save model and processor there with save_pretrained"
+                f"{path}: the folder has no {', no '.join(missing)}; "
+                "save model and processor there with save_pretrained"
             )
         return str(path)
     if str(name).count("/") != 1 or str(name).startswith((".", "/")):
         raise UserError(
-            f"no policy {str(name)!r}: give fieldguide-base, a folder with a saved model, or a hub id such as Qwen/Qwen2.5-VL-7B-Instruct"
+            f"no policy {str(name)!r}: give fieldguide-base, a folder with a saved model, "
+            "or a hub id such as Qwen/Qwen2.5-VL-7B-Instruct"
         )
     return str(name)
 
 # %% ../../nbs/4_policy/2_model.ipynb #df7203bf
-ADAPTER = "adapter_config.json"
-
-
 def adapter_base(folder: str | Path) -> str:
     "The policy that the adapter in `folder` was trained on. Raises `UserError` if its configuration does not say."
     try:
-        return json.loads((Path(folder) / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return str(json.loads((Path(folder) / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
     except (OSError, ValueError, KeyError):
         raise UserError(
             f"{Path(folder) / ADAPTER} names no base_model_name_or_path; add the base policy's name or folder there"
@@ -208,33 +226,32 @@ def adapter_base(folder: str | Path) -> str:
 def still(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
     "The processor class `kind` for still images: the same, but its video processor may be None."
 
-    def check(self, name: str, part: object) -> object:
+    def check(self: ProcessorMixin, name: str, part: object) -> object:
         return None if part is None else kind.check_argument_for_proper_class(self, name, part)
 
-    return type(
-        kind.__name__,
-        (kind,),
-        {"check_argument_for_proper_class": check, "apply_chat_template": ProcessorMixin.apply_chat_template},
-    )
+    mended = {"check_argument_for_proper_class": check, "apply_chat_template": ProcessorMixin.apply_chat_template}
+    return type(kind.__name__, (kind,), mended)
 
 # %% ../../nbs/4_policy/2_model.ipynb #7ee9cca3
-def _settings(processor: ProcessorMixin) -> dict:
+def _settings(processor: ProcessorMixin) -> dict[str, Any]:
     "What a processor was told besides its parts, such as the number of tokens of a picture."
     parts = {*processor.get_attributes(), "chat_template", "processor_class"}
     return {name: value for name, value in processor.to_dict().items() if name not in parts}
 
 # %% ../../nbs/4_policy/2_model.ipynb #d4e1b286
 def load_processor(source: str, config: PreTrainedConfig) -> ProcessorMixin:
-    "The processor saved at `source` for a model of `config`, for still images, without torchvision and remote code. Any Qwen2.5-VL gets a `StillProcessor`."
+    """The processor saved at `source` for a model of `config`, for still images, without torchvision and remote code.
+
+    Any Qwen2.5-VL gets a `StillProcessor`.
+    """
     tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
     if config.model_type == "qwen2_5_vl":
         return StillProcessor(Qwen2VLImageProcessorPil.from_pretrained(source), tokenizer)
-    kind = PROCESSOR_MAPPING[type(config)]
-    images = (
-        SmolVLMImageProcessorPil.from_pretrained(source)
-        if config.model_type == "smolvlm"
-        else AutoImageProcessor.from_pretrained(source, backend="pil")
-    )
+    kind: Any = PROCESSOR_MAPPING[type(config)]
+    if config.model_type == "smolvlm":
+        images = SmolVLMImageProcessorPil.from_pretrained(source)
+    else:
+        images = AutoImageProcessor.from_pretrained(source, backend="pil")
     parts = {"image_processor": images, "tokenizer": tokenizer}
     settings, _ = kind.get_processor_dict(source)
     processor = still(kind).from_args_and_dict([parts.get(name) for name in kind.get_attributes()], settings)
@@ -247,7 +264,8 @@ def _seeing_config(source: str) -> PreTrainedConfig:
     config = AutoConfig.from_pretrained(source)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
-            f"{source}: a model of type {config.model_type} does not answer questions about images; give a vision-language model"
+            f"{source}: a model of type {config.model_type} does not answer questions about images; "
+            "give a vision-language model"
         )
     return config
 
@@ -255,7 +273,11 @@ def _seeing_config(source: str) -> PreTrainedConfig:
 def load_policy(
     name: str | Path, dtype: torch.dtype | str = "auto", device: str | None = None, adapter: str | Path | None = None
 ) -> Policy:
-    "Load a policy by packaged name, folder or hub id, in evaluation mode, on `device` (default: CUDA if there is one; auto: spread over all), with the LoRA `adapter` in a folder merged into it. A folder that holds an adapter names its base itself. Raises `UserError` if that cannot be."
+    """Load a policy by packaged name, folder or hub id, in evaluation mode.
+
+    device: CUDA, if there is one, by default; auto: spread over all. adapter: a folder with a LoRA adapter, which is
+    merged into the policy; a `name` that is such a folder names its base itself. Raises `UserError` if it cannot be.
+    """
     source = find_policy(name)
     if (Path(source) / ADAPTER).is_file():
         return load_policy(adapter_base(source), dtype, device, source)
@@ -263,19 +285,22 @@ def load_policy(
     spread = {"device_map": "auto"} if device == "auto" else {}
     try:
         processor = load_processor(source, _seeing_config(source))
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **spread
         )
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True).merge_and_unload()
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, SafetensorError) as error:
         raise UserError(f"cannot load policy {str(adapter or name)!r}: {' '.join(str(error).split())[:300]}") from None
-    return Policy((model if spread else model.to(device)).eval(), processor, str(adapter or name))
+    if not spread:
+        model = model.to(device)
+    return Policy(model.eval(), processor, str(adapter or name))
 
 # %% ../../nbs/4_policy/2_model.ipynb #81cc7300
-def base_card() -> dict:
+def base_card() -> dict[str, Any]:
     "The card of the packaged base policy: how it was made, what it scores, and the SHA-256 of its weights."
-    return json.loads((PACKAGED["fieldguide-base"] / "card.json").read_text(encoding="utf-8"))
+    card: dict[str, Any] = json.loads((PACKAGED["fieldguide-base"] / "card.json").read_text(encoding="utf-8"))
+    return card
 
 # %% ../../nbs/4_policy/2_model.ipynb #5bea2480
 def weights_hash(folder: str | Path) -> str:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..data.samples import Sample
 from ..core.scale import MISSING, WIRE_NAMES, UserError, atomic_write
+from ..data.samples import Sample
 
 if TYPE_CHECKING:  # pyarrow is loaded when a file is read or written
     import pyarrow as pa
@@ -37,7 +37,7 @@ class Prediction(BaseModel):
     rollout: int = Field(ge=0, lt=2**31, description="Which of the answers to this image, from 0.")
     text: str | None = Field(description="The whole output of the model; null: not published.")
     answer: str | None = Field(description="The text inside the answer tag; null: there was none.")
-    category: Literal[WIRE_NAMES] | None = Field(
+    category: Literal["wrong", "abstain", "generic", "less specific", "specific", "more specific"] | None = Field(
         None, description="The verdict; null: none could be had, or nobody judged."
     )
     source: str | None = Field(None, description="Who decided, or why there is no verdict; null: nobody judged.")
@@ -63,7 +63,8 @@ def json_schema() -> dict[str, Any]:
     parts = {"header": Header.model_json_schema(), "prediction": Prediction.model_json_schema()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "One line of a speciarl predictions file (.jsonl): the first is the header, all others are predictions.",
+        "title": "One line of a speciarl predictions file (.jsonl): "
+        "the first is the header, all others are predictions.",
         "oneOf": [{"$ref": f"#/$defs/{name}"} for name in parts],
         "$defs": parts,
     }
@@ -102,9 +103,12 @@ class Predictions(NamedTuple):
 def _sound(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
-# %% ../../nbs/4_policy/5_predictions.ipynb #e5e1a27c
+
 def to_table(rows: Iterable[Mapping[str, Any]]) -> "pa.Table":
-    "Rows as a table with the columns of `Prediction`; other keys are left out, absent ones are null, and an empty category is null."
+    """Rows as a table with the columns of `Prediction`.
+
+    Other keys are left out, absent ones are null, and an empty category is null.
+    """
     import pyarrow as pa
 
     def columns(part: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -125,12 +129,12 @@ def _ending(path: str | Path) -> str:
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #75af8974
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
-    "Write predictions to `path`, .parquet or .jsonl, with their card; atomic. Raises `UserError` for another ending or a folder that cannot be written."
-    head = json.dumps(
-        dict(format=FORMAT, version=VERSION, predictions=len(predictions.table), card=predictions.card),
-        sort_keys=True,
-        default=str,
-    )
+    """Write predictions to `path`, .parquet or .jsonl, with their card; atomic.
+
+    Raises `UserError` for another ending or a folder that cannot be written.
+    """
+    header = dict(format=FORMAT, version=VERSION, predictions=len(predictions.table), card=predictions.card)
+    head = json.dumps(header, sort_keys=True, default=str)
     if _ending(path) == ".parquet":
         from pyarrow import parquet
 
@@ -155,21 +159,21 @@ def _fault(error: ValidationError) -> str:
     field = ".".join(map(str, first["loc"]))[:80]
     if first["type"] == "extra_forbidden":
         return f"unknown field {field!r}"
-    return (
-        f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-        if field
-        else "not an object with the fields of a prediction"
-    )
+    if not field:
+        return "not an object with the fields of a prediction"
+    return f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #9fc530df
 def _header(value: Any, path: str | Path) -> Header:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
-            f"{path}: not a file of published predictions (the first line, or the metadata of Parquet, must be a header with format {FORMAT!r}); write it with speciarl.policy.predictions"
+            f"{path}: not a file of published predictions (the first line, or the metadata of Parquet, must be a "
+            f"header with format {FORMAT!r}); write it with speciarl.policy.predictions"
         )
     if value.get("version") != VERSION:
         raise UserError(
-            f"{path}: the format is version {str(value.get('version'))[:20]}, this package reads version {VERSION}; use a matching version of speciarl"
+            f"{path}: the format is version {str(value.get('version'))[:20]}, this package reads version {VERSION}; "
+            "use a matching version of speciarl"
         )
     try:
         return Header.model_validate(value)
@@ -199,7 +203,7 @@ def _json_rows(path: str | Path, lines: Iterable[tuple[int, bytes]]) -> Iterator
         except ValidationError as error:
             raise UserError(f"{path}: row {number}: {_fault(error)}; see predictions.schema.json") from None
 
-# %% ../../nbs/4_policy/5_predictions.ipynb #e33ad64f
+
 def _read_jsonl(path: str | Path) -> tuple[Header, "pa.Table"]:
     lines = _lines(path)
     try:
@@ -233,51 +237,39 @@ def _read_parquet(path: str | Path) -> tuple[Header, "pa.Table"]:
 def _check_columns(path: str | Path, table: "pa.Table") -> None:
     "Raise `UserError` unless the columns of `table` are those of a prediction, with their types."
     wanted, names = table_schema(), table.column_names
-    other = [name for name in names if name not in wanted.names] or [
-        name for name in wanted.names if names.count(name) != 1
-    ]
-    if other:
-        raise UserError(
-            f"{path}: column {other[0][:80]!r} is {'unknown' if other[0] not in wanted.names else 'missing or there twice'}; the columns are {', '.join(wanted.names)}"
-        )
-    alike = {"rollout": ("int32", "int64")}  # other writers have types of their own for the same
-    wrong = [
-        field
-        for field in wanted
-        if str(table[field.name].type) not in alike.get(field.name, ("string", "large_string", "string_view", "null"))
-    ]
-    if wrong:
-        raise UserError(
-            f"{path}: column {wrong[0].name!r} holds {table[wrong[0].name].type}, not {wrong[0].type}; publish the predictions again"
-        )
+    faults = [(name, "unknown") for name in names if name not in wanted.names]
+    faults += [(name, "missing or there twice") for name in wanted.names if names.count(name) != 1]
+    if faults:
+        name, fault = faults[0]
+        raise UserError(f"{path}: column {name[:80]!r} is {fault}; the columns are {', '.join(wanted.names)}")
+    texts = ("string", "large_string", "string_view", "null")  # other writers have types of their own for the same
+    for field in wanted:
+        found = table[field.name].type
+        if str(found) not in (("int32", "int64") if field.name == "rollout" else texts):
+            raise UserError(
+                f"{path}: column {field.name!r} holds {found}, not {field.type}; publish the predictions again"
+            )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #5fd5c343
 def _check_values(path: str | Path, table: "pa.Table") -> None:
-    "Raise `UserError` with the first row that is no valid `Prediction`; all columns at once, for tables whose types are right."
+    "Raise `UserError` with the first row that is no valid `Prediction`; for tables whose columns have the right types."
     import pyarrow as pa
     from pyarrow import compute as pc
 
-    needed = [
-        name
-        for name, field in Prediction.model_fields.items()
-        if field.is_required() and name not in ("dataset", "text", "answer")
-    ]
-    rules = [(pc.is_null(table[name]), f"{name}: input should be a valid value, not null") for name in needed]
-    rules += [
-        (pc.equal(table[name], ""), f"{name}: string should have at least 1 character")
-        for name in ("sample_id", "label")
-    ]
-    rules += [
-        (pc.less(table["rollout"], 0), "rollout: input should be greater than or equal to 0"),
-        (
-            pc.and_(pc.is_valid(table["category"]), pc.invert(pc.is_in(table["category"], pa.array(WIRE_NAMES)))),
-            f"category: input should be one of {', '.join(WIRE_NAMES)}",
-        ),
-    ]
-    for broken, what in rules:
+    def check(broken: Any, what: str) -> None:
         at = pc.index(broken.combine_chunks() if isinstance(broken, pa.ChunkedArray) else broken, True).as_py()
         if at >= 0:
             raise UserError(f"{path}: row {at + 1}: {what}; see predictions.schema.json")
+
+    for name, field in Prediction.model_fields.items():
+        if field.is_required() and name not in ("dataset", "text", "answer"):
+            check(pc.is_null(table[name]), f"{name}: input should be a valid value, not null")
+    for name in ("sample_id", "label"):
+        check(pc.equal(table[name], ""), f"{name}: string should have at least 1 character")
+    check(pc.less(table["rollout"], 0), "rollout: input should be greater than or equal to 0")
+    category = table["category"]
+    unknown = pc.and_(pc.is_valid(category), pc.invert(pc.is_in(category, pa.array(WIRE_NAMES))))
+    check(unknown, f"category: input should be one of {', '.join(WIRE_NAMES)}")
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #31b66160
 def _sample_codes(table: "pa.Table") -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -289,7 +281,8 @@ def _sample_codes(table: "pa.Table") -> tuple[list[tuple[str, str]], np.ndarray]
         .combine_chunks()
         .dictionary_encode()
     )
-    return [tuple(key.split("\0", 1)) for key in joined.dictionary.to_pylist()], joined.indices.to_numpy()
+    keys = [key.split("\0", 1) for key in joined.dictionary.to_pylist()]
+    return [(dataset, name) for dataset, name in keys], joined.indices.to_numpy()
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #8cf5de0b
 def _check_unique(path: str | Path, table: "pa.Table") -> None:
@@ -300,20 +293,22 @@ def _check_unique(path: str | Path, table: "pa.Table") -> None:
     same = (np.diff(sample[order]) == 0) & (np.diff(rollout[order]) == 0)
     if same.any():
         at = order[1:][same].min()
-        raise UserError(
-            f"{path}: row {at + 1}: rollout {rollout[at]} of sample {keys[sample[at]][1][:80]!r} is there twice; keep one"
-        )
+        name = keys[sample[at]][1][:80]
+        raise UserError(f"{path}: row {at + 1}: rollout {rollout[at]} of sample {name!r} is there twice; keep one")
     label = table["label"].combine_chunks().dictionary_encode().indices.to_numpy()
-    other = label != label[np.unique(sample, return_index=True)[1]][sample]
+    _, first = np.unique(sample, return_index=True)  # where each sample is met for the first time
+    other = label != label[first][sample]
     if other.any():
         at = int(np.argmax(other))
-        raise UserError(
-            f"{path}: row {at + 1}: sample {keys[sample[at]][1][:80]!r} has another label than before; correct one"
-        )
+        name = keys[sample[at]][1][:80]
+        raise UserError(f"{path}: row {at + 1}: sample {name!r} has another label than before; correct one")
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #87c3e0b2
 def read_predictions(path: str | Path) -> Predictions:
-    "The predictions in a published file (.parquet or .jsonl), validated. Raises `UserError` with the first wrong row, counted from 1 below the header."
+    """The predictions in a published file (.parquet or .jsonl), validated.
+
+    Raises `UserError` with the first wrong row, counted from 1 below the header.
+    """
     reader = _read_parquet if _ending(path) == ".parquet" else _read_jsonl
     try:
         header, table = reader(path)
@@ -323,7 +318,8 @@ def read_predictions(path: str | Path) -> Predictions:
         ) from None
     if len(table) != header.predictions:
         raise UserError(
-            f"{path}: {len(table):,} predictions, but the header says {header.predictions:,}; the file is incomplete, fetch it again"
+            f"{path}: {len(table):,} predictions, but the header says {header.predictions:,}; "
+            "the file is incomplete, fetch it again"
         )
     _check_values(path, table)
     _check_unique(path, table)
@@ -331,7 +327,10 @@ def read_predictions(path: str | Path) -> Predictions:
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #02633793
 def convert(source: str | Path, target: str | Path) -> int:
-    "Write the published predictions of `source` to `target` in the form its ending says; returns how many. Raises `UserError` as reading and writing do."
+    """Write the published predictions of `source` to `target` in the form its ending says; returns how many.
+
+    Raises `UserError` as reading and writing do.
+    """
     _ending(target)
     predictions = read_predictions(source)
     write_predictions(target, predictions)
@@ -339,32 +338,37 @@ def convert(source: str | Path, target: str | Path) -> int:
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #bef5b1d0
 def check_against(predictions: Predictions, samples: Sequence[Sample], what: str = "this data set") -> None:
-    "Raise `UserError` unless the predictions are of exactly `samples` (ids and labels); `what` names the data set in the message."
+    """Raise `UserError` unless the predictions are of exactly `samples` (ids and labels).
+
+    `what` names the data set in the message.
+    """
     labels = {(sample.dataset or "", sample.id): sample.label for sample in samples}
     seen = set()
-    for number, (dataset, name, label) in enumerate(
-        zip(*(predictions.table[column].to_pylist() for column in ("dataset", "sample_id", "label"))), 1
-    ):
+    columns = [predictions.table[name].to_pylist() for name in ("dataset", "sample_id", "label")]
+    for number, (dataset, name, label) in enumerate(zip(*columns), 1):
         key = (dataset or "", name)
         if labels.get(key) != label:
-            fault = (
-                f"its label is {label[:80]!r}, there {labels[key][:80]!r}"
-                if key in labels
-                else "there is no such sample"
-            )
+            fault = "there is no such sample"
+            if key in labels:
+                fault = f"its label is {label[:80]!r}, there {labels[key][:80]!r}"
             raise UserError(
-                f"{predictions.name}: row {number}: sample {name[:80]!r} is not in {what} ({fault}); these are predictions of another data set or split"
+                f"{predictions.name}: row {number}: sample {name[:80]!r} is not in {what} ({fault}); "
+                "these are predictions of another data set or split"
             )
         seen.add(key)
     if len(seen) < len(labels):
         absent = next(key for key in labels if key not in seen)
         raise UserError(
-            f"{predictions.name}: {len(labels) - len(seen):,} of {len(labels):,} samples of {what} have no predictions ({absent[1][:80]!r}, ...); finish the run, or name the split it was made for"
+            f"{predictions.name}: {len(labels) - len(seen):,} of {len(labels):,} samples of {what} have no predictions "
+            f"({absent[1][:80]!r}, ...); finish the run, or name the split it was made for"
         )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #b9ead431
 def check_labels(predictions: Predictions) -> None:
-    "Raise `UserError` if a row's data set has a packaged label tree of which its label is no node. Rows of other sets pass."
+    """Raise `UserError` if a row's data set has a packaged label tree of which its label is no node.
+
+    Rows of other sets pass.
+    """
     from speciarl.data.trees import available_trees, load_tree
 
     pairs = predictions.table.group_by(["dataset", "label"], use_threads=False).aggregate([]).to_pylist()
@@ -372,12 +376,16 @@ def check_labels(predictions: Predictions) -> None:
     for pair in pairs:
         if pair["dataset"] in trees and not trees[pair["dataset"]].find(pair["label"]):
             raise UserError(
-                f"{predictions.name}: the label {pair['label'][:80]!r} is not in {pair['dataset']}; these are predictions of another data set, or their labels are spelled otherwise"
+                f"{predictions.name}: the label {pair['label'][:80]!r} is not in {pair['dataset']}; "
+                "these are predictions of another data set, or their labels are spelled otherwise"
             )
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #0cd416ee
 class Codes(NamedTuple):
-    "What is scored: per image its (data set, id) and label; categories as int8 codes and format failures as bool, both of shape (images, N)."
+    """What is scored: per image its (data set, id) and label; categories as int8 codes, format failures as bool.
+
+    The last two have the shape (images, N).
+    """
 
     keys: list[tuple[str, str]]
     labels: list[str]
@@ -386,20 +394,27 @@ class Codes(NamedTuple):
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #7e9d4cfb
 def _grid(predictions: Predictions) -> tuple[list[tuple[str, str]], np.ndarray]:
-    "The keys of the images in order of first appearance, and the row of each of their rollouts, shape (images, N). Raises `UserError` if images have different rollouts."
+    """The keys of the images in order of first appearance, and the row of each of their rollouts, shape (images, N).
+
+    Raises `UserError` if images have different rollouts.
+    """
     keys, sample = _sample_codes(predictions.table)
     counts = np.bincount(sample, minlength=len(keys))
     if len(set(counts.tolist())) > 1:
         odd = int(np.argmax(counts != counts[0]))
         raise UserError(
-            f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; finish the run or drop the sample"
+            f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; "
+            "finish the run or drop the sample"
         )
     order = np.lexsort((predictions.table["rollout"].to_numpy(), sample))
     return keys, order.reshape(len(keys), counts[0] if len(keys) else 0)
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #2f416937
 def codes_of(predictions: Predictions) -> Codes:
-    "The judged predictions as arrays, images in order of first appearance, rollouts in order. Raises `UserError` if they are not judged, or images have different rollouts."
+    """The judged predictions as arrays, images in order of first appearance, rollouts in order.
+
+    Raises `UserError` if they are not judged, or images have different rollouts.
+    """
     import pyarrow as pa
     from pyarrow import compute as pc
 
@@ -410,16 +425,15 @@ def codes_of(predictions: Predictions) -> Codes:
     keys, grid = _grid(predictions)
     code = pc.fill_null(pc.index_in(table["category"], pa.array(WIRE_NAMES)), MISSING).to_numpy().astype(np.int8)
     failed = pc.fill_null(pc.equal(table["source"], "format"), False).to_numpy()
-    return Codes(
-        keys,
-        table["label"].take(pa.array(grid[:, 0] if grid.size else [], pa.int64())).to_pylist(),
-        code[grid],
-        failed[grid],
-    )
+    first = pa.array(grid[:, 0] if grid.size else [], pa.int64())
+    return Codes(keys, table["label"].take(first).to_pylist(), code[grid], failed[grid])
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #844e892c
 def column_of(predictions: Predictions, name: str) -> list[list[Any]]:
-    "A column of the predictions by image, one list of N values each, in the order of `codes_of`. Raises `UserError` if images have different rollouts, or there is no such column."
+    """A column of the predictions by image, one list of N values each, in the order of `codes_of`.
+
+    Raises `UserError` if images have different rollouts, or there is no such column.
+    """
     if name not in predictions.table.column_names:
         raise UserError(
             f"{predictions.name}: no column {name[:80]!r}; there are {', '.join(predictions.table.column_names)}"

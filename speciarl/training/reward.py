@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .rules import anchor, find_rule, in_loss, is_flat, is_formatted, noised, overlong_penalty, reward
 from ..core.scale import WIRE_NAMES, Category, UserError, atomic_write, extract_answer
 from ..judges.verdict import Verdict
+from .rules import anchor, find_rule, in_loss, is_flat, is_formatted, noised, overlong_penalty, reward
 
 Result = TypeVar("Result")
 

@@ -35,7 +35,7 @@ def banned_tokens(config: Any, vllm: bool) -> dict:
     ids = sorted({getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")} - {None})
     if not ids:
         return {}
-    return {"logit_bias": {token: -100.0 for token in ids}} if vllm else {"suppress_tokens": ids}
+    return {"logit_bias": dict.fromkeys(ids, -100.0)} if vllm else {"suppress_tokens": ids}
 
 # %% ../../nbs/7_training/4_trainer.ipynb #5f7471b7
 def merged_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
