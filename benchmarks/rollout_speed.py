@@ -21,8 +21,8 @@ import torch
 
 from speciarl.data.fieldguide import plates
 from speciarl.policy import engines
-from speciarl.policy.engines import Sampling, TransformersEngine, batch_seed, draw, encode, placeholders, read_once
-from speciarl.policy.model import load_policy
+from speciarl.policy.engines import Sampling, TransformersEngine, batch_seed, draw, read_once
+from speciarl.policy.model import encode, load_policy, placeholders
 from speciarl.policy.predict import predict
 from speciarl.policy.prompts import load_prompt
 

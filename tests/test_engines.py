@@ -29,11 +29,9 @@ from speciarl.policy.engines import (
     VLLMEngine,
     batch_seed,
     draw,
-    encode,
     make_engine,
-    placeholders,
 )
-from speciarl.policy.model import PACKAGED, load_policy
+from speciarl.policy.model import PACKAGED, encode, load_policy, placeholders
 from speciarl.policy.predict import answered, predict, read_stream
 from speciarl.policy.prompts import NEXT_ROUND, load_prompt, load_question
 

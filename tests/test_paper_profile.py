@@ -13,14 +13,13 @@ from PIL import Image
 from tiny_models import save
 from tokenizers import normalizers
 
-from speciarl.data.samples import Sample
 from speciarl.compendium.lab import Lab
-from speciarl.data.splits import read_split
-from speciarl.policy.model import load_policy
-from speciarl.fine_r1.rationales import Rationale, write_rationales
-from speciarl.policy.prompts import load_prompt
 from speciarl.compendium.reproduce import read_manifest, run_notebook
-from speciarl.policy.engines import encode
+from speciarl.data.samples import Sample
+from speciarl.data.splits import read_split
+from speciarl.fine_r1.rationales import Rationale, write_rationales
+from speciarl.policy.model import encode, load_policy
+from speciarl.policy.prompts import load_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {"cub200": 8, "flowers102": 3, "food101": 3, "oxford_pets": 3, "stanford_cars": 3, "fgvc_aircraft": 3}  # classes

@@ -9,8 +9,8 @@ import torch
 from speciarl.core.scale import UserError
 from speciarl.data.fieldguide import plates
 from speciarl.policy import engines
-from speciarl.policy.engines import Sampling, TransformersEngine, batch_seed, draw, encode, placeholders
-from speciarl.policy.model import load_policy
+from speciarl.policy.engines import Sampling, TransformersEngine, batch_seed, draw
+from speciarl.policy.model import encode, load_policy, placeholders
 from speciarl.policy.predict import predict, read_stream, replies, texts_of
 from speciarl.policy.prompts import load_prompt
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'PACKAGED', 'ADAPTER', 'word_tokenizer', 'StillProcessor', 'small_processor',
            'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'still',
-           'load_processor', 'load_policy', 'base_card', 'weights_hash']
+           'load_processor', 'load_policy', 'base_card', 'weights_hash', 'encode', 'placeholders']
 
 # %% ../../nbs/4_policy/2_model.ipynb #80073f62
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +39,8 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from transformers.processing_utils import ProcessorMixin
 
 from ..core.scale import UserError
+from ..data.samples import Sample, open_image
+from .prompts import Question, chat, turns_of
 
 # %% ../../nbs/4_policy/2_model.ipynb #f11033a1
 SPECIAL_TOKENS = (
@@ -309,3 +311,30 @@ def weights_hash(folder: str | Path) -> str:
     for path in sorted(Path(folder).glob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+# %% ../../nbs/4_policy/2_model.ipynb #ba8d78f2
+def encode(policy: Policy, samples: Sequence[Sample], prompt: Question) -> dict[str, torch.Tensor]:
+    "The model inputs for a question about each sample, left-padded, on the policy's device and (pixels) in its format."
+    processor = policy.processor
+    one_for_all = isinstance(prompt, str)
+    texts = []
+    for turns in turns_of(prompt, 1 if one_for_all else len(samples)):
+        told = chat(turns, {"type": "image"})
+        texts.append(processor.apply_chat_template(told, tokenize=False, add_generation_prompt=True))
+    if one_for_all:
+        texts *= len(samples)
+    bos = processor.tokenizer.bos_token
+    begun = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}  # or there would be two
+    images = [[open_image(sample.image)] for sample in samples]
+    read = processor(text=texts, images=images, padding=True, **begun, return_tensors="pt")
+    inputs: dict[str, torch.Tensor] = read.to(policy.model.device, policy.model.dtype)
+    return inputs
+
+# %% ../../nbs/4_policy/2_model.ipynb #f3b9c847
+def placeholders(policy: Policy) -> list[int] | None:
+    "The tokens that stand for a picture in the prompt, which no answer may hold; None for a model without."
+    config = policy.model.config
+    for name in ("image_token_id", "image_token_index"):  # the families do not agree on the name
+        if hasattr(config, name):
+            return [getattr(config, name)]
+    return None

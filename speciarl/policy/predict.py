@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..core.calls import CallFailed
 from ..core.scale import UserError, atomic_write
 from ..data.samples import Sample
-from .engines import GREEDY, Engine, Sampling
+from .engines import GREEDY, Engine, Result, Results, Sampling
 from .prompts import NEXT_ROUND, Question, Turns, answer_in
 
 # %% ../../nbs/4_policy/4_predict.ipynb #e8374d51
@@ -28,7 +28,7 @@ def at_a_time(engine: Engine, n: int, most: int) -> int:
 
 def replies(
     engine: Engine, samples: Sequence[Sample], prompt: Question, how: Sampling, size: int | None = None
-) -> Iterator[list[str] | Exception]:
+) -> Iterator[Result]:
     """For each sample, in order: its `how.n` answers, or the error that took their place.
 
     size: samples that are asked about at a time; as many as the engine's batch holds if None.
@@ -52,9 +52,7 @@ def texts_of(engine: Engine, samples: Sequence[Sample], prompt: Question, how: S
     return texts
 
 # %% ../../nbs/4_policy/4_predict.ipynb #ced461a1
-def ask_rounds(
-    engine: Engine, samples: Sequence[Sample], prompt: str, how: Sampling
-) -> Iterator[tuple[int, list[str] | Exception]]:
+def ask_rounds(engine: Engine, samples: Sequence[Sample], prompt: str, how: Sampling) -> Results:
     "As `Engine.ask`, for a prompt that may have several rounds."
     first, *later = prompt.split(NEXT_ROUND)
     if not later:
@@ -66,9 +64,7 @@ def ask_rounds(
             yield start + place, result
 
 
-def _talk(
-    engine: Engine, samples: Sequence[Sample], first: str, later: Sequence[str], how: Sampling
-) -> Iterator[tuple[int, list[str] | Exception]]:
+def _talk(engine: Engine, samples: Sequence[Sample], first: str, later: Sequence[str], how: Sampling) -> Results:
     "All rounds with some samples."
     talks: dict[int, list[Turns]] = {}  # by place, one talk for each answer
     for place, result in engine.ask(samples, first, how):
@@ -119,7 +115,7 @@ def prediction(sample: Sample, prompt_name: str, rollout: int, text: str, tag: s
 
 
 def rows_of(
-    sample: Sample, prompt_name: str, tag: str | None, result: list[str] | Exception, limit: int | None = None
+    sample: Sample, prompt_name: str, tag: str | None, result: Result, limit: int | None = None
 ) -> list[dict[str, Any]]:
     "The prediction rows of one sample: one per answer, or one with `error`. `limit` is noted where memory set one."
     noted = {} if limit is None else {"limit": limit}

@@ -36,22 +36,22 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from trl import GRPOConfig, SFTConfig
 
-from .reward import SpecificityReward, judge_texts
-from ..policy.base import one_thread, versions
-from ..data.samples import Sample, open_image
-from ..data.fieldguide import DOMAINS, World, groups, plates
-from ..data.trees import load_tree, load_trees
 from ..core.names import name_key
+from ..core.scale import Category, UserError, atomic_write, to_codes, write_json
+from ..data.fieldguide import DOMAINS, World, groups, plates
+from ..data.samples import Sample, open_image
+from ..data.trees import load_tree, load_trees
+from ..judges.tree import TreeJudge
 from ..metrics.rates import score
+from ..policy.base import one_thread, versions
+from ..policy.engines import Sampling, TransformersEngine
 from ..policy.model import Policy, load_policy, weights_hash
+from ..policy.predict import texts_of
 from ..policy.prompts import load_prompt
 from .recipe import Recipe
+from .reward import SpecificityReward, judge_texts
 from .rules import reward
-from ..policy.engines import Sampling, TransformersEngine
-from ..policy.predict import texts_of
-from ..core.scale import Category, UserError, atomic_write, to_codes, write_json
 from .trainer import LabelTrainer, SpecificityTrainer, stop_engine
-from ..judges.tree import TreeJudge
 
 # %% ../../nbs/7_training/5_loop.ipynb #e3f26f2a
 def benchmark_samples(dataset: str, count: int, seed: int, folder: Path) -> list[Sample]:

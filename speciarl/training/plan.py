@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 from packaging.version import Version
 
+from ..core.scale import UserError
 from ..data.fieldguide import DOMAINS
 from ..policy.model import PACKAGED
-from .recipe import Recipe
-from ..core.scale import UserError
 from .loop import batch_sizes, save_interval
+from .recipe import Recipe
 
 # %% ../../nbs/7_training/6_plan.ipynb #e97dd4eb
 class Size(NamedTuple):
