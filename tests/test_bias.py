@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from speciarl.metrics.bias import (
-    LEVEL_COLOURS,
-    calibration,
-    headroom,
-    level_shares,
-    level_table,
-    plot_curve,
-    plot_levels,
-    style,
-)
-from speciarl.metrics.rates import best_of_n, s_c_hm
 from speciarl.core.scale import WIRE_NAMES, UserError
+from speciarl.metrics.bias import calibration, headroom, level_shares, level_table
+from speciarl.metrics.rates import best_of_n, s_c_hm
+from speciarl.report.figures import LEVEL_COLOURS, drawing, plot_curve, plot_levels, style
 
 CODES = np.random.default_rng(0).choice(6, size=(80, 8), p=[0.15, 0.02, 0.4, 0.15, 0.26, 0.02])
 
@@ -133,8 +125,24 @@ def test_the_style_is_put_back():
     assert dict(matplotlib.rcParams) == before
 
 
+def test_a_drawing_has_the_style_and_is_laid_out_for_good():
+    before = dict(matplotlib.rcParams)
+    with drawing(3, 2) as figure:
+        axes = figure.subplots()
+        axes.set_title("a long title\nof two lines")
+        assert axes.title.get_fontsize() == 8
+    place = axes.get_position().bounds
+    figure.draw_without_rendering()
+    assert axes.get_position().bounds == place and tuple(figure.get_size_inches()) == (3, 2)
+    assert dict(matplotlib.rcParams) == before
+
+
 def test_matplotlib_is_loaded_only_to_draw():
     code = (
-        "import sys, speciarl.report.table; sys.exit(any(m in sys.modules for m in ('matplotlib', 'torch', 'pandas')))"
+        "import sys, speciarl.report.table, speciarl.report.figures, speciarl.report.tables, speciarl.report.page; "
+        "print([m for m in ('matplotlib', 'matplotlib.pyplot', 'torch', 'pandas') if m in sys.modules]); "
+        "from speciarl.report.figures import plot_pass; plot_pass({'a': {1: 0.5, 2: 0.7}}); "
+        "print('matplotlib.pyplot' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == "[]\nFalse\n", "and drawing needs no pyplot"

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from speciarl.core.scale import WIRE_NAMES, UserError
 from speciarl.metrics.rates import harmonic_mean, intervals, score
+from speciarl.report.figures import save_figure, specificity_correctness_plane, training_curves
 from speciarl.report.table import (
-    PUBLISHED,
     Bounds,
     Interval,
     Levels,
@@ -24,17 +25,14 @@ from speciarl.report.table import (
     fmt_interval,
     fmt_number,
     make_record,
-    method_table,
     record_id,
-    save_figure,
-    specificity_correctness_plane,
     to_csv,
+    to_html,
     to_latex,
     to_markdown,
-    training_curves,
     write_table,
 )
-from speciarl.core.scale import WIRE_NAMES, UserError
+from speciarl.report.tables import PUBLISHED, method_table
 
 NAN = float("nan")
 CODES = np.random.default_rng(0).choice(6, size=(3, 60), p=[0.15, 0.02, 0.3, 0.15, 0.36, 0.02])
@@ -107,6 +105,15 @@ def test_markdown():
         "Table: Cap_tion.\n\nScale 0 to 1.\n"
     )
     assert repr(TABLE) == TABLE._repr_markdown_() == to_markdown(TABLE)
+
+
+def test_a_notebook_shows_html_with_every_cell_escaped():
+    html = TABLE._repr_html_()
+    assert html == to_html(TABLE) and ">a|b_1 &amp; 50 %</td>" in html and ">.742 [.70, .78]</td>" in html
+    attack = "</td><script>alert(1)</script>"
+    hostile = to_html(Table([attack], [[attack]], attack, attack))
+    assert "<script" not in hostile and hostile.count("&lt;script&gt;alert(1)") == 4 and hostile.count("</td>") == 1
+    assert "<caption" not in to_html(Table(["a"], [])) and "<small" not in to_html(Table(["a"], []))
 
 
 def test_latex_is_escaped():
@@ -346,9 +353,11 @@ def test_figure_messages(call, message):
 DRAW = """
 import sys
 import numpy as np
-from speciarl.metrics.bias import level_table, plot_curve, plot_levels
-from speciarl.report.table import PUBLISHED, make_record, save_figure, specificity_correctness_plane, training_curves
 from speciarl.core.scale import WIRE_NAMES
+from speciarl.metrics.bias import level_table
+from speciarl.report.figures import plot_curve, plot_levels, save_figure, specificity_correctness_plane, training_curves
+from speciarl.report.table import make_record
+from speciarl.report.tables import PUBLISHED
 codes = np.random.default_rng(0).choice(6, size=(50, 8))
 rows = level_table(codes, ks=[1, 2, 8], n_boot=50)
 log = [{"step": s, "seed": k, "reward": 0.1 * s + k, **{"share_" + n.replace(" ", "_"): 1 / 6 for n in WIRE_NAMES}} for k in range(2) for s in range(3)]

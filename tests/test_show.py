@@ -133,6 +133,19 @@ def test_filters_and_counts(browser, page):
 
 
 @pytest.mark.needs_chromium
+def test_an_image_with_several_answers_is_found_by_each_category(browser, tmp_path):
+    said = [("bird", "generic"), ("warbler", "less specific"), ("quux", None)]
+    rows = [row(0, answer, category, rollout=i) for i, (answer, category) in enumerate(said)]
+    browser.open(write_page(publish(tmp_path / "a.parquet", rows), tmp_path / "page"))
+    for level, there in (("less-specific", 1), ("no-verdict", 1), ("generic", 1), ("wrong", 0)):
+        browser.js(
+            f"document.querySelectorAll('[name=level]').forEach(box => {{ box.checked = box.value === '{level}' }})"
+        )
+        browser.js("document.forms[0].dispatchEvent(new Event('input'))")
+        assert len(browser.js(VISIBLE)) == there, level
+
+
+@pytest.mark.needs_chromium
 def test_the_keyboard_is_enough(browser, page):
     browser.open(page)
     at = "document.activeElement.id || document.activeElement.name"
@@ -180,6 +193,33 @@ def test_hostile_text_is_only_text(browser, tmp_path):
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 2\">'), new Promise(done => setTimeout(done, 100))"
     )
     assert browser.js("window.hacked ?? 0") == 0, "the policy of the page forbids scripts that are not its own"
+
+
+@pytest.mark.needs_chromium
+@pytest.mark.parametrize("attack", HOSTILE[:4])
+def test_names_and_cards_are_only_text_too(browser, tmp_path, attack):
+    "A run's name, its settings and scores, the data sets and the reasons for a missing picture come from elsewhere."
+    name = attack.replace("/", "∕")
+    rows = [row(i, "bird", "generic", dataset=f"{attack}{i}", sample_id=attack, split=attack) for i in range(2)]
+    card = {
+        "settings": {"policy": attack, "sampling": {attack: attack}},
+        "scores": {attack: attack},
+        "counts": {attack: attack},
+    }
+    write_predictions(tmp_path / f"{name}.parquet", Predictions(card, to_table(rows)))
+    page = write_page(tmp_path / f"{name}.parquet", tmp_path / "page")
+    browser.open(page)
+    assert browser.js("[document.title, document.querySelector('h1').textContent]") == [f"{name}.parquet"] * 2
+    assert (
+        browser.js(
+            "[...document.querySelectorAll('dd')].filter(d => d.textContent.includes(%s)).length" % json.dumps(attack)
+        )
+        == 4
+    )
+    assert browser.js("document.forms[0].elements.dataset.options.length") == 3
+    assert browser.js(
+        "[window.hacked ?? 0, document.querySelectorAll('script').length, document.querySelectorAll('svg, b, img').length]"
+    ) == [0, 1, 0]
 
 
 @pytest.mark.needs_chromium
@@ -248,6 +288,13 @@ def test_groups_answers_and_says_what_is_missing(tmp_path):
     text = write_page(publish(tmp_path / "a.jsonl", rows), tmp_path / "page").read_text()
     assert text.index("2 ×") < text.index("1 ×") and text.count("<article") == 1 and "no picture at hand" in text
     assert "a &lt;b&gt;toy" in text
+
+
+def test_the_page_says_what_part_of_a_run_it_shows(tmp_path):
+    many = publish(tmp_path / "a.parquet", [row(i, "bird", "generic") for i in range(1200)])
+    text = write_page(many, tmp_path / "page", limit=1001).read_text()
+    assert "1,001 of 1,200 images, evenly spread over the run." in text and text.count("<article") == 1001
+    assert "evenly spread" not in write_page(many, tmp_path / "page").read_text()
 
 
 def test_a_broken_picture_has_a_frame_with_the_reason(tmp_path):

@@ -5,24 +5,20 @@ import pytest
 
 from speciarl.metrics.compare import holm
 from speciarl.metrics.openworld import open_world
-from speciarl.report.table import to_csv
 from speciarl.metrics.selection import consensus
+from speciarl.report.figures import Example, example_panel, plot_pass, plot_risk, telling
+from speciarl.report.table import to_csv
 from speciarl.report.tables import (
-    Example,
     domains_of,
-    example_panel,
     group_table,
     openworld_table,
+    paired_table,
     pick,
-    plot_pass,
-    plot_risk,
     risk_table,
     sampling_table,
     selector_table,
     selectors,
     stacked,
-    telling,
-    paired_table,
 )
 
 

@@ -1272,7 +1272,7 @@ class Desk(NamedTuple):
 
     def figure(self, figure, stem: str, **parameters) -> None:
         "Save a figure as figures/PROFILE/STEM.pdf and .png."
-        from speciarl.report.table import save_figure
+        from speciarl.report.figures import save_figure
 
         save_figure(figure, self.lab.root / "figures" / self.lab.profile.name / stem, self.record(**parameters))
 

@@ -81,7 +81,8 @@ def draw_training(run: Path) -> None:
 
     Fine-tuning logs no levels, and gets none. Of several steps on one generation, only the first logs what was sampled.
     """
-    from speciarl.report.table import make_record, save_figure, training_curves
+    from speciarl.report.figures import save_figure, training_curves
+    from speciarl.report.table import make_record
 
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     recipe = card["recipe"]

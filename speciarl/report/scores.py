@@ -17,9 +17,9 @@ import numpy as np
 from ..core.scale import UserError
 from ..data.samples import check_header, read_pairs
 from ..judges.verdict import rollout_grid, verdict_codes
-from ..metrics.bias import plot_levels
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, intervals, score
-from .table import Interval, Levels, Table, fmt_number, make_record, save_figure, write_table
+from .figures import plot_levels, save_figure
+from .table import Interval, Levels, Table, fmt_number, make_record, write_table
 
 if TYPE_CHECKING:  # a table of verdicts is scored without loading what reads a run
     from matplotlib.figure import Figure
