@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.scale import WIRE_NAMES, Category, UserError, atomic_write
+from ..core.files import atomic_write
+from ..core.scale import WIRE_NAMES, Category, UserError
 from ..metrics.rates import METRICS, powers_of_two
 from ..metrics.selection import Choice, by_confidence, chosen, risks
 from .table import Triple, write_record

@@ -21,7 +21,8 @@ import regex
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from ..core.scale import WIRE_NAMES, UserError, atomic_write
+from ..core.files import atomic_write
+from ..core.scale import WIRE_NAMES, UserError
 from ..data.samples import Sample, open_image
 from ..metrics.runs import open_predictions, read_card, read_samples
 from .figures import LEVEL_COLOURS

@@ -18,7 +18,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.scale import UserError, atomic_write
+from ..core.files import atomic_write
+from ..core.scale import UserError
 
 # %% ../../nbs/6_report/1_table.ipynb #79ea1f0d
 def fmt_number(value: float | None, digits: int = 3) -> str:
