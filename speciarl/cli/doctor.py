@@ -7,8 +7,6 @@ __all__ = ['REINSTALL', 'CHROMIUM', 'PROGRAMS', 'NEEDS', 'Finding', 'requirement
            'check_trees', 'check_base_policy', 'check_programs', 'check_folder', 'examine', 'doctor']
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #f9351795
-import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -101,13 +99,13 @@ def check_trees() -> Finding:
 def check_base_policy() -> Finding:
     "Whether the packaged base policy is there and its weights are those of its card."
     from speciarl.core.config import ASSETS
+    from speciarl.core.files import file_digest, find_json
 
     folder = ASSETS / "fieldguide_base"
+    card = find_json(folder / "card.json")
     try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        weights = (folder / "model.safetensors").read_bytes()
-        same = hashlib.sha256(weights).hexdigest() == card["sha256"]
-    except (OSError, ValueError, KeyError):
+        same = file_digest(folder / "model.safetensors") == card["sha256"]
+    except (OSError, TypeError, KeyError):
         same = False
     if same:
         return Finding("ok", "base policy", f"{card['bytes']:,} bytes, as its card says")

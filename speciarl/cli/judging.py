@@ -94,7 +94,7 @@ def judge(
     force: Annotated[bool, typer.Option("--force", help="Overwrite VERDICTS.csv.")] = False,
 ) -> None:
     "Give each label/answer pair of a table a category."
-    from speciarl.core.scale import write_json
+    from speciarl.core.files import write_json
     from speciarl.data.samples import read_pairs
     from speciarl.judges.choose import JudgeSpec, judge_card, make_judge
     from speciarl.judges.verdict import VERDICT_COLUMNS, judge_rows, with_verdict, write_verdicts

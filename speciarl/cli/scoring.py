@@ -98,7 +98,7 @@ def compare(
     ] = None,
 ) -> None:
     "Compare runs image by image, with paired tests."
-    from speciarl.core.scale import write_json
+    from speciarl.core.files import write_json
     from speciarl.metrics.runs import compare_runs
     from speciarl.report.table import Table
 

@@ -6,7 +6,6 @@
 __all__ = ['check_named', 'check_questions', 'finite', 'closed_table', 'write_closed', 'run_closed']
 
 # %% ../../nbs/8_fine_r1/4b_closed_run.ipynb #59825a70
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import __version__
-from ..core.scale import UserError, atomic_write, write_json
+from ..core.files import write_json, write_jsonl
+from ..core.scale import UserError
 from ..data.samples import Sample
 from .closed import CLOSED_PROMPT, Closed, evaluate_closed, positions, questions, summary
 from ..metrics.runs import samples_digest
@@ -68,9 +68,7 @@ def write_closed(result: Closed, settings: dict[str, Any], out: Path) -> Table:
     "Write answers.jsonl, closed.csv, .md, .tex, its record closed.json, and closed.card.json; returns the table."
     rows = summary(result)
     table = closed_table(rows)
-    with atomic_write(out / "answers.jsonl") as file:
-        for row in result.rows():
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    write_jsonl(out / "answers.jsonl", result.rows())
     write_table(table, out / "closed", make_record("speciarl closed", "", settings, {"answers": out / "answers.jsonl"}))
     scores = {"scores": finite(rows), "places": finite(positions(result))}
     write_json(out / "closed.card.json", {"settings": settings, **scores, "speciarl": __version__})
