@@ -7,14 +7,13 @@ __all__ = ['MODULES', 'way_of', 'train', 'first_process', 'train_on_rationales',
            'model_card', 'write_model_card']
 
 # %% ../../nbs/8_fine_r1/5_methods.ipynb #afef8fb3
-import hashlib
-import json
 import os
 from importlib import import_module
 from pathlib import Path
 
 from .. import __version__
-from ..core.scale import UserError, atomic_write, write_json
+from ..core.files import atomic_write, file_digest, read_json, read_jsonl, write_json
+from ..core.scale import UserError
 from ..training.recipe import Recipe
 
 # %% ../../nbs/8_fine_r1/5_methods.ipynb #f922005e
@@ -36,7 +35,7 @@ def way_of(recipe: Recipe):
 
 # %% ../../nbs/8_fine_r1/5_methods.ipynb #fbce71b9
 def train(recipe: Recipe, out: str | Path, **options) -> Path:
-    "Train `recipe` into the folder `out`: `speciarl.training.loop.train` with the way of its method, and its `options`. Raises `UserError`."
+    "Train `recipe` into the folder `out`: `loop.train` with the way of its method and its `options`."
     return import_module("speciarl.training.loop").train(recipe, out, way=way_of(recipe), **options)
 
 # %% ../../nbs/8_fine_r1/5_methods.ipynb #93aa33b2
@@ -51,8 +50,8 @@ def train_on_rationales(recipe: Recipe, out: str | Path, path: Path, **options) 
     way = import_module("speciarl.fine_r1.rationales").cot(path, copy=kept)
     run = import_module("speciarl.training.loop").train(recipe, out, way=way, **options)
     if first_process():
-        card = json.loads((run / "card.json").read_text(encoding="utf-8"))
-        card["rationales"] = hashlib.sha256(kept.read_bytes()).hexdigest()
+        card = read_json(run / "card.json")
+        card["rationales"] = file_digest(kept)
         write_json(run / "card.json", card)
     return run
 
@@ -84,12 +83,11 @@ def draw_training(run: Path) -> None:
     from speciarl.report.figures import save_figure, training_curves
     from speciarl.report.table import make_record
 
-    card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+    card = read_json(run / "card.json")
     recipe = card["recipe"]
     if recipe["method"] not in ("grpo", "tapo"):
         return
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    sampled = [row for row in log if "reward" in row]
+    sampled = [row for row in read_jsonl(run / "log.jsonl") if "reward" in row]
     record = make_record("speciarl train", "", {"recipe": recipe["name"]}, {"policy": card["sha256"]})
     save_figure(training_curves({recipe["name"]: sampled}), run / "curves", record)
 
@@ -117,7 +115,7 @@ tags: [speciarl, {recipe["method"]}]
 {what} `{recipe["policy"]}` by `speciarl train {recipe["name"]}` (speciarl {__version__}), on {data}.
 {about}
 
-Load it with `speciarl.policy.model.load_policy` or evaluate it with `speciarl evaluate --model FOLDER --data DATA --out RUN`.
+Load it with `speciarl.load_policy` or evaluate it with `speciarl evaluate --model FOLDER --data DATA --out RUN`.
 SHA-256 of the weights: `{card["sha256"]}`. Versions: {versions}.
 
 | setting | value |
@@ -128,6 +126,6 @@ SHA-256 of the weights: `{card["sha256"]}`. Versions: {versions}.
 
 def write_model_card(run: Path) -> None:
     "Write policy/README.md from the run card."
-    card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+    card = read_json(run / "card.json")
     with atomic_write(run / "policy" / "README.md") as file:
         file.write(model_card(card))
