@@ -36,7 +36,7 @@ from speciarl.data.fieldguide import DOMAINS, plates
 from speciarl.data.trees import load_tree
 from speciarl.metrics.openworld import NotRun
 from speciarl.policy.model import load_policy
-from speciarl.fine_r1.rationales import unknown_words
+from speciarl.fine_r1.cot import unknown_words
 
 BIRDS = plates("birds", "validation", 120)
 

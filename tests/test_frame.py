@@ -26,6 +26,7 @@ NEEDS_TORCH = {
     "policy.engines",
     "training.plan",
     "policy.model",
+    "fine_r1.cot",
     "fine_r1.rationales",
     "policy.predict",
     "fine_r1.tapo",

@@ -12,23 +12,21 @@ from PIL import Image
 from policy_server import policy_server  # noqa: F401 (fixture)
 from refusal import message
 
-from speciarl.data.samples import Sample
-from speciarl.policy.engines import EngineGone
-from speciarl.data.fieldguide import DOMAINS, World, plates
-from speciarl.data.trees import load_tree
+from speciarl.core.config import ASSETS
 from speciarl.core.names import name_key
-from speciarl.policy.model import load_policy
+from speciarl.core.scale import extract_answer
+from speciarl.data.fieldguide import DOMAINS, World, plates
+from speciarl.data.samples import Sample
+from speciarl.data.trees import load_tree
+from speciarl.fine_r1.cot import COT, cot, lessons, teach_words, unknown_words, with_more_words
 from speciarl.fine_r1.rationales import (
-    COT,
     Rationale,
     Refused,
     Teacher,
     ask_teacher,
-    cot,
     fault,
     individual_of,
     json_schema,
-    lessons,
     named_in,
     parse,
     plate_rationale,
@@ -36,15 +34,12 @@ from speciarl.fine_r1.rationales import (
     read_rationales,
     read_reply,
     render,
-    teach_words,
-    unknown_words,
-    with_more_words,
     write_rationales,
 )
-from speciarl.core.config import ASSETS
-from speciarl.training.recipe import load_recipe
-from speciarl.core.scale import extract_answer
+from speciarl.policy.engines import EngineGone
+from speciarl.policy.model import load_policy
 from speciarl.training.loop import train
+from speciarl.training.recipe import load_recipe
 
 TERN = Rationale(
     sample_id="17.jpg",

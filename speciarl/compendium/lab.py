@@ -432,10 +432,10 @@ def _train(lab: "Lab", job: Job, folder: Path) -> None:
     if (folder / "card.json").exists():  # a run was killed after its last step
         return
     if file:
-        from speciarl.fine_r1 import rationales
+        from speciarl.fine_r1.cot import cot
         from speciarl.training import loop as training
 
-        training.train(recipe, folder, way=rationales.cot(lab.root / file), **options)
+        training.train(recipe, folder, way=cot(lab.root / file), **options)
     else:
         train(recipe, folder, **options)
 
