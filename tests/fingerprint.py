@@ -389,8 +389,8 @@ def complaint(name: str, step: str, unlike: Sequence[tuple], then: dict[str, str
     ]
     libraries = f" It was pinned with {'; '.join(changed)}." if changed else ""
     return (
-        f"{name}: this step now computes something else ({what}{more}): raise VERSIONS[{step!r}] in the chapter of "
-        f"keys, so that nothing made before is taken for it, and pin what it computes now "
+        f"{name}: this step now computes something else ({what}{more}): raise VERSIONS[{step!r}] in "
+        f"speciarl.compendium.artefacts, so that nothing made before is taken for it, and pin what it computes now "
         f"(python tests/fingerprint.py --pin {name!r}); or mend it.{libraries}"
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from miniature import PARAMETERS, WRITE, notebook
 
 ARTEFACT = """import time
-from speciarl.compendium.lab import Store
+from speciarl.compendium.artefacts import Store
 def compute(folder):
     time.sleep(0.4)
     (folder / "x.txt").write_text("{name}")

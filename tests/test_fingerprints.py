@@ -1,4 +1,4 @@
-"""What each step computes, against pinned values: the guard of the versions that are declared in the chapter of keys.
+"""What each step computes, against pinned values: the guard of the versions in compendium.artefacts.VERSIONS.
 
 A policy that has been trained is found again by its recipe and by the versions of the steps that made it, not by the
 text of the code. So code can be moved, renamed and documented without training anything again; but whoever changes what
@@ -24,7 +24,7 @@ import pytest
 import torch
 from fingerprint import FAMILIES, complaint, differences, read_pinned
 
-from speciarl.compendium.keys import VERSIONS
+from speciarl.compendium.artefacts import VERSIONS
 from speciarl.core.config import available
 from speciarl.policy.base import versions
 from speciarl.training.recipe import load_recipe
@@ -93,8 +93,8 @@ def test_a_failure_says_what_changed_and_what_to_do():
     said = complaint("static", "grpo", unlike, {"trl": "1.16.0"}, {"trl": "1.17.0"})
     assert said == (
         "static: this step now computes something else (step 1, rollouts, 1: owl: bird is generic, 1 -> owl: bird is "
-        "generic, 0; step 1, loss, 2: 0.25 -> 0.26; step 1, loss, 3: None -> 0.1): raise VERSIONS['grpo'] in the "
-        "chapter of keys, so that nothing made before is taken for it, and pin what it computes now "
+        "generic, 0; step 1, loss, 2: 0.25 -> 0.26; step 1, loss, 3: None -> 0.1): raise VERSIONS['grpo'] in "
+        "speciarl.compendium.artefacts, so that nothing made before is taken for it, and pin what it computes now "
         "(python tests/fingerprint.py --pin 'static'); or mend it. It was pinned with trl 1.16.0, here 1.17.0."
     )
     assert complaint("static", "grpo", unlike, {"trl": "1.16.0"}, {"trl": "1.16.0"}).endswith("or mend it.")

@@ -9,23 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from speciarl.compendium import keys
-from speciarl.compendium.keys import VERSIONS
-from speciarl.compendium.lab import SECTIONS, Lab
+from speciarl.compendium import artefacts
+from speciarl.compendium.artefacts import VERSIONS
+from speciarl.compendium.lab import Lab
+from speciarl.compendium.notebook import code_hash
+from speciarl.compendium.profile import SECTIONS
 from speciarl.policy.prompts import Prompt
 from speciarl.training.recipe import Recipe
 
-PACKAGE = Path(keys.__file__).parent.parent
+PACKAGE = Path(artefacts.__file__).parent.parent
 DEFAULTS = Path(__file__).parent / "data/defaults_in_keys.json"
 ALL_KEYS = """
 import json, sys
-from speciarl.compendium.lab import SECTIONS, Desk, Lab
+from speciarl.compendium.lab import Desk, Lab
+from speciarl.compendium.profile import SECTIONS
 
 told = {}
 for profile in ("smoke", "laptop", "paper"):
     lab = Lab(profile, sys.argv[1], workers=0)
-    jobs = lab.wanted(SECTIONS.values())
-    told[profile] = sorted({lab.name(job) for job in jobs} | {lab.name(job._replace(kind="predictions")) for job in jobs if job.kind == "verdicts"})
+    jobs = lab.design.wanted(SECTIONS.values())
+    told[profile] = sorted({lab.keys.name(job) for job in jobs} | {lab.keys.name(job._replace(kind="predictions")) for job in jobs if job.kind == "verdicts"})
     told[profile, "record"] = Desk(lab, "4_benchmark", tuple(jobs)).record(seeds=3)["id"]
 print(json.dumps(list(told.values())))
 """
@@ -59,10 +62,7 @@ def test_no_edit_of_the_code_changes_a_key_or_a_record(tmp_path):
     (root / "nbs/paper/4_benchmark.ipynb").write_text(
         '{"cells": [{"cell_type": "markdown", "source": "Better words.", "metadata": {}}]}'
     )
-    assert (
-        told_by(tmp_path / "edited", root) == before
-        and keys.code_hash(tmp_path / "edited/speciarl") != keys.code_hash()
-    )
+    assert told_by(tmp_path / "edited", root) == before and code_hash(tmp_path / "edited/speciarl") != code_hash()
 
 
 # Versions
@@ -72,16 +72,16 @@ def test_no_edit_of_the_code_changes_a_key_or_a_record(tmp_path):
 def lab_and_jobs(tmp_path_factory):
     "A laboratory of the laptop profile with every job there is, and the methods that trained the policy of each, a start among them."
     lab = Lab("laptop", tmp_path_factory.mktemp("lab"), workers=0)
-    judged = lab.wanted(SECTIONS.values())
+    judged = lab.design.wanted(SECTIONS.values())
     jobs = list(
         dict.fromkeys([*judged, *(job._replace(kind="predictions") for job in judged if job.kind == "verdicts")])
     )
     methods = {}
     for job in jobs:
         policy, taught = job.policy, set()
-        while policy in lab.methods and lab.trained(policy):
-            taught.add(lab.recipe(policy).method)
-            policy = lab.methods[policy].start
+        while policy in lab.design.methods and lab.design.trained(policy):
+            taught.add(lab.design.recipe(policy).method)
+            policy = lab.design.methods[policy].start
         methods[job] = taught
     return lab, jobs, methods
 
@@ -102,16 +102,16 @@ def is_changed_by(step, job, taught):
 @pytest.mark.parametrize("step", VERSIONS)
 def test_a_raised_version_changes_its_step_and_what_needs_it(lab_and_jobs, monkeypatch, step):
     lab, jobs, methods = lab_and_jobs
-    before = {job: lab.name(job) for job in jobs}
-    monkeypatch.setattr(keys, "VERSIONS", {**VERSIONS, step: VERSIONS[step] + 1})
+    before = {job: lab.keys.name(job) for job in jobs}
+    monkeypatch.setattr(artefacts, "VERSIONS", {**VERSIONS, step: VERSIONS[step] + 1})
     raised = Lab("laptop", lab.root, workers=0)
-    changed = {job for job in jobs if raised.name(job) != before[job]}
+    changed = {job for job in jobs if raised.keys.name(job) != before[job]}
     assert changed == {job for job in jobs if is_changed_by(step, job, methods[job])} and changed
 
 
 def test_every_job_has_a_key_of_its_own(lab_and_jobs):
     lab, jobs, _ = lab_and_jobs
-    assert len({lab.name(job) for job in jobs}) == len(jobs)
+    assert len({lab.keys.name(job) for job in jobs}) == len(jobs)
 
 
 # Defaults
@@ -130,18 +130,18 @@ def test_defaults_of_what_keys_leave_out_are_pinned():
         changed = [name for name in known if name not in now or now[name] != known[name]]
         assert not changed, (
             f"the defaults of {changed} in {model.__name__} changed, so that old keys now mean something else: "
-            f"raise the versions (speciarl.compendium.keys.VERSIONS) of the methods that this concerns, then pin the new defaults in {DEFAULTS.name}"
+            f"raise the versions (speciarl.compendium.artefacts.VERSIONS) of the methods that this concerns, then pin the new defaults in {DEFAULTS.name}"
         )
 
 
 def test_a_recipe_key_holds_what_differs_from_the_defaults(tmp_path):
     lab = Lab("laptop", tmp_path, workers=0)
-    held = lab.key(lab.job("SpeciaRL", 1))["inputs"]["recipe"]
+    held = lab.keys.key(lab.design.job("SpeciaRL", 1))["inputs"]["recipe"]
     assert (
         held["method"] == "grpo"
         and held["rule"] == "dynamic"
         and held["seed"] == 1
         and not {"kl", "clip_low", "name", "policy"} & set(held)
     )
-    whole = lab.recipe("SpeciaRL", 1)
+    whole = lab.design.recipe("SpeciaRL", 1)
     assert Recipe.model_validate({"name": whole.name, "policy": whole.policy, **held}) == whole

@@ -11,11 +11,13 @@ import psutil
 import pytest
 from refusal import message
 
-from speciarl.fine_r1.closed import evaluate_closed
-from speciarl.compendium.lab import COMPUTE, LOGS, Job, Lab, Store, load_profile, seeds_of, title
-from speciarl.policy.model import load_policy
+from speciarl.compendium.artefacts import LOGS, Store
+from speciarl.compendium.lab import COMPUTE, Lab
+from speciarl.compendium.profile import Job, load_profile, seeds_of, title
 from speciarl.core.config import ASSETS, available
 from speciarl.core.scale import UserError
+from speciarl.fine_r1.closed import evaluate_closed
+from speciarl.policy.model import load_policy
 
 # Artefacts
 
@@ -101,7 +103,7 @@ def made(lab):
 
 def test_workers_and_order_do_not_matter(tmp_path, capsys):
     first, second = laboratory(tmp_path / "first"), laboratory(tmp_path / "second", workers=0)
-    jobs = first.jobs(first.names("main"), first.domains)
+    jobs = first.design.jobs(first.design.names("main"), first.design.domains)
     count = 2 * 6 * 3 + 8 + 2 * 8 * 6  # predictions and verdicts of the base, policies, theirs
     assert first.ensure(jobs) == second.ensure(jobs[::-1]) == count
     assert made(first) == made(second) and len(made(first)) == count
@@ -111,10 +113,12 @@ def test_workers_and_order_do_not_matter(tmp_path, capsys):
 
 def test_methods_share_what_is_the_same(tmp_path):
     lab = laboratory(tmp_path)
-    assert lab.job("zero-shot", 0, "cars") == Job("verdicts", "base", 0, "cars", "general", 1, lab.profile.test_images)
-    best = lab.job("best of N", 0, "cars")
+    assert lab.design.job("zero-shot", 0, "cars") == Job(
+        "verdicts", "base", 0, "cars", "general", 1, lab.profile.test_images
+    )
+    best = lab.design.job("best of N", 0, "cars")
     assert (best.n, best.images) == (lab.profile.best_of, lab.profile.best_of_images) and best.policy == "base"
-    assert lab.seeds("zero-shot") == [lab.profile.seeds[0]] and lab.seeds("SpeciaRL") == lab.profile.seeds
+    assert lab.design.seeds("zero-shot") == [lab.profile.seeds[0]] and lab.design.seeds("SpeciaRL") == lab.profile.seeds
 
 
 def tiny(path, text):
@@ -132,10 +136,12 @@ def test_one_training_for_methods_that_differ_in_the_question_only(tmp_path):
         tmp_path,
         workers=0,
     )
-    assert lab.job("asked otherwise", 1) == lab.job("SpeciaRL", 1) != lab.job("trained otherwise", 1)
     assert (
-        lab.job("asked otherwise", 1, "cars").prompt == "specific"
-        and lab.job("SpeciaRL", 1, "cars").prompt == "general"
+        lab.design.job("asked otherwise", 1) == lab.design.job("SpeciaRL", 1) != lab.design.job("trained otherwise", 1)
+    )
+    assert (
+        lab.design.job("asked otherwise", 1, "cars").prompt == "specific"
+        and lab.design.job("SpeciaRL", 1, "cars").prompt == "general"
     )
 
 
@@ -146,39 +152,43 @@ def test_a_start_comes_first_and_is_in_the_key(tmp_path):
         workers=0,
         compute=dict.fromkeys(COMPUTE, pretend),
     )
-    job = lab.job("SFT then SpeciaRL", 1)
+    job = lab.design.job("SFT then SpeciaRL", 1)
     assert (
         lab.needs(job) == [Job("policy", "SFT", 1)]
-        and lab.key(job)["needs"] == [lab.name(Job("policy", "SFT", 1))]
-        and lab.key(job)["inputs"]["policy"] is None
+        and lab.keys.key(job)["needs"] == [lab.keys.name(Job("policy", "SFT", 1))]
+        and lab.keys.key(job)["inputs"]["policy"] is None
     )
-    assert lab.missing([lab.job("SFT then SpeciaRL", 1, "cars")])[:2] == [[[Job("policy", "SFT", 1)]], [[job]]]
-    assert lab.recipe("SFT").export == "merged" and lab.started_recipe(job).policy == str(
-        lab.store.path("policy", lab.key(Job("policy", "SFT", 1))) / "policy"
+    verdicts = lab.design.job("SFT then SpeciaRL", 1, "cars")
+    start, asked = (Job("policy", "SFT", 1),), (verdicts._replace(kind="predictions"), verdicts)
+    assert lab.missing([verdicts]) == {start: set(), (job,): {start}, asked: {(job,)}}
+    assert lab.design.recipe("SFT").export == "merged" and lab.started_recipe(job).policy == str(
+        lab.store.path("policy", lab.keys.key(Job("policy", "SFT", 1))) / "policy"
     )
 
 
 def test_siblings_are_those_of_training_and_test(tmp_path):
     lab = laboratory(tmp_path)
     assert (
-        lab.recipe("siblings 5").siblings
-        == lab.job("siblings 5", 0, "cars").siblings
-        == lab.job("zero-shot siblings 5", 0, "cars").siblings
+        lab.design.recipe("siblings 5").siblings
+        == lab.design.job("siblings 5", 0, "cars").siblings
+        == lab.design.job("zero-shot siblings 5", 0, "cars").siblings
         == 5
     )
-    seen = lab.samples(lab.job("zero-shot siblings 5", 0, "cars"))
+    seen = lab.samples(lab.design.job("zero-shot siblings 5", 0, "cars"))
     assert len(seen) == lab.profile.sizes["ablation"].images and {sample.id for sample in seen} == {
         f"cars-test-0-{i:05d}" for i in range(len(seen))
     }
-    assert [s.label for s in seen] != [s.label for s in lab.samples(lab.job("zero-shot", 0, "cars"))][: len(seen)]
+    assert [s.label for s in seen] != [s.label for s in lab.samples(lab.design.job("zero-shot", 0, "cars"))][
+        : len(seen)
+    ]
 
 
 # Keys
 
 
 def names(lab, method="SpeciaRL"):
-    trained = lab.job(method, 0, "cars")
-    return [lab.name(job) for job in (lab.job(method, 0), trained._replace(kind="predictions"), trained)]
+    trained = lab.design.job(method, 0, "cars")
+    return [lab.keys.name(job) for job in (lab.design.job(method, 0), trained._replace(kind="predictions"), trained)]
 
 
 def test_keys_follow_the_judge_and_not_the_lock(tmp_path):
@@ -200,7 +210,7 @@ def test_keys_follow_the_judge_and_not_the_lock(tmp_path):
 
 
 def test_errors_of_workers(tmp_path):
-    wanted = laboratory(tmp_path).jobs(["zero-shot"], ["cars", "food"])
+    wanted = laboratory(tmp_path).design.jobs(["zero-shot"], ["cars", "food"])
     assert message(laboratory(tmp_path, verdicts=refuse).ensure, wanted) == "the trees have no such domain"
     assert message(laboratory(tmp_path, verdicts=crash).ensure, wanted) == (
         f"a worker process died (out of memory?), see {tmp_path}/.speciarl/workers.log; start again: what is finished is kept, and fewer workers need less memory"
@@ -214,14 +224,16 @@ def test_unknown_names(tmp_path):
         == "unknown profile 'huge': use one of laptop, paper, smoke, or the path of a YAML file"
     )
     lab = laboratory(tmp_path)
-    known = ", ".join(lab.methods)
+    known = ", ".join(lab.design.methods)
     assert (
-        message(lab.seeds, "magic") == message(lab.wanted, ["magic"]) == f"unknown method 'magic'; there are: {known}"
+        message(lab.design.seeds, "magic")
+        == message(lab.design.wanted, ["magic"])
+        == f"unknown method 'magic'; there are: {known}"
     )
-    assert message(lab.names, "other") == "unknown group 'other'; there are: main, ablation, fine_r1"
-    assert message(lab.recipe, "zero-shot").startswith("unknown trained method 'zero-shot'; there are: SFT, ")
+    assert message(lab.design.names, "other") == "unknown group 'other'; there are: main, ablation, fine_r1"
+    assert message(lab.design.recipe, "zero-shot").startswith("unknown trained method 'zero-shot'; there are: SFT, ")
     assert (
-        message(lab.job, "SFT", 0, "cub200")
+        message(lab.design.job, "SFT", 0, "cub200")
         == "unknown data set 'cub200'; there are: birds, flowers, food, pets, cars, aircraft"
     )
 
@@ -229,10 +241,10 @@ def test_unknown_names(tmp_path):
 def test_a_benchmark_without_its_folder(tmp_path):
     (tmp_path / "p.yaml").write_text("like: paper\ndata_root: null\n")
     lab = Lab(tmp_path / "p.yaml", tmp_path)
-    assert message(lab.samples, lab.job("zero-shot", 0, "cub200")) == (
+    assert message(lab.samples, lab.design.job("zero-shot", 0, "cub200")) == (
         "profile paper tests on cub200: say where the data sets lie, in a profile of your own (like: paper, data_root: FOLDER)"
     )
-    assert message(Lab("paper", tmp_path).samples, lab.job("zero-shot", 0, "cub200")).startswith(
+    assert message(Lab("paper", tmp_path).samples, lab.design.job("zero-shot", 0, "cub200")).startswith(
         f"{tmp_path}/data/cub200"
     )
 
@@ -243,21 +255,21 @@ def test_a_benchmark_without_its_folder(tmp_path):
 @pytest.mark.parametrize("name", available("profiles"))
 def test_packaged_profiles(tmp_path, name):
     lab = Lab(name, tmp_path)
-    assert lab.profile.name == name and list(lab.groups) == ["birds", "fine-grained", "very fine-grained"]
+    assert lab.profile.name == name and list(lab.design.groups) == ["birds", "fine-grained", "very fine-grained"]
     assert {"zero-shot", "be specific", "best of N", "SFT", "SFT on own best answers", "RFT", "SpeciaRL"} <= set(
-        lab.names("main")
+        lab.design.names("main")
     )
-    for method in lab.methods:
-        if lab.trained(method):
+    for method in lab.design.methods:
+        if lab.design.trained(method):
             assert (
-                lab.recipe(method, 1).policy == (lab.methods[method].policy or lab.profile.policy)
-                and lab.recipe(method, 1).seed == 1
+                lab.design.recipe(method, 1).policy == (lab.design.methods[method].policy or lab.profile.policy)
+                and lab.design.recipe(method, 1).seed == 1
             )
-        assert lab.jobs([method]), method
+        assert lab.design.jobs([method]), method
 
 
 def test_the_same_ablations_in_every_profile(tmp_path):
-    small, laptop, paper = (Lab(name, tmp_path).names("ablation") for name in ("smoke", "laptop", "paper"))
+    small, laptop, paper = (Lab(name, tmp_path).design.names("ablation") for name in ("smoke", "laptop", "paper"))
     assert small == laptop and [name for name in small if "siblings" not in name] == paper
     assert [seeds_of(load_profile("laptop"), name) for name in ("SpeciaRL", "speciarl", "zero-shot")] == [
         [0, 1, 2, 3, 4],
@@ -325,10 +337,9 @@ def answered(tmp_path_factory):
 
 def test_what_is_read(answered):
     root, profile, lab, files = answered
-    assert lab.codes("best of N", 0, ["cars", "pets"]).shape == (6, 4) and lab.categories("SFT", lab.domains).shape == (
-        1,
-        30,
-    )
+    assert lab.codes("best of N", 0, ["cars", "pets"]).shape == (6, 4) and lab.categories(
+        "SFT", lab.design.domains
+    ).shape == (1, 30)
     assert (lab.codes("SFT", 0, ["cars"]) == lab.codes("zero-shot", 0, ["cars"])).all(), "it is the base policy"
     rows, judged = lab.rows("zero-shot", 0, "cars"), lab.judged("zero-shot", 0, "cars")
     assert (
@@ -349,7 +360,7 @@ def test_what_is_read(answered):
 
 def test_the_closed_world_is_asked_as_its_module_asks(answered):
     root, profile, lab, files = answered
-    found, plates = lab.closed("zero-shot"), lab.samples(lab.choices("zero-shot")[0])
+    found, plates = lab.closed("zero-shot"), lab.samples(lab.design.choices("zero-shot")[0])
     direct = evaluate_closed(load_policy(lab.policy("zero-shot")), plates, max_tokens=12)
     assert (found.texts, found.choices) == (direct.texts, direct.choices) and len(found.questions) == 10
     assert [one.options for one in found.questions] == [one.options for one in direct.questions] and [
@@ -372,9 +383,11 @@ def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
     (tmp_path / ".speciarl").mkdir()
     (tmp_path / ".speciarl/published").symlink_to(root / "published")
     reader = Lab(profile, tmp_path, workers=0, compute={**COMPUTE, "policy": refuse})
-    wanted = reader.wanted(["zero-shot", "best of N", "SFT"])
+    wanted = reader.design.wanted(["zero-shot", "best of N", "SFT"])
     reader.ensure(wanted)
-    assert [reader.name(job) for job in wanted] == [lab.name(job) for job in wanted], "the records are the same"
+    assert [reader.keys.name(job) for job in wanted] == [lab.keys.name(job) for job in wanted], (
+        "the records are the same"
+    )
     for job in wanted[1:]:
         if job.kind == "verdicts":
             assert (reader.get(job) / "verdicts.csv").read_bytes() == (lab.get(job) / "verdicts.csv").read_bytes()
@@ -387,7 +400,7 @@ def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
         message(reader.policy, "SFT")
         == f"no policy SFT seed 0 in {tmp_path}/.speciarl/published: answers and training logs are published, policies are not; work without the published predictions"
     )
-    missing = reader.job("be specific", 0, "cars")
+    missing = reader.design.job("be specific", 0, "cars")
     assert (
         message(reader.get, missing)
         == f"no {title(missing._replace(kind='predictions'))} in {tmp_path}/.speciarl/published; publish it there, or work without the published predictions"
@@ -418,7 +431,7 @@ def test_published_answers_about_other_images(answered, tmp_path):
     reader = Lab(profile, tmp_path, workers=0)
     reader.samples = lambda job: lab.samples(job._replace(siblings=5))
     assert "these are predictions of another data set or split" in message(
-        reader.get, reader.job("zero-shot", 0, "cars")
+        reader.get, reader.design.job("zero-shot", 0, "cars")
     )
 
 

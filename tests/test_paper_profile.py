@@ -140,27 +140,27 @@ def cluster(tmp_path_factory, judge_server_process):  # noqa: F811
     profile = root / "tiny.yaml"
     profile.write_text(yaml.safe_dump(overrides(root, judge_server_process.url), sort_keys=False))
     lab = Lab(profile, root, workers=0)
-    lab.ensure(lab.wanted(["main", "ablation", "fine_r1"]))
+    lab.ensure(lab.design.wanted(["main", "ablation", "fine_r1"]))
     return root, profile, lab
 
 
 def test_every_method_has_answers_and_verdicts(cluster):
     root, profile, lab = cluster
-    assert lab.profile.name == "paper" and lab.domains == list(SETS)
-    for method in lab.methods:
-        for domain in lab.domains:
+    assert lab.profile.name == "paper" and lab.design.domains == list(SETS)
+    for method in lab.design.methods:
+        for domain in lab.design.domains:
             rows = lab.rows(method, 0, domain)
             assert {row["dataset"] for row in rows} == {domain} and all(
                 row["category"] and row["source"] in ("llm", "format") for row in rows
             ), (method, domain)
-    assert lab.codes("best of N", 0, lab.domains).shape == (12, 4) and lab.categories(
-        "zero-shot", lab.domains
+    assert lab.codes("best of N", 0, lab.design.domains).shape == (12, 4) and lab.categories(
+        "zero-shot", lab.design.domains
     ).shape == (1, 12)
 
 
 def test_trainings_are_those_of_the_paper_recipes(cluster):
     root, profile, lab = cluster
-    card = json.loads((lab.get(lab.job("SpeciaRL", 0)) / "card.json").read_text())["recipe"]
+    card = json.loads((lab.get(lab.design.job("SpeciaRL", 0)) / "card.json").read_text())["recipe"]
     assert (
         card["name"] == "paper/speciarl"
         and card["rule"] == "dynamic"

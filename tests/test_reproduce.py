@@ -17,13 +17,14 @@ import soak
 from miniature import PARAMETERS, WRITE, notebook
 from refusal import message
 
-from speciarl.compendium import keys
+from speciarl.compendium import notebook as notebooks
 from speciarl.compendium import reproduce as engine
-from speciarl.compendium.lab import load_profile
 from speciarl.compendium.manifest import read_manifest
-from speciarl.compendium.reproduce import make_plan, reproduce
 from speciarl.compendium.notebook import check_cells, check_parameters
+from speciarl.compendium.profile import load_profile
+from speciarl.compendium.reproduce import make_plan, reproduce
 from speciarl.compendium.trace import trace
+from speciarl.core.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,7 +92,7 @@ def test_executed_notebooks_are_kept_with_a_note(done):
         "paper.made.json",
     ]
     assert "count.values.json" in (kept / "1_count.html").read_text()
-    note = engine.read_json(kept / "1_count.made.json")
+    note = read_json(kept / "1_count.made.json")
     assert (
         set(note) == {"commit", "dirty", "python", "versions", "machine", "seconds", "largest process in MB", "time"}
         and note["commit"] is None
@@ -160,7 +161,7 @@ def test_a_clock_that_jumps_while_it_runs(project, monkeypatch, capsys):
     reproduce("smoke", "1_count", root=project)
     assert (
         plain(capsys)[-1] == "[1/1] 1_count: done in N s"
-        and 0 <= engine.read_json(project / ".speciarl/records/smoke/1_count.json")["seconds"] < 600
+        and 0 <= read_json(project / ".speciarl/records/smoke/1_count.json")["seconds"] < 600
     )
     assert reasons(project)[0] is None
 
@@ -202,7 +203,7 @@ def test_a_notebook_that_reads_another_comes_after_it(project):
     with open(project / "paper/manifest.yaml", "a") as file:
         file.write("  0_sum: {values: [sum], inputs: ['paper/tables/{profile}/count.values.json']}\n")
     reproduce("smoke", root=project)
-    assert engine.read_json(project / "paper/tables/smoke/sum.values.json") == {"plates": 48}
+    assert read_json(project / "paper/tables/smoke/sum.values.json") == {"plates": 48}
     notebook(project / "nbs/paper/1_count.ipynb", PARAMETERS, WRITE.format(stem="count", values={"plates": 50}))
     assert reasons(project) == ["changed: source", None, "1_count runs", "its notebooks run"]
 
@@ -219,7 +220,7 @@ def test_records_say_what_an_output_was_made_from(project):
     (project / "paper/paper.md").write_text("# Mini\n\n{{table:letters}}\n")
     (project / "constraints.txt").write_text("torch==2.13.0\n")
     reproduce("smoke", root=project)
-    record = engine.read_json(project / "paper/tables/smoke/letters.json")
+    record = read_json(project / "paper/tables/smoke/letters.json")
     assert {"id", "notebook", "profile", "parameters", "inputs"} == set(record)
     assert (
         f"Letters. `#box(text(size: 6.5pt, fill: luma(45%))[record {record['id']}])`"
@@ -249,7 +250,7 @@ def test_other_words_in_a_notebook_run_it_again_and_change_no_table(project, mon
     nb = nbformat.read(path, 4)
     nb.cells.insert(0, nbformat.v4.new_markdown_cell("What the letters are."))
     nbformat.write(nb, path)
-    monkeypatch.setattr(keys, "code_hash", lambda: "another docstring somewhere in the package")
+    monkeypatch.setattr(notebooks, "code_hash", lambda: "another docstring somewhere in the package")
     assert reasons(project) == ["changed: source", "changed: code", "its notebooks run"]
     reproduce("smoke", root=project)
     assert [output.read_bytes() for output in outputs] == before and reasons(project) == [None] * 3

@@ -8,7 +8,8 @@ from refusal import message
 from typer.testing import CliRunner
 
 from speciarl.cli.app import app
-from speciarl.compendium.keys import digest, file_digest, origin
+from speciarl.core.files import digest, file_digest
+from speciarl.compendium.notebook import origin
 from speciarl.compendium.trace import find, trace
 
 POLICY = {
