@@ -1,7 +1,8 @@
 """One GRPO step of the released architecture with our trainer, on one GPU, with random weights: time, tokens,
 utilisation, memory, share of the reward.
 
-    python benchmarks/gpu_step.py [--size 7b|3b|tiny] [--prompts 8] [--rollouts 10] [--tokens 200] [--steps 3] [--micro 16] [--pixels 401408] [--out FILE]
+    python benchmarks/gpu_step.py [--size 7b|3b|tiny] [--prompts 8] [--rollouts 10] [--tokens 200] [--steps 3]
+                                  [--micro 16] [--pixels 401408] [--out FILE]
 
 No weights are downloaded: Qwen2.5-VL is built from the numbers below, its weights drawn on the device in bfloat16, LoRA
 of rank 64 on the language model. Pictures are noise, words those of the field guide; sampling is by transformers, and

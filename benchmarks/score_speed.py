@@ -1,6 +1,7 @@
 """How long it takes to score stored verdicts, with intervals, and how much memory.
 
-    python benchmarks/score_speed.py [--images 33000] [--answers 64] [--classes 755] [--out benchmarks/results/score_speed.txt]
+    python benchmarks/score_speed.py [--images 33000] [--answers 64] [--classes 755]
+                                     [--out benchmarks/results/score_speed.txt]
 
 The verdicts are drawn: every image has its own shares of the six levels, and one in a hundred verdicts is missing, so
 that nearly every image has a pattern of its own (the slow case of the bootstrap). Answers are texts, a few names per
