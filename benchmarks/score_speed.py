@@ -22,16 +22,8 @@ import numpy as np
 
 from speciarl.core.scale import Category
 from speciarl.metrics.compare import by_group, compare, worst
-from speciarl.metrics.rates import (
-    best_of_k,
-    best_of_k_curve,
-    best_of_n,
-    intervals,
-    intervals_of_counts,
-    pass_at_k_curve,
-    powers_of_two,
-    score,
-)
+from speciarl.metrics.rates import best_of_k, best_of_k_curve, best_of_n, pass_at_k_curve, powers_of_two, score
+from speciarl.metrics.resampling import intervals, intervals_of_counts
 from speciarl.metrics.selection import (
     by_confidence,
     calibration_error,

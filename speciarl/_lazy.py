@@ -17,14 +17,18 @@ def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
     return look_up, lambda: sorted(homes), list(homes)
 
 
-def moved(old: str, new: str) -> Callable[[str], Any]:
-    "The `__getattr__` of a module `old` whose names live in the module `new` now: they are found for one release, with a warning."
+def moved(old: str, *new: str, depth: int = 2) -> Callable[[str], Any]:
+    """The `__getattr__` of a module `old` whose names live in the modules `new` now: found for one release, with a warning.
+
+    The warning names the line of whoever asked; `depth` is 3 where a function stands between."""
 
     def look_up(name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(f"module {old!r} has no attribute {name!r}")
-        found = getattr(import_module(new), name)
-        warn(f"{old}.{name} moved: use {new}.{name}; the old name goes with the next release", DeprecationWarning, 2)
-        return found
+        for home in () if name.startswith("__") else new:
+            module = import_module(home)
+            if hasattr(module, name):
+                advice = f"use {home}.{name}; the old name goes with the next release"
+                warn(f"{old}.{name} moved: {advice}", DeprecationWarning, depth)
+                return getattr(module, name)
+        raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
     return look_up

@@ -5,6 +5,9 @@ import csv
 import numpy as np
 import pytest
 
+from speciarl.core.scale import MISSING, UserError
+from speciarl.data.trees import load_trees
+from speciarl.judges.tree import TreeJudge
 from speciarl.metrics.benchmark import (
     CALIBRATION,
     CALIBRATION_TOLERANCE,
@@ -13,10 +16,7 @@ from speciarl.metrics.benchmark import (
     judge_predictions,
     write_verdict_rows,
 )
-from speciarl.data.trees import load_trees
 from speciarl.policy.model import base_card
-from speciarl.core.scale import MISSING, UserError
-from speciarl.judges.tree import TreeJudge
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from speciarl.core.scale import WIRE_NAMES, UserError
-from speciarl.metrics.bias import calibration, headroom, level_shares, level_table
-from speciarl.metrics.rates import best_of_n, s_c_hm
+from speciarl.metrics.rates import best_of_n, level_shares, s_c_hm
+from speciarl.metrics.resampling import headroom, level_table
 from speciarl.report.figures import LEVEL_COLOURS, drawing, plot_curve, plot_levels, style
+from speciarl.report.tables import compare_with_published
 
 CODES = np.random.default_rng(0).choice(6, size=(80, 8), p=[0.15, 0.02, 0.4, 0.15, 0.26, 0.02])
 
@@ -70,8 +71,8 @@ def test_headroom_is_best_minus_one():
     assert gain["gain"] == pytest.approx(gain["best of 8"] - gain["one answer"]) and gain["gain"] > 0
 
 
-def test_calibration_reports_the_miss():
-    rows = calibration({"S": 0.67, "C": 0.7, "more": 1.0}, {"S": 0.74, "C": 0.85})
+def test_a_comparison_with_published_figures_reports_the_miss():
+    rows = compare_with_published({"S": 0.67, "C": 0.7, "more": 1.0}, {"S": 0.74, "C": 0.85})
     assert [(row["name"], round(row["difference"], 3), row["within"]) for row in rows] == [
         ("S", -0.07, True),
         ("C", -0.15, False),
@@ -86,7 +87,7 @@ def test_calibration_reports_the_miss():
             "codes must have the shape (images, answers) or (seeds, images, answers)",
         ),
         (
-            lambda: calibration({"S": 1.0}, {"S": 1.0, "C": 1.0}),
+            lambda: compare_with_published({"S": 1.0}, {"S": 1.0, "C": 1.0}),
             "not measured: C; measure every figure that is compared",
         ),
         (

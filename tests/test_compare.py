@@ -23,7 +23,8 @@ from speciarl.metrics.compare import (
     wilson,
     worst,
 )
-from speciarl.metrics.rates import counts_per_image, intervals, resample, s_c_hm
+from speciarl.metrics.rates import s_c_hm
+from speciarl.metrics.resampling import counts_per_image, intervals, resample
 
 RNG = np.random.default_rng(0)
 A, B = RNG.integers(-1, 6, 120), RNG.integers(-1, 6, 120)

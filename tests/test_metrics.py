@@ -8,27 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from speciarl.core.scale import MISSING, WIRE_NAMES, Category, UserError
 from speciarl.metrics.rates import (
     METRICS,
     WEIGHTS,
     best_of_k,
     best_of_k_curve,
     best_of_n,
-    bootstrap,
-    counts_per_image,
     harmonic_mean,
-    interval_kind,
-    intervals,
     pass_at_k,
     pass_at_k_curve,
     rates,
-    resample,
     s_c_hm,
     score,
     tally,
     weight_vector,
 )
-from speciarl.core.scale import MISSING, WIRE_NAMES, Category, UserError
+from speciarl.metrics.resampling import bootstrap, counts_per_image, interval_kind, intervals, resample
 
 TEN = np.array([5, 4, 4, 4, 3, 3, 2, 2, 1, 0], dtype=np.int8)
 CODES = hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(-1, 5))

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from speciarl.core.scale import WIRE_NAMES, UserError
-from speciarl.metrics.rates import harmonic_mean, intervals, score
+from speciarl.metrics.rates import harmonic_mean, score
+from speciarl.metrics.resampling import intervals
 from speciarl.report.figures import save_figure, specificity_correctness_plane, training_curves
 from speciarl.report.table import (
     Bounds,
@@ -354,7 +355,7 @@ DRAW = """
 import sys
 import numpy as np
 from speciarl.core.scale import WIRE_NAMES
-from speciarl.metrics.bias import level_table
+from speciarl.metrics.resampling import level_table
 from speciarl.report.figures import plot_curve, plot_levels, save_figure, specificity_correctness_plane, training_curves
 from speciarl.report.table import make_record
 from speciarl.report.tables import PUBLISHED

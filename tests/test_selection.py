@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speciarl.core.scale import UserError
 from speciarl.data.trees import load_tree
 from speciarl.metrics.rates import best_of_n, s_c_hm
-from speciarl.core.scale import UserError
 from speciarl.metrics.selection import (
     by_confidence,
     by_tree,

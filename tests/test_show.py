@@ -6,8 +6,8 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from speciarl.policy.predictions import Predictions, to_table, write_predictions
 from speciarl.core.scale import UserError
+from speciarl.policy.predictions import Predictions, to_table, write_predictions
 from speciarl.report.page import spread, write_page
 
 HOSTILE = [

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .rates import best_of_n, score
-from ..policy.prompts import load_prompt
 from ..core.scale import MISSING, Category, UserError, atomic_write, to_codes, write_json
 from ..judges.verdict import FORMAT_FAILURE, Verdict
+from .rates import best_of_n, score
+from ..policy.prompts import load_prompt
 
 if TYPE_CHECKING:  # scoring stored predictions must not need torch
     from speciarl.policy.model import Policy
@@ -112,9 +112,9 @@ def base_scores(policy: "Policy", images: int = 100, seed: int = 99) -> dict[str
     "S and C of a base policy on `images` plates of each fine-grained domain, zero-shot and best of 64, rounded to four digits; keys as in `CALIBRATION`."
     from speciarl.data.fieldguide import FINE_GRAINED, plates
     from speciarl.data.trees import fieldguide_trees, load_trees
+    from speciarl.judges.tree import TreeJudge
     from speciarl.policy.engines import Sampling, TransformersEngine
     from speciarl.policy.predict import predict
-    from speciarl.judges.tree import TreeJudge
 
     judge, scores = TreeJudge(load_trees(fieldguide_trees()), strict=True), {}
     for name, n in (("zero-shot", 1), ("best of 64", 64)):

@@ -26,9 +26,13 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ..core import files as locks
-from .benchmark import FORMAT_FAILURE, headline, library_versions, write_verdict_rows
+from ..core.config import Strict, read_yaml, validated
+from ..core.scale import Category, UserError, atomic_write, write_json
 from ..data.samples import Sample
-from .rates import METRICS, best_of_n, intervals, score
+from ..judges.verdict import Verdict
+from .benchmark import FORMAT_FAILURE, headline, library_versions, write_verdict_rows
+from .rates import METRICS, best_of_n, score
+from .resampling import intervals
 from speciarl.policy.predictions import (
     Codes,
     Predictions,
@@ -39,10 +43,7 @@ from speciarl.policy.predictions import (
     to_table,
     write_predictions,
 )
-from ..core.config import Strict, read_yaml, validated
 from ..policy.prompts import load_question
-from ..core.scale import Category, UserError, atomic_write, write_json
-from ..judges.verdict import Verdict
 
 if TYPE_CHECKING:  # scoring and comparing must not need torch
     import pyarrow as pa
@@ -597,8 +598,8 @@ def data_source(text: str, split: str = "test") -> DataSource:
 # %% ../../nbs/5_metrics/5_runs.ipynb #454a2987
 def read_data(source: DataSource, limit: int | None = None) -> list[Sample]:
     "The samples of a data set, at most `limit`. Raises `UserError` if there is none, or what is there is another or incomplete."
-    from speciarl.data.samples import read_folder
     from speciarl.data.benchmarks import DATASETS, recognise
+    from speciarl.data.samples import read_folder
     from speciarl.data.splits import draw_subset, read_split
 
     path = Path(source.folder or source.data)
@@ -621,8 +622,8 @@ def read_data(source: DataSource, limit: int | None = None) -> list[Sample]:
 # %% ../../nbs/5_metrics/5_runs.ipynb #646e665c
 def _plates(source: DataSource, limit: int | None) -> list[Sample]:
     "Plates of a domain of the field guide: 100 if no limit is given."
-    from speciarl.data.fieldguide import DOMAINS, plates
     from speciarl.data.benchmarks import DATASETS
+    from speciarl.data.fieldguide import DOMAINS, plates
 
     if source.folder or source.data not in DOMAINS:
         raise UserError(

@@ -17,7 +17,8 @@ import numpy as np
 from ..core.scale import UserError
 from ..data.samples import check_header, read_pairs
 from ..judges.verdict import rollout_grid, verdict_codes
-from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, intervals, score
+from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, score
+from ..metrics.resampling import intervals
 from .figures import plot_levels, save_figure
 from .table import Interval, Levels, Table, fmt_number, make_record, write_table
 
