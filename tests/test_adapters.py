@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from speciarl.core.files import read_jsonl, write_jsonl
 from speciarl.training.reward import (
     SpecificityReward,
     completion_text,
+    drop_from,
     gather_ranks,
     group_metrics,
     groups_of,
@@ -290,6 +292,12 @@ def test_a_resumed_run_continues_the_file_of_rollouts(tmp_path):
     for number in (2, 3):
         step(resumed, number)
     assert path.read_text() == expected
+
+
+def test_a_separator_of_unicode_in_an_answer_does_not_end_its_line(tmp_path):
+    path = write_jsonl(tmp_path / "r.jsonl", [{"step": 0, "answer": "tern\u2028gull"}, {"step": 1, "answer": "tern"}])
+    drop_from(path, 1)
+    assert list(read_jsonl(path)) == [{"step": 0, "answer": "tern\u2028gull"}]
 
 
 def test_rollouts_that_cannot_be_written_stop_the_run(tmp_path):

@@ -217,7 +217,13 @@ def test_a_file_is_read_back(tmp_path):
     assert read_rationales(path) == [TERN, changed(sample_id="18.jpg")]
     path.write_text(path.read_text() + '{"sample_id": "19')
     assert len(read_rationales(path, torn=True)) == 2
-    assert message(read_rationales, path) == f"{path}: line 3: not a line of JSON"
+    assert message(read_rationales, path) == f"{path}:3: not a line of JSON in UTF-8; mend it, or leave it out"
+
+
+def test_a_separator_of_unicode_does_not_end_a_line(tmp_path):
+    "A teacher may write U+2028, which JSON holds as it is."
+    told = changed(analysis=TERN.analysis.replace(" ", "\u2028", 1))
+    assert read_rationales(write_rationales(tmp_path / "mine.jsonl", [told])) == [told]
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from ..core.config import Strict, validated
-from ..core.files import write_jsonl
 from ..core.names import name_key
-from ..core.scale import UserError, atomic_write
+from ..core.files import append_jsonl, read_jsonl, write_jsonl
+from ..core.scale import UserError
 from ..data.fieldguide import DOMAINS, Individual, World, groups, individuals, looks_of
 from ..data.samples import Sample
 from ..data.trees import load_tree
@@ -173,26 +173,16 @@ def json_schema() -> dict[str, Any]:
 
 def write_rationales(path: str | Path, rationales: Iterable[Rationale]) -> Path:
     "Write rationales as JSON lines, whole or not at all."
-    with atomic_write(path) as file:
-        file.writelines(rationale.model_dump_json() + "\n" for rationale in rationales)
-    return Path(path)
+    return write_jsonl(path, rationales, Rationale.model_dump_json)
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #9ebd2259
 def read_rationales(path: str | Path, torn: bool = False) -> list[Rationale]:
     """The rationales of a file. Raises `UserError` with the line of the first that is no sound rationale, or the
     second of a sample."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path}: no file of rationales (JSON lines, UTF-8); check the path") from None
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no file of rationales (JSON lines, UTF-8); check the path")
     found: dict[str, Rationale] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-        except ValueError:
-            if torn and number == len(lines):
-                break
-            raise UserError(f"{path}: line {number}: not a line of JSON") from None
+    for number, values in enumerate(read_jsonl(path, torn=torn, todo="mend it, or leave it out"), 1):
         rationale = validated(Rationale, values, f"{path}: line {number}")
         if wrong := fault(rationale):
             raise UserError(f"{path}: line {number}: {wrong}")
@@ -375,24 +365,14 @@ def read_reply(text: str, sample: Sample, source: str) -> Rationale | Refused:
     return Refused(sample.id, wrong) if wrong else rationale
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #f1cec894
-def _whole_lines(path: Path) -> list[dict]:
-    "The objects in a file of JSON lines, without a torn last one; none if there is no file."
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
 def _stored(
     out: Path, beside: Path, teacher: Teacher, samples: Sequence[Sample]
 ) -> tuple[dict[str, Rationale], dict[str, Refused]]:
     """What earlier calls left, with both files whole again. Raises `UserError` if it is another teacher's, or of
     other samples."""
     kept = {one.sample_id: one for one in (read_rationales(out, torn=True) if out.exists() else [])}
-    lines, labels = _whole_lines(beside), {sample.id: sample.label for sample in samples}
+    lines = list(read_jsonl(beside, torn=True, todo="delete it to ask again")) if beside.exists() else []
+    labels = {sample.id: sample.label for sample in samples}
     refused = {line["sample_id"]: Refused(line["sample_id"], line["reason"]) for line in lines}
     if (
         any(one.source != teacher.model or labels.get(one.sample_id) != one.label for one in kept.values())
@@ -404,12 +384,6 @@ def _stored(
     return kept, refused
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #da61d99b
-def _append(path: Path, line: str) -> None:
-    "Add a line to a file."
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
-
-
 def ask_teacher(
     teacher: Teacher, samples: Sequence[Sample], out: str | Path, how: Sampling = Sampling(max_tokens=1024)
 ) -> Written:
@@ -429,11 +403,11 @@ def ask_teacher(
         )
         if isinstance(made, Rationale):
             kept[sample.id] = made
-            _append(out, made.model_dump_json())
+            append_jsonl(out, [made], Rationale.model_dump_json)
             continue
         refused[sample.id] = made
         if not isinstance(result, Exception):  # what had no reply is asked again
-            _append(beside, json.dumps({**made._asdict(), "text": result[0]}, ensure_ascii=False))
+            append_jsonl(beside, [{**made._asdict(), "text": result[0]}])
     ordered = [kept[sample.id] for sample in samples if sample.id in kept]
     write_rationales(out, ordered)
     return Written(ordered, [refused[sample.id] for sample in samples if sample.id in refused])

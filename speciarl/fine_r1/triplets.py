@@ -7,7 +7,6 @@ __all__ = ['Class', 'by_class', 'check_classes', 'steps_between', 'nearest_in_tr
            'picture_vectors', 'Triplet', 'confusable', 'make_triplets', 'same_size', 'triplet_opener', 'kept_triplets']
 
 # %% ../../nbs/8_fine_r1/3_triplets.ipynb #ec9341cd
-import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..core.scale import UserError, write_json
+from ..core.files import read_json, write_json
+from ..core.scale import UserError
 from ..data.samples import Sample
 from ..data.trees import LabelTree, load_tree
 from ..policy.model import Policy
@@ -187,7 +187,7 @@ def kept_triplets(path: Path, samples: Sequence[Sample], make: Callable[[], dict
     """The triplets of `samples` in the file `path`, if it holds just these; otherwise those that `make` gives, which
     are written to it."""
     if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = read_json(path, "delete it to find them again")
         if list(held) == [sample.id for sample in samples]:
             return {name: Triplet(*pair) for name, pair in held.items()}
     triplets = make()

@@ -7,7 +7,7 @@ __all__ = ['LOGGED', 'PREFIXES', 'TIMES', 'MARK', 'WAYS', 'benchmark_samples', '
            'wanted_classes', 'chosen_samples', 'validation_samples', 'bounded', 'training_rows', 'picture_opener',
            'Batch', 'batch_sizes', 'save_interval', 'learning_rates', 'common_settings', 'vllm_settings', 'grpo_config',
            'sft_config', 'make_judge', 'make_reward', 'check_labels', 'lora_config', 'freeze_vision', 'exact_answer',
-           'name_base', 'make_trainer', 'best_answers', 'self_taught', 'step_log', 'step_times', 'write_lines',
+           'name_base', 'make_trainer', 'best_answers', 'self_taught', 'step_log', 'step_times', 'log_line',
            'NotANumber', 'Watch', 'last_checkpoint', 'validate', 'Checkpoints', 'check_folder', 'claim', 'keep_step',
            'told_in_one_line', 'run_trainer', 'save_policy', 'train_once', 'teach_itself', 'orderly', 'Way',
            'as_they_are', 'own_best', 'find_way', 'train']
@@ -37,7 +37,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from trl import GRPOConfig, SFTConfig
 
 from ..core.names import name_key
-from ..core.scale import Category, UserError, atomic_write, to_codes, write_json
+from ..core.files import read_json, write_json, write_jsonl
+from ..core.scale import Category, UserError, to_codes
 from ..data.fieldguide import DOMAINS, World, groups, plates
 from ..data.samples import Sample, open_image
 from ..data.trees import load_tree, load_trees
@@ -482,10 +483,9 @@ def step_times(history: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key in TIMES} for row in history if "loss" in row]
 
 # %% ../../nbs/7_training/5_loop.ipynb #d753f7a2
-def write_lines(path: Path, rows: list[dict]) -> None:
-    "Write `rows` as JSON lines, whole or not at all."
-    with atomic_write(path) as file:
-        file.writelines(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+def log_line(row: dict) -> str:
+    "A row of a log as a line of JSON with sorted keys."
+    return json.dumps(row, sort_keys=True)
 
 # %% ../../nbs/7_training/5_loop.ipynb #211069ce
 class NotANumber(UserError):
@@ -509,8 +509,8 @@ class Watch(TrainerCallback):
                 f"the {faulty[0]} is not a number at step {state.global_step}: lower learning_rate; the checkpoint before it is kept"
             )
         if state.is_world_process_zero and logs and "loss" in logs:
-            write_lines(self.out / "log.jsonl", step_log(state.log_history))
-            write_lines(self.out / "timing.jsonl", step_times(state.log_history))
+            write_jsonl(self.out / "log.jsonl", step_log(state.log_history), log_line)
+            write_jsonl(self.out / "timing.jsonl", step_times(state.log_history), log_line)
             if state.global_step % max(1, state.max_steps // 10) == 0:
                 self.say(self._line(state, logs))
 
@@ -582,7 +582,7 @@ class Checkpoints(TrainerCallback):
         }
         model.train(training)
         best = self.out / "best"
-        known = json.loads((best / "validation.json").read_text()) if (best / "validation.json").exists() else None
+        known = read_json(best / "validation.json") if (best / "validation.json").exists() else None
         if known is None or found["hm"] > known["hm"]:
             fresh = self.policy.save(self.out / "best.new")
             write_json(fresh / "validation.json", found)
@@ -596,7 +596,7 @@ def check_folder(out: Path, recipe: Recipe) -> None:
         raise UserError(f"{out} holds a finished run; choose another --out")
     mine = recipe.model_dump(mode="json")
     if (out / "recipe.json").exists():
-        theirs = json.loads((out / "recipe.json").read_text())
+        theirs = read_json(out / "recipe.json", "choose another --out, or delete it")
         other = next((key for key in mine if mine[key] != theirs.get(key)), None)
         if other:
             raise UserError(

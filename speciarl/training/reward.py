@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Result', 'Judge', 'Gather', 'groups_of', 'completion_text', 'Judged', 'judge_texts', 'one_line', 'patiently',
            'gather_ranks', 'all_heard', 'together', 'level_metrics', 'group_metrics', 'rollout_file', 'drop_from',
-           'append_lines', 'rollout_row', 'RolloutLog', 'Rollout', 'check_columns', 'check_missing', 'counted_groups',
+           'rollout_row', 'RolloutLog', 'Rollout', 'check_columns', 'check_missing', 'counted_groups',
            'SpecificityReward', 'sample_ids', 'verl_reward']
 
 # %% ../../nbs/7_training/2_reward.ipynb #5d83062e
@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..core.scale import WIRE_NAMES, Category, UserError, atomic_write, extract_answer
+from ..core.files import append_jsonl, atomic_write, read_lines
+from ..core.scale import WIRE_NAMES, Category, UserError, extract_answer
 from ..judges.verdict import Verdict
 from .rules import anchor, find_rule, in_loss, is_flat, is_formatted, noised, overlong_penalty, reward
 
@@ -193,7 +194,10 @@ def rollout_file(path: str | Path, rank: int) -> Path:
     return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
 
 # %% ../../nbs/7_training/2_reward.ipynb #3523997a
-def _earlier(line: str, step: int) -> bool:
+def _earlier(line: bytes, step: int) -> bool:
+    "True for a whole line of a step before `step`."
+    if not line.endswith(b"\n"):
+        return False
     try:
         return json.loads(line)["step"] < step
     except (ValueError, KeyError, TypeError):
@@ -203,23 +207,11 @@ def _earlier(line: str, step: int) -> bool:
 def drop_from(path: Path, step: int) -> None:
     "Keep of the JSONL file at `path`, if there is one, only the lines of steps before `step`."
     if path.exists():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _earlier(line, step)]
+        lines = list(read_lines(path))
+        kept = [line for line in lines if _earlier(line, step)]
         if kept != lines:
-            with atomic_write(path) as file:
+            with atomic_write(path, "wb") as file:
                 file.writelines(kept)
-
-# %% ../../nbs/7_training/2_reward.ipynb #98304db7
-def append_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    "Append `rows` to a JSONL file. Raises `UserError` if it cannot be written."
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; choose another place with log_rollouts"
-        ) from error
 
 # %% ../../nbs/7_training/2_reward.ipynb #66359310
 def rollout_row(
@@ -251,7 +243,7 @@ class RolloutLog:
         if not self._started and step is not None:
             drop_from(path, step)
         self._started = True
-        append_lines(path, rows)
+        append_jsonl(path, rows, todo="choose another place with log_rollouts")
 
 # %% ../../nbs/7_training/2_reward.ipynb #107d004f
 class Rollout(NamedTuple):
