@@ -15,7 +15,7 @@ from refusal import message
 from speciarl.core.config import ASSETS
 from speciarl.core.names import name_key
 from speciarl.core.scale import extract_answer
-from speciarl.data.fieldguide import DOMAINS, World, plates
+from speciarl.data.fieldguide import DOMAINS, World, individual_of, plates
 from speciarl.data.samples import Sample
 from speciarl.data.trees import load_tree
 from speciarl.fine_r1.cot import COT, cot, lessons, teach_words, unknown_words, with_more_words
@@ -25,7 +25,6 @@ from speciarl.fine_r1.rationales import (
     Teacher,
     ask_teacher,
     fault,
-    individual_of,
     json_schema,
     named_in,
     parse,

@@ -264,15 +264,18 @@ def read_data(word: str, split: str = "test", limit: int | None = None, root: st
 def choose(samples: Iterable[Sample], classes: Iterable[str], size: int, shots: int | None = None) -> list[Sample]:
     """The first `size` samples with labels among `classes`, at most `shots` of each class; fewer if there are fewer.
 
-    Of an endless stream no more is taken than needed, if `size` is at most `shots` times the number of classes.
+    Of an endless stream no more is taken than needed.
     """
     left = {name_key(name): size if shots is None else shots for name in classes}
+    size = min(size, sum(left.values()))
     taken: list[Sample] = []
-    for sample in samples:
+    stream = iter(samples)
+    while len(taken) < size:
+        sample = next(stream, None)
+        if sample is None:
+            break
         key = name_key(sample.label)
         if left.get(key, 0) > 0:
             left[key] -= 1
             taken.append(sample)
-            if len(taken) == size:
-                break
     return taken
