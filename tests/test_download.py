@@ -19,7 +19,8 @@ from layouts import build, plan
 import speciarl.data.fetch
 from refusal import message
 
-from speciarl.data.fetch import CHUNK, MAX_GROWTH, download, fetch, file_sum, unpack, verify
+from speciarl.core.files import file_digest
+from speciarl.data.fetch import CHUNK, MAX_GROWTH, download, fetch, unpack, verify_file
 from speciarl.data.benchmarks import DATASETS, RemoteFile
 from speciarl.data.splits import read_split
 
@@ -223,23 +224,23 @@ def test_published_sums(remote, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
     good = summed(remote)
-    assert verify(good, path) == {
+    assert verify_file(good, path) == {
         "url": remote.url,
         "bytes": len(CONTENT),
-        "sha256": file_sum(path),
+        "sha256": file_digest(path),
         "compared_with": "a citable source",
     }
-    md5 = good.model_copy(update={"sha256": "", "md5": file_sum(path, "md5")})
-    assert verify(md5, path)["sha256"] == good.sha256
+    md5 = good.model_copy(update={"sha256": "", "md5": file_digest(path, "md5")})
+    assert verify_file(md5, path)["sha256"] == good.sha256
     path.write_bytes(CONTENT[:-1] + b"?")
     assert (
-        message(verify, good, path)
-        == f"{path}: sha256 {file_sum(path)}, published is {good.sha256} (a citable source); remove it and run the command again"
+        message(verify_file, good, path)
+        == f"{path}: sha256 {file_digest(path)}, published is {good.sha256} (a citable source); remove it and run the command again"
     )
-    assert message(verify, md5, path).startswith(f"{path}: md5 {file_sum(path, 'md5')}, published is {md5.md5}")
+    assert message(verify_file, md5, path).startswith(f"{path}: md5 {file_digest(path, 'md5')}, published is {md5.md5}")
     path.write_bytes(CONTENT[:-1])
     assert (
-        message(verify, good, path)
+        message(verify_file, good, path)
         == f"{path}: 1,023,999 bytes, published are 1,024,000 (a citable source); remove it and run the command again"
     )
 
@@ -247,11 +248,11 @@ def test_published_sums(remote, tmp_path):
 def test_a_recorded_sum_is_compared_where_none_is_published(remote, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
-    record = verify(remote, path)
-    assert record["compared_with"] == "" and verify(remote, path, record) == record
+    record = verify_file(remote, path)
+    assert record["compared_with"] == "" and verify_file(remote, path, record) == record
     path.write_bytes(b"other")
-    assert message(verify, remote, path, record) == (
-        f"{path}: sha256 {file_sum(path)}, at the first download it was {record['sha256']} (downloads.json); "
+    assert message(verify_file, remote, path, record) == (
+        f"{path}: sha256 {file_digest(path)}, at the first download it was {record['sha256']} (downloads.json); "
         "the published file has changed: do not mix the two, remove it and run the command again"
     )
 
@@ -602,4 +603,4 @@ def test_nothing_is_left_when_unpacking_fails(birds, server, published, tmp_path
 
 def test_no_sum_is_invented():
     assert [f.name for info in DATASETS.values() for f in info.files if not f.source] == ["fgvc-aircraft-2013b.tar.gz"]
-    assert speciarl.data.fetch.verify.__doc__
+    assert speciarl.data.fetch.verify_file.__doc__

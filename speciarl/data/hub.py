@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..core.files import file_digest
 from ..core.scale import UserError
 from .benchmarks import clean_label, dataset_info
-from .fetch import file_sum
 from .samples import Sample, read_folder
 from .trees import load_tree
 
@@ -54,7 +54,7 @@ def resolve_revision(repo: str, revision: str | None = None) -> str:
     folder = Path(repo)
     if folder.is_dir():
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        lines = [f"{path.relative_to(folder).as_posix()} {file_sum(path)}\n" for path in paths]
+        lines = [f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n" for path in paths]
         return f"files:{hashlib.sha256(''.join(lines).encode()).hexdigest()[:40]}"
     library = _library("huggingface_hub")
     try:
