@@ -21,8 +21,9 @@ import numpy as np
 
 from ..core.names import name_key
 from ..core.scale import UserError, extract_answer
-from ..data.fieldguide import DOMAINS, SIBLINGS, groups
+from ..data.fieldguide import SIBLINGS
 from ..data.samples import Sample
+from ..data.sets import classes_in
 from ..data.trees import load_tree
 from .rationales import named_in
 from speciarl.metrics.openworld import (
@@ -46,12 +47,9 @@ Distractors = (
 
 @lru_cache
 def classes_of(dataset: str, siblings: int = SIBLINGS) -> dict[str, int]:
-    "The names of the classes of a data set, and their nodes in its label tree."
-    tree = load_tree(dataset)
-    found = {node.name: i for i, node in enumerate(tree.nodes) if node.is_class}
-    if dataset in DOMAINS:
-        return {name: found[name] for group in groups(dataset, siblings) for name in group.classes}
-    return found
+    "The names of the classes of a data set (see `classes_in`), and their nodes in its label tree."
+    nodes = {node.name: i for i, node in enumerate(load_tree(dataset).nodes) if node.is_class}
+    return {name: nodes[name] for name in classes_in(dataset, siblings)}
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #0e66635d
 @lru_cache
@@ -205,8 +203,7 @@ def closed(asked: Sequence[Question], texts: Sequence[str | None]) -> Closed:
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #7def9b55
 def split_of(sample: Sample) -> str:
     "The published split of a sample's class: seen, unseen, or empty."
-    node = classes_of(sample.dataset, 25 if sample.dataset in DOMAINS else SIBLINGS).get(sample.label)
-    return "" if node is None else load_tree(sample.dataset).nodes[node].split
+    return load_tree(sample.dataset).splits.get(sample.label, "")
 
 
 def parts_by_split(samples: Sequence[Sample]) -> dict[str, list[bool]]:
@@ -312,10 +309,9 @@ RELEASED_WORDS = {
 @lru_cache
 def shown_names(dataset: str) -> tuple[str, ...]:
     "The class names of a data set as answers are searched for them: those of Stanford Cars without body and year."
-    names = (
-        without_body(name) if dataset == "stanford_cars" else name
-        for name in classes_of(dataset, 25 if dataset in DOMAINS else SIBLINGS)
-    )
+    names = classes_in(dataset)
+    if dataset == "stanford_cars":
+        names = [without_body(name) for name in names]
     return tuple(dict.fromkeys(names))
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #1b0a929f

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from packaging.version import Version
 
 from ..core.scale import UserError
-from ..data.fieldguide import DOMAINS
+from ..data.sets import named_set
 from ..policy.model import PACKAGED
 from .loop import batch_sizes, save_interval
 from .recipe import Recipe
@@ -177,18 +177,16 @@ def size_checks(recipe: Recipe, world: int) -> list[Check]:
 
 # %% ../../nbs/7_training/6_plan.ipynb #8dd45c75
 def data_checks(recipe: Recipe, data_root: str | Path | None) -> list[Check]:
-    "Are the data sets there?"
-    needed = [dataset for dataset in recipe.data if dataset not in DOMAINS]
-    folders = {dataset: Path(data_root or ".") / dataset for dataset in needed}
-    return [
-        Check(
-            folder.is_dir(),
-            f"data set {dataset} in {folder} (speciarl data download {dataset} --out {data_root})"
-            if data_root
-            else f"data set {dataset} (say where with --data-root)",
-        )
-        for dataset, folder in folders.items()
-    ]
+    "Are the data sets there? Raises `UserError` for an unknown one."
+    found = []
+    for dataset in recipe.data:
+        folder = named_set(dataset, data_root).folder
+        if folder is not None:
+            where = f"in {folder} (speciarl data download {dataset} --out {data_root})"
+            found.append(Check(folder.is_dir(), f"data set {dataset} {where}"))
+        elif not named_set(dataset).drawn:
+            found.append(Check(False, f"data set {dataset} (say where with --data-root)"))
+    return found
 
 # %% ../../nbs/7_training/6_plan.ipynb #1c8a8752
 def samples_answers(recipe: Recipe) -> bool:
