@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'COLOURS', 'MARKS', 'REPLY_FORMAT', 'Rationale', 'named_in', 'fault', 'render', 'parse', 'json_schema',
-           'write_rationales', 'read_rationales', 'Look', 'look_of', 'individual_of', 'Refused', 'hidden', 'rivals',
-           'difference', 'plate_rationale', 'Written', 'plate_rationales', 'teacher_prompt', 'Teacher', 'read_reply',
-           'ask_teacher']
+           'write_rationales', 'read_rationales', 'Look', 'look_of', 'Refused', 'hidden', 'rivals', 'difference',
+           'plate_rationale', 'Written', 'plate_rationales', 'teacher_prompt', 'Teacher', 'read_reply', 'ask_teacher']
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #fb036edc
 import json
@@ -24,7 +23,7 @@ from ..core.config import Strict, validated
 from ..core.names import name_key
 from ..core.files import append_jsonl, read_jsonl, write_jsonl
 from ..core.scale import UserError
-from ..data.fieldguide import DOMAINS, Individual, World, groups, individuals, looks_of
+from ..data.fieldguide import Individual, World, groups, individual_of, looks_of
 from ..data.samples import Sample
 from ..data.trees import load_tree
 from ..policy.engines import Sampling, ServerEngine
@@ -208,19 +207,6 @@ def look_of(domain: str, group: int, k: int) -> Look:
     look = looks_of(domain, group)[k]
     return Look(COLOURS[look % 5], f"{'dark' if look % 2 else 'light'} {MARKS[look // 5]}")
 
-# %% ../../nbs/8_fine_r1/1_rationales.ipynb #6b652676
-def individual_of(sample: Sample, world: World = World()) -> Individual:
-    "The individual that a field guide plate shows. Raises `UserError` if `sample` is no plate of `world`."
-    domain, split, seed, number = (sample.id.split("-") + [""] * 4)[:4]
-    if domain in DOMAINS and seed.isdigit() and number.isdigit():
-        found = individuals(domain, split, int(number) + 1, int(seed), world)[-1][0]
-        if groups(domain, world.siblings)[found.group].classes[found.k] == sample.label:
-            return found
-    raise UserError(
-        f"{sample.id[:60]!r} with label {sample.label[:40]!r} is no plate of the field guide; rationales for other "
-        "images come from a file or a teacher"
-    )
-
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #63f25c0d
 class Refused(NamedTuple):
     "A sample for which no rationale was kept, and why."
@@ -239,8 +225,7 @@ def hidden(individual: Individual) -> str | None:
 def rivals(individual: Individual, world: World, count: int, rng: random.Random) -> list[int]:
     """The numbers of `count` siblings of the same split as the class (or of any, where there are too few), those
     that share colour or mark first."""
-    i, tree = individual, load_tree(individual.domain)
-    split_of = {node.name: node.split for node in tree.nodes if node.is_class}
+    i, splits = individual, load_tree(individual.domain).splits
     names, mine = groups(i.domain, world.siblings)[i.group].classes, look_of(i.domain, i.group, i.k)
     others = [k for k in range(world.siblings) if k != i.k]
     rng.shuffle(others)
@@ -248,7 +233,7 @@ def rivals(individual: Individual, world: World, count: int, rng: random.Random)
     def distance(k: int) -> tuple[bool, bool]:
         look = look_of(i.domain, i.group, k)
         shares = look.colour == mine.colour or look.mark.split()[1] == mine.mark.split()[1]
-        return split_of[names[k]] != split_of[names[i.k]], not shares
+        return splits[names[k]] != splits[names[i.k]], not shares
 
     return sorted(others, key=distance)[:count]
 
@@ -262,6 +247,9 @@ def plate_rationale(sample: Sample, world: World = World(), seed: int = 0, count
     """The rationale that the true marks of a plate give, with `count` rivals; or why there is none. Raises
     `UserError` if it is no plate of `world`."""
     i = individual_of(sample, world)
+    if i is None:
+        what = f"{sample.id[:60]!r} with label {sample.label[:40]!r} is no plate of the field guide"
+        raise UserError(f"{what}; rationales for other images come from a file or a teacher")
     if reason := hidden(i):
         return Refused(sample.id, reason)
     rng, group, mine = (
