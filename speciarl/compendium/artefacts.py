@@ -22,7 +22,8 @@ from .profile import CLOSED, Design, Job, JudgeChoice, title
 from ..core.config import ASSETS, read_yaml
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
-from ..data.fieldguide import DOMAINS, SIBLINGS
+from ..data.fieldguide import SIBLINGS
+from ..data.sets import all_strict, named_set
 from ..policy.prompts import load_question
 
 if TYPE_CHECKING:
@@ -266,10 +267,9 @@ def _asset(name: str) -> str:
 
 def data_facts(dataset: str, root: str | None) -> dict[str, Any]:
     "What stands for a data set in a key: the trees that plates are drawn from; a benchmark's facts, names and place."
-    if dataset in DOMAINS:
-        return {"trees": _asset("trees/fieldguide")}
-    names, facts = _asset(f"trees/benchmarks/{dataset}.tree"), _asset(f"datasets/{dataset}.yaml")
-    return {"names": names, "facts": facts, "root": root}
+    found = named_set(dataset)
+    told: dict[str, Any] = {what: _asset(file) for what, file in found.assets.items()}
+    return told if found.drawn else {**told, "root": root}
 
 # %% ../../nbs/9_compendium/2_artefacts.ipynb #a93aa937
 @cache
@@ -332,7 +332,7 @@ class Keys:
             steps, seen = ["sample"], [job.domain]
             if job.kind == "closed":
                 steps.append("closed")
-        if any(dataset in DOMAINS for dataset in seen):
+        if any(named_set(dataset).drawn for dataset in seen):
             steps.append("base")
         return steps
 
@@ -356,11 +356,11 @@ class Keys:
             "data": {name: data_facts(name, profile.data_root) for name in recipe.data},
         }
         if recipe.judged:
-            drawn = all(dataset in DOMAINS for dataset in recipe.data)
             revision = None if recipe.judge == "taxonomy" else profile.judge.revision
             model, prompt = recipe.judge_model, recipe.judge_prompt
             choice = JudgeChoice(kind=recipe.judge, model=model, revision=revision, prompt=prompt)
-            told["judge"] = judge_facts(choice, tree_judge(tuple(recipe.data), drawn).identity)
+            trees = tree_judge(tuple(recipe.data), all_strict(recipe.data))
+            told["judge"] = judge_facts(choice, trees.identity)
         rationales = self.design.methods[job.policy].rationales
         if rationales:
             file = self.root / rationales

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .artefacts import Published, tree_judge
 from .profile import Design, Job
 from ..core.scale import Category, UserError
-from ..data.fieldguide import DOMAINS
+from ..data.fieldguide import World
+from ..data.sets import FieldGuideSet, named_set
 from ..judges.verdict import Verdict
 from ..policy.prompts import load_question
 from ..training.recipe import Recipe
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #81e4ef50
 @lru_cache(maxsize=32)
-def _plates(domain: str, images: int, siblings: int) -> "tuple[Sample, ...]":
-    from speciarl.data.fieldguide import World, plates
-
-    return tuple(plates(domain, "test", images, world=World(siblings=siblings)))
+def _plates(domain: FieldGuideSet, images: int) -> "tuple[Sample, ...]":
+    return tuple(domain.samples("test", images))
 
 
 class Instruments:
@@ -46,17 +45,16 @@ class Instruments:
 
     def samples(self, job: Job) -> "Sequence[Sample]":
         "The test images that a job asks about. Raises `UserError` where they are not."
-        if job.domain in DOMAINS:
-            return _plates(job.domain, job.images, job.siblings)
-        from speciarl.metrics.runs import DataSource, read_data
-
-        if self.data_root is None:
+        found = named_set(job.domain, self.data_root, world=World(siblings=job.siblings))
+        if isinstance(found, FieldGuideSet):
+            return _plates(found, job.images)
+        if found.folder is None:
             name = self.design.profile.name
             raise UserError(
                 f"profile {name} tests on {job.domain}: say where the data sets lie, "
                 f"in a profile of your own (like: {name}, data_root: FOLDER)"
             )
-        return read_data(DataSource(data=job.domain, folder=str(self.data_root / job.domain)), job.images)
+        return found.samples("test", job.images)
 
     def engine(self, policy: str) -> "Engine":
         "The engine that asks a policy, a folder or hub id; the last one is kept."

@@ -33,7 +33,7 @@ from .profile import Design, Job, load_profile, title
 from ..core.config import ASSETS
 from ..core.files import write_json
 from ..core.scale import UserError
-from ..data.fieldguide import DOMAINS
+from ..data.sets import named_set
 from ..training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -301,7 +301,8 @@ class Lab:
     def samples(self, job: Job) -> "Sequence[Sample] | None":
         "The test images that a job asks about; None for published answers about a benchmark that is not here."
         folder = self.instruments.data_root
-        if self.published and job.domain not in DOMAINS and not (folder and folder.is_dir()):
+        there = named_set(job.domain).drawn or (folder is not None and folder.is_dir())
+        if self.published and not there:
             return None
         return self.instruments.samples(job)
 
