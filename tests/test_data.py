@@ -1,143 +1,16 @@
 """Readers of tables and pictures: everything a file can get wrong is refused in one line that says where and what to do."""
 
-import csv
-import io
 import random
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from refusal import message
 
-from speciarl.data.samples import MAX_CELL, Sample, open_image, read_folder, read_pairs
 from speciarl.core.scale import UserError
-
-
-@pytest.fixture
-def table(tmp_path):
-    def write(content) -> str:
-        path = tmp_path / "pairs.csv"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "content, expected",
-    [
-        (b"", "the file is empty; it needs a header line and one line per row"),
-        (b"\xef\xbb\xbf", "the file is empty; it needs a header line and one line per row"),
-        (b"\n \r\n\n", "the file is empty; it needs a header line and one line per row"),
-        (b"label,answer\n", "a header but no rows; add one line per row"),
-        ("label,answer\nok,ok\nbébé,x\n".encode("latin-1"), "not UTF-8 (byte 0xe9 in line 3); save as UTF-8"),
-        ("label,answer\na,b\n".encode("utf-16"), "not UTF-8 (byte 0xff in line 1); save as UTF-8"),
-        ("label,answer\na,b\n".encode("utf-16-le"), "NUL byte in line 1; save as plain UTF-8 text"),
-        (b"label,answer\na,b\nc,\0\n", "NUL byte in line 3; save as plain UTF-8 text"),
-        ("label,guess\na,b\n", "no column 'answer' (found 'label', 'guess'); add it or rename one"),
-        ("Label, answer\na,b\n", "no column 'label' (found 'Label', ' answer'); add it or rename one"),
-        ("label;answer\na;b\n", "no column 'label' (found 'label;answer'); separate cells with commas"),
-        ("label\tanswer\na\tb\n", "no column 'label' (found 'label\\tanswer'); separate cells with commas"),
-        ("label,answer,label\na,b,c\n", "column 'label' appears twice in the header; rename or drop one"),
-        (
-            "label,answer\na,b\n\na,b,c\n",
-            "line 4 has 3 cells, the header 2; put a cell that contains a comma in quotation marks",
-        ),
-        ("label,answer\na\n", "line 2 has 1 cells, the header 2; put a cell that contains a comma in quotation marks"),
-        (
-            'label,answer\n"a\nb",c\nd\n',
-            "line 4 has 1 cells, the header 2; put a cell that contains a comma in quotation marks",
-        ),
-        (
-            'label,answer\na,b\n"c,d\n',
-            "line 3: broken quoting (unexpected end of data); close the quotation mark, and double those inside a cell",
-        ),
-        (
-            'label,answer\n"a"b,c\n',
-            "line 2: broken quoting (',' expected after '\"'); close the quotation mark, and double those inside a cell",
-        ),
-    ],
-)
-def test_a_bad_table_is_refused_in_one_line(table, content, expected):
-    path = table(content)
-    assert message(read_pairs, path) == f"{path}: {expected}"
-
-
-def test_a_missing_table_and_a_folder(tmp_path):
-    assert message(read_pairs, tmp_path / "no.csv") == f"{tmp_path}/no.csv: no such file; check the path"
-    assert message(read_pairs, tmp_path) == f"{tmp_path}: cannot be read (Is a directory); give a file you may read"
-
-
-@pytest.mark.parametrize("length", [MAX_CELL + 1, 131_073, 1_000_000])
-@pytest.mark.parametrize(
-    "row, column", [("{},b,c", "label"), ('a,"b, {}",c', "answer"), ('a,"b ""{}""",c', "answer"), ("a,b,{}", "note")]
-)
-def test_a_long_cell_is_named_by_line_and_column(table, row, column, length):
-    path = table("label,answer,note\nok,ok,ok\n" + row.format("x" * length) + "\n")
-    expected = (
-        f"line 3, column '{column}': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
-    )
-    assert message(read_pairs, path) == f"{path}: {expected}"
-
-
-def test_a_quotation_mark_that_swallows_the_file(table):
-    path = table('label,answer\nok,"ok\n' + "samoyed,dog\n" * 20_000)
-    expected = (
-        "line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
-    )
-    assert message(read_pairs, path) == f"{path}: {expected}"
-
-
-def test_the_limit_of_the_csv_module_is_left_alone(table):
-    before = csv.field_size_limit()
-    message(read_pairs, table("label,answer\na," + "x" * 1_000_000 + "\n"))
-    assert csv.field_size_limit() == before
-    rows, _ = read_pairs(table("label,answer\na," + "x" * MAX_CELL + "\n"))
-    assert len(rows[0]["answer"]) == MAX_CELL
-
-
-def test_a_mark_line_ends_and_quotes_are_accepted(table):
-    rows, columns = read_pairs(
-        table(b'\xef\xbb\xbflabel,answer,note\r\n"a, b","c ""d""",\r\n\r\n e ,"two\nlines",x\r\n')
-    )
-    assert columns == ["label", "answer", "note"]
-    assert rows == [
-        {"label": "a, b", "answer": 'c "d"', "note": ""},
-        {"label": " e ", "answer": "two\nlines", "note": "x"},
-    ]
-
-
-cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=8))
-def test_what_python_writes_is_read_back_exactly(rows):
-    out = io.StringIO(newline="")
-    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("label", "answer", "note"), *rows])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speciarl.data.samples.Path.read_bytes", lambda self: out.getvalue().encode())
-        assert [tuple(row.values()) for row in read_pairs("x.csv")[0]] == rows
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=200))
-def test_any_bytes_give_rows_or_one_line(data):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speciarl.data.samples.Path.read_bytes", lambda self: b"label,answer\n" + data)
-        try:
-            rows, columns = read_pairs("x.csv")
-            assert rows and all(list(row) == columns == ["label", "answer"] for row in rows)
-        except UserError as error:
-            assert "\n" not in str(error)
-
+from speciarl.data.samples import Sample, open_image, read_folder
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from refusal import message
 from speciarl.core import files
 from speciarl.core.files import (
     LONGEST_LINE,
+    MAX_CELL,
     append_jsonl,
     atomic_write,
     check_header,
@@ -230,34 +231,104 @@ def test_a_line_of_a_megabyte_is_read_and_one_without_end_refused(tmp_path):
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def table(tmp_path):
+    def write(content) -> str:
+        path = tmp_path / "pairs.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def read_pairs(path):
+    "A table of labels and answers."
+    return read_csv(path, ["label", "answer"])
+
+
 @pytest.mark.parametrize(
     "content, expected",
     [
-        (b"label;answer\na;b\n", ": no column 'label' (found 'label;answer'); separate cells with commas"),
-        (b"label\tanswer\na\tb\n", ": no column 'label' (found 'label\\tanswer'); separate cells with commas"),
-        (b"label,reply\na,b\n", ": no column 'answer' (found 'label', 'reply'); add it or rename one"),
-        (b"label,answer,label\na,b,c\n", ": column 'label' appears twice in the header; rename or drop one"),
-        (b"label,answer\n", ": a header but no rows; add one line per row"),
+        (b"", "the file is empty; it needs a header line and one line per row"),
+        (b"\xef\xbb\xbf", "the file is empty; it needs a header line and one line per row"),
+        (b"\n \r\n\n", "the file is empty; it needs a header line and one line per row"),
+        (b"label,answer\n", "a header but no rows; add one line per row"),
+        ("label,answer\nok,ok\nbébé,x\n".encode("latin-1"), "not UTF-8 (byte 0xe9 in line 3); save as UTF-8"),
+        ("label,answer\na,b\n".encode("utf-16"), "not UTF-8 (byte 0xff in line 1); save as UTF-8"),
+        ("label,answer\na,b\n".encode("utf-16-le"), "NUL byte in line 1; save as plain UTF-8 text"),
+        (b"label,answer\na,b\nc,\0\n", "NUL byte in line 3; save as plain UTF-8 text"),
+        ("label,guess\na,b\n", "no column 'answer' (found 'label', 'guess'); add it or rename one"),
+        ("Label, answer\na,b\n", "no column 'label' (found 'Label', ' answer'); add it or rename one"),
+        ("label;answer\na;b\n", "no column 'label' (found 'label;answer'); separate cells with commas"),
+        ("label\tanswer\na\tb\n", "no column 'label' (found 'label\\tanswer'); separate cells with commas"),
+        ("label,answer,label\na,b,c\n", "column 'label' appears twice in the header; rename or drop one"),
         (
-            b"label,answer\r\na,b\r\na,b,c\r\n",
-            ": line 3 has 3 cells, the header 2; put a cell that contains a comma in quotation marks",
+            "label,answer\na,b\n\na,b,c\n",
+            "line 4 has 3 cells, the header 2; put a cell that contains a comma in quotation marks",
+        ),
+        ("label,answer\na\n", "line 2 has 1 cells, the header 2; put a cell that contains a comma in quotation marks"),
+        (
+            'label,answer\n"a\nb",c\nd\n',
+            "line 4 has 1 cells, the header 2; put a cell that contains a comma in quotation marks",
         ),
         (
-            b'label,answer\na,"b\n',
-            ": line 2: broken quoting (unexpected end of data); "
+            'label,answer\na,b\n"c,d\n',
+            "line 3: broken quoting (unexpected end of data); close the quotation mark, and double those inside a cell",
+        ),
+        (
+            'label,answer\n"a"b,c\n',
+            "line 2: broken quoting (',' expected after '\"'); "
             "close the quotation mark, and double those inside a cell",
-        ),
-        (
-            b'label,answer\n"a\nb",' + b"x" * 1_000_000 + b"\n",
-            ": line 2, column 'answer': a cell of more than 100,000 characters; "
-            "shorten it, or close its quotation mark",
         ),
     ],
 )
-def test_a_table_that_is_none(tmp_path, content, expected):
-    path = tmp_path / "table.csv"
-    path.write_bytes(content)
-    assert message(read_csv, path, ["label", "answer"]) == f"{path}{expected}"
+def test_a_bad_table_is_refused_in_one_line(table, content, expected):
+    path = table(content)
+    assert message(read_pairs, path) == f"{path}: {expected}"
+
+
+def test_a_missing_table_and_a_folder(tmp_path):
+    assert message(read_pairs, tmp_path / "no.csv") == f"{tmp_path}/no.csv: no such file; check the path"
+    assert message(read_pairs, tmp_path) == f"{tmp_path}: cannot be read (Is a directory); give a file you may read"
+
+
+@pytest.mark.parametrize("length", [MAX_CELL + 1, 131_073, 1_000_000])
+@pytest.mark.parametrize(
+    "row, column", [("{},b,c", "label"), ('a,"b, {}",c', "answer"), ('a,"b ""{}""",c', "answer"), ("a,b,{}", "note")]
+)
+def test_a_long_cell_is_named_by_line_and_column(table, row, column, length):
+    path = table("label,answer,note\nok,ok,ok\n" + row.format("x" * length) + "\n")
+    expected = (
+        f"line 3, column '{column}': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    )
+    assert message(read_pairs, path) == f"{path}: {expected}"
+
+
+def test_a_quotation_mark_that_swallows_the_file(table):
+    path = table('label,answer\nok,"ok\n' + "samoyed,dog\n" * 20_000)
+    expected = (
+        "line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark"
+    )
+    assert message(read_pairs, path) == f"{path}: {expected}"
+
+
+def test_the_limit_of_the_csv_module_is_left_alone(table):
+    before = csv.field_size_limit()
+    message(read_pairs, table("label,answer\na," + "x" * 1_000_000 + "\n"))
+    assert csv.field_size_limit() == before
+    rows, _ = read_pairs(table("label,answer\na," + "x" * MAX_CELL + "\n"))
+    assert len(rows[0]["answer"]) == MAX_CELL
+
+
+def test_a_mark_line_ends_and_quotes_are_accepted(table):
+    rows, columns = read_pairs(
+        table(b'\xef\xbb\xbflabel,answer,note\r\n"a, b","c ""d""",\r\n\r\n e ,"two\nlines",x\r\n')
+    )
+    assert columns == ["label", "answer", "note"]
+    assert rows == [
+        {"label": "a, b", "answer": 'c "d"', "note": ""},
+        {"label": " e ", "answer": "two\nlines", "note": "x"},
+    ]
 
 
 def test_what_to_do_about_a_missing_column_is_the_callers(tmp_path):
@@ -295,6 +366,18 @@ def test_the_bytes_of_a_table(tmp_path):
 def test_a_carriage_return_in_an_answer_stays_in_its_cell(tmp_path):
     write_csv(tmp_path / "table.csv", ["answer"], [["a\rb"], ["c\r\nd"], ["\r"]])
     assert [row["answer"] for row in read_csv(tmp_path / "table.csv")[0]] == ["a\rb", "c\r\nd", "\r"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_rows_or_one_line(data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("speciarl.core.files.Path.read_bytes", lambda self: b"label,answer\n" + data)
+        try:
+            rows, columns = read_pairs("x.csv")
+            assert rows and all(list(row) == columns == ["label", "answer"] for row in rows)
+        except UserError as error:
+            assert "\n" not in str(error)
 
 
 @settings(max_examples=300, deadline=None)

@@ -94,14 +94,13 @@ def judge(
     force: Annotated[bool, typer.Option("--force", help="Overwrite VERDICTS.csv.")] = False,
 ) -> None:
     "Give each label/answer pair of a table a category."
-    from speciarl.core.files import write_json
-    from speciarl.data.samples import read_pairs
+    from speciarl.core.files import read_csv, write_json
     from speciarl.judges.choose import JudgeSpec, judge_card, make_judge
     from speciarl.judges.verdict import VERDICT_COLUMNS, judge_rows, with_verdict, write_verdicts
 
     card = out.with_suffix(".card.json")
     refuse_existing([out, card], force, source=pairs)
-    rows, columns = read_pairs(pairs)
+    rows, columns = read_csv(pairs, ("label", "answer"))
     for name in VERDICT_COLUMNS:
         if name in columns:
             fail(f"{pairs}: the column {name!r} is one this command adds; rename or drop it")

@@ -6,8 +6,6 @@
 __all__ = ['RECORD', 'resolve_revision', 'copy_of', 'read_copy', 'read_hub']
 
 # %% ../../nbs/2_data/7_hub.ipynb #fbef8093
-import csv
-import hashlib
 import importlib
 import io
 import json
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..core.files import file_digest
+from ..core.files import file_digest, find_json, text_digest, write_csv, write_json
 from ..core.scale import UserError
 from .benchmarks import clean_label, dataset_info
 from .samples import Sample, read_folder
@@ -55,7 +53,7 @@ def resolve_revision(repo: str, revision: str | None = None) -> str:
     if folder.is_dir():
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         lines = [f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n" for path in paths]
-        return f"files:{hashlib.sha256(''.join(lines).encode()).hexdigest()[:40]}"
+        return f"files:{text_digest(''.join(lines))[:40]}"
     library = _library("huggingface_hub")
     try:
         return str(library.HfApi().dataset_info(repo, revision=revision).sha)
@@ -97,14 +95,13 @@ def _suffix(data: bytes) -> str:
 
 def _write_images(images: Iterable[Mapping[str, Any]], labels: list[str], folder: Path) -> None:
     "Write images (`bytes`, or the `path` of a file) and labels.csv into `folder`."
-    with open(folder / "labels.csv", "w", encoding="utf-8", newline="") as table:
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file", "label"])
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            data = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-            file = f"{i:06d}{_suffix(data)}"
-            (folder / file).write_bytes(data)
-            writer.writerow([file, label])
+    rows = []
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        data = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+        file = f"{i:06d}{_suffix(data)}"
+        (folder / file).write_bytes(data)
+        rows.append([file, label])
+    write_csv(folder / "labels.csv", ["file", "label"], rows)
 
 # %% ../../nbs/2_data/7_hub.ipynb #10101df9
 def _load(repo: str, split: str, revision: str, image: str, label: str, cache: str | Path | None) -> "Dataset":
@@ -150,7 +147,7 @@ def _copy(
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _write_images(dataset[image], labels, aside)
-        (aside / RECORD).write_text(json.dumps(record, indent=1), "utf-8")
+        write_json(aside / RECORD, record, indent=1)
         aside.chmod(0o755)
         os.replace(aside, folder)
     except OSError as error:
@@ -162,10 +159,9 @@ def _copy(
 # %% ../../nbs/2_data/7_hub.ipynb #edec2694
 def _read_record(folder: Path, wanted: Mapping[str, str]) -> dict[str, Any]:
     "The record of a copy. Raises `UserError` unless `folder` is a copy of what is wanted."
-    try:
-        record = dict(json.loads((folder / RECORD).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"{folder}: not a copy from the Hub (no readable {RECORD}); give another folder") from None
+    record = find_json(folder / RECORD)
+    if not isinstance(record, dict):
+        raise UserError(f"{folder}: not a copy from the Hub (no readable {RECORD}); give another folder")
     for key, value in wanted.items():
         if record.get(key) != value:
             raise UserError(f"{folder}: holds {key} {record.get(key)!r}, asked for was {value!r}; give another folder")

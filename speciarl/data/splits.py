@@ -6,8 +6,6 @@
 __all__ = ['Entries', 'ALL', 'Drawn', 'read_split', 'check', 'draw_subset']
 
 # %% ../../nbs/2_data/4_splits.ipynb #e8ba7d2e
-import csv
-import io
 import json
 import os
 import random
@@ -19,9 +17,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..core.files import find_json, read_csv, read_text
 from ..core.scale import UserError
 from .benchmarks import DATASETS, Place, clean_label, dataset_info, locate, missing_line, other_capitals
-from .samples import Sample, check_header, read_text
+from .samples import Sample
 from .trees import load_tree
 
 # %% ../../nbs/2_data/4_splits.ipynb #e958c6b1
@@ -186,14 +185,12 @@ def _coop_file(place: Place, folder: Path) -> Path:
 
 def _coop_names(path: Path, split: str) -> list[str]:
     "The image names that a CoOp split file lists for `split`, in its order."
-    text = read_text(path)
     if path.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        check_header(path, reader.fieldnames or [], ("split", "filename"))
-        return [row["filename"] or "" for row in reader if row["split"] == split]
+        rows, _ = read_csv(path, ("split", "filename"))
+        return [row["filename"] for row in rows if row["split"] == split]
     try:
-        return [str(entry[0]) for entry in json.loads(text)[split]]
-    except (ValueError, KeyError, IndexError, TypeError):
+        return [str(entry[0]) for entry in find_json(path)[split]]
+    except (KeyError, IndexError, TypeError):
         raise UserError(
             f"{path}: not a CoOp split file (train, val and test, each a list of path, number, name); download it again"
         ) from None

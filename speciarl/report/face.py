@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.files import read_csv
 from ..core.scale import UserError
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def rows_of(table: Any) -> list[dict[str, Any]]:
     Raises `UserError` for anything else.
     """
     if isinstance(table, str | Path):
-        from speciarl.data.samples import read_pairs
-
-        return read_pairs(table, required=())[0]
+        return read_csv(table)[0]
     if isinstance(table, Sequence) and all(isinstance(row, dict) for row in table):
         return [dict(row) for row in table]
     import narwhals as nw

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..core.files import check_header, read_csv
 from ..core.scale import UserError
-from ..data.samples import check_header, read_pairs
 from ..judges.verdict import rollout_grid, verdict_codes
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, score
 from ..metrics.resampling import intervals
@@ -241,7 +241,7 @@ def score_report(
         wanted = "give the folder of a run, or published predictions (.parquet, .jsonl)"
         raise UserError(f"{source}: the open-world metrics need whole predictions; {wanted}")
     path = source / "verdicts.csv" if source.is_dir() else source
-    rows, _ = read_pairs(path, required=("category",))
+    rows, _ = read_csv(path, ("category",))
     return ScoreReport(path, weights, lines_of_rows(path, rows, weights, by))
 
 
