@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from speciarl.core.scale import Category
-from speciarl.metrics.compare import by_group, compare, worst
+from speciarl.metrics.compare import by_group, paired_tests, worst
 from speciarl.metrics.rates import best_of_k, best_of_k_curve, best_of_n, pass_at_k_curve, powers_of_two, score
 from speciarl.metrics.resampling import intervals, intervals_of_counts
 from speciarl.metrics.selection import (
@@ -98,7 +98,7 @@ def main() -> None:
         f"{given.classes} classes with intervals, the worst ten",
         lambda: worst(by_group(codes[None], labels.astype(str))),
     )
-    step("paired comparison with another run (2,000 resamples)", lambda: compare(codes[None], other[None]))
+    step("paired comparison with another run (2,000 resamples)", lambda: paired_tests(codes[None], other[None]))
     read = step("answers read", lambda: read_answers(answers))
     vote = step("majority vote", lambda: majority(read))
     step("most specific consensus", lambda: intervals(chosen(codes, consensus(read))))

@@ -12,13 +12,13 @@ from speciarl.metrics.compare import (
     binomial_p,
     by_group,
     cohens_h,
-    compare,
     compare_all,
     differences,
     draw_pairs,
     holm,
     mcnemar,
     paired,
+    paired_tests,
     two_sided,
     wilson,
     worst,
@@ -77,8 +77,8 @@ def test_one_run_alone_is_resampled_as_the_metrics_do():
 def test_seeds_are_drawn_from_three_on_and_may_differ_in_number():
     a, b = RNG.integers(0, 6, (5, 60)), RNG.integers(0, 6, (3, 60, 4))
     assert (
-        compare(a, b, n_boot=20).drawn == "images within seeds"
-        and compare(a[:2], b[:1], n_boot=20).drawn == "images only"
+        paired_tests(a, b, n_boot=20).drawn == "images within seeds"
+        and paired_tests(a[:2], b[:1], n_boot=20).drawn == "images only"
     )
     same = np.where(RNG.random((6, 60)) < 0.5, 4, 0)
     apart = np.stack([np.full(60, 4), np.zeros(60, int), np.full(60, 4), np.zeros(60, int)])  # seeds that differ wildly
@@ -149,14 +149,14 @@ def test_mcnemar_is_not_run_where_answers_are_no_coins():
         message(mcnemar, np.zeros((2, 3), int), np.zeros((2, 3), int))
         == "McNemar's test needs one answer to each image, and the same images in both runs"
     )
-    runs = compare(np.zeros((3, 5), int), np.full(5, 4), n_boot=10)
+    runs = paired_tests(np.zeros((3, 5), int), np.full(5, 4), n_boot=10)
     assert runs.mcnemar == "not run: McNemar's test needs one answer to each image in each run" and runs.images == 5
-    assert compare(np.zeros((1, 5, 1), int), np.full(5, 4), n_boot=10).mcnemar.second_only == 5
+    assert paired_tests(np.zeros((1, 5, 1), int), np.full(5, 4), n_boot=10).mcnemar.second_only == 5
 
 
 def test_effect_size():
     assert cohens_h(0.5, 0.5) == 0 and cohens_h(0.2, 0.6) == pytest.approx(-cohens_h(0.6, 0.2))
-    assert compare(np.zeros(5, int), np.full(5, 4), n_boot=10).cohens_h == pytest.approx(np.pi)
+    assert paired_tests(np.zeros(5, int), np.full(5, 4), n_boot=10).cohens_h == pytest.approx(np.pi)
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=8))

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['paired', 'draw_pairs', 'Difference', 'in_words', 'two_sided', 'differences', 'McNemar', 'binomial_p', 'mcnemar',
-           'cohens_h', 'holm', 'Comparison', 'compare', 'compare_all', 'wilson', 'by_group', 'worst']
+           'cohens_h', 'holm', 'PairedTests', 'paired_tests', 'compare_all', 'wilson', 'by_group', 'worst']
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #f55a7053
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import asin, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -29,43 +30,56 @@ from speciarl.metrics.resampling import (
 def paired(
     ids_a: Sequence[str], codes_a: np.ndarray, ids_b: Sequence[str], codes_b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    "Codes of two runs, shape (images, ...) each, with those of b in the order of a. Raises `UserError` unless both have the same samples, once each."
+    """Codes of two runs, shape (images, ...) each, with those of b in the order of a.
+
+    Raises `UserError` unless both have the same samples, once each.
+    """
     for name, ids, codes in (("first", ids_a, codes_a), ("second", ids_b, codes_b)):
         if len(set(ids)) != len(ids) or len(ids) != len(codes):
             raise UserError(f"the {name} run must have every sample id once, and one row of codes for each")
     only = sorted(set(ids_a) ^ set(ids_b))
     if only:
         where = "first" if only[0] in set(ids_a) else "second"
-        raise UserError(
-            f"the runs have different samples ({len(only)} are in one only, such as {only[0]!r} in the {where}): compare runs over the same data"
-        )
+        example = f"{len(only)} are in one only, such as {only[0]!r} in the {where}"
+        raise UserError(f"the runs have different samples ({example}): compare runs over the same data")
     place = {name: i for i, name in enumerate(ids_b)}
     return np.asarray(codes_a), np.asarray(codes_b)[[place[name] for name in ids_a]]
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #177bae93
-def _both(codes_a: np.ndarray, codes_b: np.ndarray, units: Sequence | None = None) -> tuple[np.ndarray, np.ndarray]:
-    "Counts of shape (seeds, images, 6) of both runs; with `units`, one per image, those of a unit are added up."
+def _both(
+    codes_a: np.ndarray, codes_b: np.ndarray, classes: Sequence[Any] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of shape (seeds, images, 6) of both runs; with `classes`, one per image, (seeds, classes, 6).
+
+    Raises `UserError` if the numbers of images differ.
+    """
     a, b = counts_per_image(codes_a), counts_per_image(codes_b)
     if a.shape[1] != b.shape[1]:
         raise UserError(f"the runs have {a.shape[1]} and {b.shape[1]} images: compare runs over the same data")
-    if units is None:
+    if classes is None:
         return a, b
-    if len(units) != a.shape[1]:
-        raise UserError(f"there are {len(units)} classes for {a.shape[1]} images: give one for each image")
-    where = np.unique(np.asarray(units), return_inverse=True)[1]
-    return tuple(
-        np.stack([np.stack([np.bincount(where, level) for level in seed.T], axis=-1) for seed in run]) for run in (a, b)
-    )
+    if len(classes) != a.shape[1]:
+        raise UserError(f"there are {len(classes)} classes for {a.shape[1]} images: give one for each image")
+    names, where = np.unique(np.asarray(classes), return_inverse=True)
+    summed_a, summed_b = (np.zeros((len(run), len(names), 6), int) for run in (a, b))
+    np.add.at(summed_a, (slice(None), where), a)
+    np.add.at(summed_b, (slice(None), where), b)
+    return summed_a, summed_b
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #2bdc4354
 def draw_pairs(
     counts_a: np.ndarray, counts_b: np.ndarray, n_boot: int = 2000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    "Category counts of both runs, (n_boot, 6) each, over the same drawn images; counts of shape (seeds, images, 6), numbers of seeds may differ."
+    """Category counts of both runs, (n_boot, 6) each, over the same drawn images.
+
+    Counts of shape (seeds, images, 6); the numbers of seeds may differ.
+    """
     rng, seeds = np.random.default_rng(seed), len(counts_a)
-    picked = [draw_seeds(len(counts), n_boot, rng) for counts in (counts_a, counts_b)]
+    picked_a, picked_b = (draw_seeds(len(counts), n_boot, rng) for counts in (counts_a, counts_b))
     drawn = draw_images(np.concatenate([counts_a, counts_b]), n_boot, rng)
-    return tuple(np.einsum("bs,bsl->bl", *pair) for pair in zip(picked, (drawn[:, :seeds], drawn[:, seeds:])))
+    a = np.einsum("bs,bsl->bl", picked_a, drawn[:, :seeds])
+    b = np.einsum("bs,bsl->bl", picked_b, drawn[:, seeds:])
+    return a, b
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #913be456
 @dataclass(frozen=True)
@@ -79,51 +93,59 @@ class Difference:
 
 
 def in_words(low: float, high: float) -> str:
-    "What the ends of the interval of a difference allow to say, and no more: above, below, or not shown to differ from."
-    return "above" if low > 0 else "below" if high < 0 else "not shown to differ from"
+    "What the ends of the interval of a difference allow to say: above, below, or not shown to differ from."
+    if low > 0:
+        return "above"
+    return "below" if high < 0 else "not shown to differ from"
 
 
 def two_sided(draws: np.ndarray) -> float:
-    "Two-sided bootstrap p-value of the hypothesis that the difference is 0, from its resamples; nan ones are left out, nan if all are."
+    """Two-sided bootstrap p-value of the hypothesis that the difference is 0, from its resamples.
+
+    Resamples that are nan are left out; nan if all are.
+    """
     draws = draws[~np.isnan(draws)]
-    side = min((draws <= 0).sum(), (draws >= 0).sum())
-    return min(1.0, 2 * int(side + 1) / (draws.size + 1)) if draws.size else float("nan")
+    if not draws.size:
+        return float("nan")
+    side = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return min(1.0, 2 * (side + 1) / (draws.size + 1))
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #92747251
 def differences(
     codes_a: np.ndarray,
     codes_b: np.ndarray,
-    classes: Sequence | None = None,
+    classes: Sequence[Any] | None = None,
     weights: str | Mapping[str, float] = "released",
     n_boot: int = 2000,
     seed: int = 0,
 ) -> dict[str, Difference]:
     """Metric -> `Difference` of two runs over the same images in the same order, by paired bootstrap.
 
-    Codes (images,), (seeds, images) or (seeds, images, N). With `classes`, one per image, whole classes are drawn in place of images:
-    the interval then speaks of other classes too.
+    Codes (images,), (seeds, images) or (seeds, images, N). With `classes`, one per image, whole classes are drawn in
+    place of images: the interval then speaks of other classes too. Raises `UserError` if there are no images.
     """
     a, b = _both(codes_a, codes_b, classes)
     if not a.shape[1]:
         raise UserError("there are no images to compare; give runs with at least one")
-    values = [rates(run.sum((0, 1)), weights) for run in (a, b)]
-    draws = [rates(run, weights) for run in draw_pairs(a, b, n_boot, seed)]
-    changes = {name: draws[1][m] - draws[0][m] for m, name in enumerate(METRICS)}
-    return {
-        name: Difference(float(values[1][m] - values[0][m]), *percentiles(changes[name]), two_sided(changes[name]))
-        for m, name in enumerate(METRICS)
-    }
+    values_a, values_b = (rates(run.sum((0, 1)), weights) for run in (a, b))
+    draws_a, draws_b = (rates(run, weights) for run in draw_pairs(a, b, n_boot, seed))
+    found = {}
+    for m, name in enumerate(METRICS):
+        draws = draws_b[m] - draws_a[m]
+        low, high = percentiles(draws)
+        found[name] = Difference(float(values_b[m] - values_a[m]), low, high, two_sided(draws))
+    return found
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #1648afeb
 @dataclass(frozen=True)
 class McNemar:
-    "An exact McNemar test: images right in one run only, how many have two verdicts, p-value, and odds ratio second / first (nan without any)."
+    "An exact McNemar test of two runs, one answer to each image."
 
-    first_only: int
+    first_only: int  # images right in the first run only
     second_only: int
-    images: int
+    images: int  # with two verdicts
     p: float
-    odds_ratio: float
+    odds_ratio: float  # second_only / first_only; inf without the latter, nan without both
 
 
 def binomial_p(b: int, c: int) -> float:
@@ -136,14 +158,17 @@ def binomial_p(b: int, c: int) -> float:
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #0d5b68e6
 def mcnemar(codes_a: np.ndarray, codes_b: np.ndarray, at_least: Category = Category.GENERIC) -> McNemar:
-    "The exact test for codes (images,) of two runs over the same images; right is what reaches `at_least`. An image without verdict in either run is left out."
+    """The exact test for codes (images,) of two runs over the same images; right is what reaches `at_least`.
+
+    An image without verdict in either run is left out. Raises `UserError` for codes of another shape.
+    """
     a, b = np.asarray(codes_a), np.asarray(codes_b)
     if a.ndim != 1 or a.shape != b.shape:
         raise UserError("McNemar's test needs one answer to each image, and the same images in both runs")
     known = (a != MISSING) & (b != MISSING)
     right_a, right_b = a[known] >= at_least, b[known] >= at_least
     one, two = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    odds = two / one if one else float("inf") if two else float("nan")
+    odds = two / one if one else float("inf" if two else "nan")
     return McNemar(one, two, int(known.sum()), binomial_p(one, two), odds)
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #3c61b9b0
@@ -163,56 +188,65 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #0168231d
 @dataclass(frozen=True)
-class Comparison:
-    "What `compare` returns: `differences` by metric, McNemar's test or the reason why it was not run, Cohen's h of correctness, and what was drawn."
+class PairedTests:
+    "What `paired_tests` returns; in a notebook it shows itself as a table."
 
     images: int
-    differences: dict[str, Difference]
-    mcnemar: McNemar | str
-    cohens_h: float
-    drawn: str
+    differences: dict[str, Difference]  # by metric
+    mcnemar: McNemar | str  # or why it was not run
+    cohens_h: float  # of correctness
+    drawn: str  # what the bootstrap drew
+
+    def _repr_html_(self) -> str:
+        rows = ["<tr><th>metric</th><th>second - first</th><th>95 % interval</th><th>p</th></tr>"]
+        for name, found in self.differences.items():
+            numbers = f"<td>{found.value:+.3f}</td><td>[{found.low:+.3f}, {found.high:+.3f}]</td><td>{found.p:.4f}</td>"
+            rows.append(f"<tr><th>{name}</th>{numbers}</tr>")
+        exact = self.mcnemar if isinstance(self.mcnemar, str) else f"p = {self.mcnemar.p:.4f}"
+        about = f"{self.images:,} images; drawn: {self.drawn}; McNemar: {exact}; Cohen's h: {self.cohens_h:.3f}"
+        return f"<table><caption>{about}</caption>{''.join(rows)}</table>"
 
 
-def compare(
+def paired_tests(
     codes_a: np.ndarray,
     codes_b: np.ndarray,
-    classes: Sequence | None = None,
+    classes: Sequence[Any] | None = None,
     weights: str | Mapping[str, float] = "released",
     n_boot: int = 2000,
     seed: int = 0,
-) -> Comparison:
+) -> PairedTests:
     "The second run against the first, over the same images in the same order; arguments as for `differences`."
     a, b = _both(codes_a, codes_b)
-    c = [float(rates(run.sum((0, 1)))[1]) for run in (a, b)]
-    single = [np.asarray(codes).size == counts.shape[1] for codes, counts in ((codes_a, a), (codes_b, b))]
-    test = (
-        mcnemar(np.ravel(codes_a), np.ravel(codes_b))
-        if all(single)
-        else "not run: McNemar's test needs one answer to each image in each run"
-    )
-    kinds = dict.fromkeys(interval_kind(len(run)) for run in (a, b))  # one entry if both runs are drawn alike
-    drawn = " and ".join(kinds) if classes is None else " and ".join(kinds).replace("images", "classes")
-    return Comparison(
-        a.shape[1], differences(codes_a, codes_b, classes, weights, n_boot, seed), test, cohens_h(*c), drawn
-    )
+    right_a, right_b = (float(rates(run.sum((0, 1)))[1]) for run in (a, b))
+    exact: McNemar | str = "not run: McNemar's test needs one answer to each image in each run"
+    if np.size(codes_a) == np.size(codes_b) == a.shape[1]:
+        exact = mcnemar(np.ravel(codes_a), np.ravel(codes_b))
+    drawn = " and ".join(dict.fromkeys(interval_kind(len(run)) for run in (a, b)))  # once if both are drawn alike
+    if classes is not None:
+        drawn = drawn.replace("images", "classes")
+    found = differences(codes_a, codes_b, classes, weights, n_boot, seed)
+    return PairedTests(a.shape[1], found, exact, cohens_h(right_a, right_b), drawn)
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #1c5cce31
-def compare_all(runs: Mapping[str, np.ndarray], baseline: str | None = None, **options) -> list[dict]:
-    """One row per pair of runs and metric: `first`, `second`, `metric`, `value`, `low`, `high`, `p`, and `p_holm` corrected over the whole table.
+def compare_all(runs: Mapping[str, np.ndarray], baseline: str | None = None, **options: Any) -> list[dict[str, Any]]:
+    """One row per pair of runs and metric: `first`, `second`, `metric`, `value`, `low`, `high`, `p`, and `p_holm`.
 
-    `runs` maps names to codes over the same images; with `baseline`, only pairs with it. `options` go to `differences`.
+    `p_holm` is corrected over the whole table. `runs` maps names to codes over the same images; with `baseline`, only
+    pairs with it. `options` go to `differences`. Raises `UserError` for an unknown baseline or a single run.
     """
     if baseline is not None and baseline not in runs:
         raise UserError(f"unknown baseline {baseline[:40]!r}: use one of {', '.join(runs)}")
     if len(runs) < 2:
         raise UserError("there is only one run; give at least two to compare")
-    pairs = combinations(runs, 2) if baseline is None else [(baseline, name) for name in runs if name != baseline]
-    rows = [
-        {"first": a, "second": b, "metric": metric, **vars(found)}
-        for a, b in pairs
-        for metric, found in differences(runs[a], runs[b], **options).items()
-    ]
-    return [{**row, "p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]).tolist())]
+    pairs = list(combinations(runs, 2))
+    if baseline is not None:
+        pairs = [(baseline, name) for name in runs if name != baseline]
+    rows = []
+    for a, b in pairs:
+        for metric, found in differences(runs[a], runs[b], **options).items():
+            rows.append({"first": a, "second": b, "metric": metric, **vars(found)})
+    corrected = holm([row["p"] for row in rows]).tolist()
+    return [{**row, "p_holm": p} for row, p in zip(rows, corrected)]
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #680ed45e
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -230,29 +264,34 @@ def by_group(
     weights: str | Mapping[str, float] = "released",
     n_boot: int = 500,
     seed: int = 0,
-) -> list[dict]:
-    """One row per group (class, data set, domain), sorted by name: `group`, `images`, `missing` (answers without verdict), S, C, HM as (value, low, high).
+) -> list[dict[str, Any]]:
+    """One row per group (class, data set, domain), sorted by name: `group`, `images`, `missing`, and S, C, HM.
 
-    Codes (images,), (seeds, images) or (seeds, images, N), and one group for each image. C has Wilson's interval, S and HM bootstrap ones.
+    `missing` counts answers without verdict; S, C, HM are (value, low, high), C with Wilson's interval, S and HM with
+    bootstrap ones. Codes (images,), (seeds, images) or (seeds, images, N), and one group for each image.
     """
     counts = counts_per_image(codes)
-    if len(groups) != counts.shape[1]:
-        raise UserError(f"there are {len(groups)} groups for {counts.shape[1]} images: give one for each image")
-    answers, rows = np.asarray(codes).size // max(1, counts.shape[1]), []
+    images = counts.shape[1]
+    if len(groups) != images:
+        raise UserError(f"there are {len(groups)} groups for {images} images: give one for each image")
+    answers = np.asarray(codes).size // max(1, images)  # to each image
     names, where = np.unique(np.asarray(groups), return_inverse=True)
+    rows = []
     for i, name in enumerate(names.tolist()):
         mine = counts[:, where == i]
         found = intervals_of_counts(mine, weights, n_boot, seed)
-        judged = int((mine.sum((0, 2)) > 0).sum())
-        found["correctness"] = (found["correctness"][0], *wilson(found["correctness"][0], judged))
-        rows.append(
-            {"group": name, "images": mine.shape[1], "missing": int(mine.shape[1] * answers - mine.sum()), **found}
-        )
+        share, judged = found["correctness"][0], int((mine.sum((0, 2)) > 0).sum())
+        found["correctness"] = (share, *wilson(share, judged))
+        missing = int(mine.shape[1] * answers - mine.sum())
+        rows.append({"group": name, "images": mine.shape[1], "missing": missing, **found})
     return rows
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #441d6b9a
-def worst(rows: Sequence[Mapping], metric: str = "correctness", n: int = 10) -> list[Mapping]:
-    "The `n` rows of `by_group` that are surely worst: lowest upper end of the interval of `metric`, then lowest value. Rows without a value are left out."
+def worst(rows: Sequence[Mapping[str, Any]], metric: str = "correctness", n: int = 10) -> list[Mapping[str, Any]]:
+    """The `n` rows of `by_group` that are surely worst: lowest upper end of the interval of `metric`, then value.
+
+    Rows without a value are left out. Raises `UserError` for an unknown metric.
+    """
     if metric not in METRICS:
         raise UserError(f"unknown metric {metric[:40]!r}: use one of {', '.join(METRICS)}")
     known = [row for row in rows if not np.isnan(row[metric][2])]

@@ -11,7 +11,7 @@ __all__ = ['Reading', 'by_words', 'by_tree', 'Answers', 'read_answers', 'Choice'
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,10 @@ Reading = Callable[[str], Sequence[str]]  # the names that an answer implies, it
 
 
 def by_words(answer: str) -> list[str]:
-    "The answer and every ending of it, as keys: 'Golden-winged warbler' implies 'winged warbler' and 'warbler'. An abstention implies only itself."
+    """The answer and every ending of it, as keys: 'Golden-winged warbler' implies 'winged warbler' and 'warbler'.
+
+    An abstention implies only itself.
+    """
     if is_abstention(answer):
         return ["none"]
     words = name_key(answer).split()
@@ -40,7 +43,8 @@ def by_tree(tree: LabelTree) -> Reading:
         found = tree.find(answer)
         if is_abstention(answer) or len(found) != 1:
             return by_words(answer)
-        return [name_key(tree.nodes[i].name) for i in (found[0], *sorted(tree.above(found[0]), reverse=True))]
+        node = found[0]
+        return [name_key(tree.nodes[i].name) for i in (node, *sorted(tree.above(node), reverse=True))]
 
     return reading
 
@@ -54,20 +58,28 @@ class Answers:
 
 
 def read_answers(answers: Sequence[Sequence[str | None]], reading: Reading = by_words) -> Answers:
-    "Read answers of shape (images, N). Raises `UserError` if images have different numbers of answers."
+    """Read answers of shape (images, N).
+
+    Raises `UserError` if there are none, or images have different numbers of answers.
+    """
     if not len(answers):
         raise UserError("there are no answers to read; give one row of answers for each image")
     if len({len(row) for row in answers}) > 1:
         raise UserError("images have different numbers of answers: the predictions are incomplete; resume the run")
-    ids, numbers, names = {}, {}, []
+    ids: dict[str | None, int] = {}  # text -> number of its meaning
+    numbers: dict[str, int] = {}  # name -> the same
+    implied: list[Sequence[str]] = []  # for each number the names it implies
     for text in dict.fromkeys(text for row in answers for text in row):
-        found = list(reading(text)) if text else []
-        if found and found[0] not in numbers:
-            numbers[found[0]] = len(names)
-            names.append(found)
-        ids[text] = numbers[found[0]] if found else -1
+        names = list(reading(text)) if text else []
+        if not names:
+            ids[text] = -1
+            continue
+        if names[0] not in numbers:
+            numbers[names[0]] = len(implied)
+            implied.append(names)
+        ids[text] = numbers[names[0]]
     matrix = np.array([[ids[text] for text in row] for row in answers], dtype=np.int32)
-    return Answers(matrix, tuple(frozenset(numbers[n] for n in found if n in numbers) for found in names))
+    return Answers(matrix, tuple(frozenset(numbers[n] for n in names if n in numbers) for names in implied))
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #f53b3f6a
 class Choice(NamedTuple):
@@ -78,13 +90,16 @@ class Choice(NamedTuple):
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #14137b75
 def majority(answers: Answers) -> Choice:
-    "The most frequent answer of each image, ties to the one drawn first; the first one, with confidence 0, if there is none."
+    """The most frequent answer of each image, ties to the one drawn first.
 
-    def votes(ids: np.ndarray) -> np.ndarray:
-        return (ids[:, :, None] == ids[:, None, :]).sum(-1, dtype=np.int32) * (ids >= 0)
-
+    Where there is no answer at all it is the first one, with confidence 0.
+    """
     images, n = answers.ids.shape
-    counted = np.concatenate([votes(answers.ids[at : at + 1000]) for at in range(0, images, 1000)])
+    votes = []  # for each answer the number of answers of its image that mean the same, 0 for none
+    for at in range(0, images, 1000):
+        ids = answers.ids[at : at + 1000]
+        votes.append((ids[:, :, None] == ids[:, None, :]).sum(-1, dtype=np.int32) * (ids >= 0))
+    counted = np.concatenate(votes)
     return Choice(counted.argmax(1), counted.max(1) / n)
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #7f223838
@@ -94,16 +109,23 @@ def _consensus(ids: Sequence[int], implied: Sequence[frozenset[int]], share: flo
     if not counts:
         return 0, 0.0
     support = {i: sum(n for other, n in counts.items() if i in implied[other]) for i in counts}
-    enough = [i for i in counts if support[i] >= share * len(ids) - 1e-9] or [
-        i for i in counts if support[i] == max(support.values())
-    ]
-    finest = [i for i in enough if not any(i != other and i in implied[other] for other in enough)]
+    supported = [i for i in counts if support[i] >= share * len(ids) - 1e-9]
+    if not supported:
+        most = max(support.values())
+        supported = [i for i in counts if support[i] == most]
+    vague: set[int] = set()  # what another supported answer implies
+    for i in supported:
+        vague |= implied[i] - {i}
+    finest = [i for i in supported if i not in vague]
     chosen = max(finest, key=support.__getitem__)  # the first drawn in a tie, as a counter keeps the order
     return list(ids).index(chosen), support[chosen] / len(ids)
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #55f8630f
 def consensus(answers: Answers, share: float = 0.5) -> Choice:
-    "The most specific answer of each image that at least `share` (over 0, up to 1) of the N answers imply; see the text for ties."
+    """The most specific answer of each image that at least `share` (over 0, up to 1) of the N answers imply.
+
+    See the text for ties. Raises `UserError` for another share.
+    """
     if not 0 < share <= 1:
         raise UserError(f"share is {share}; it must be over 0 and at most 1")
     index, support = zip(*(_consensus(row, answers.implied, share) for row in answers.ids.tolist()))
@@ -111,7 +133,7 @@ def consensus(answers: Answers, share: float = 0.5) -> Choice:
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #68b2cd7f
 def chosen(codes: np.ndarray, choice: Choice) -> np.ndarray:
-    "The codes (images,) of the chosen answers, from codes of shape (images, N)."
+    "The codes (images,) of the chosen answers, from codes (images, N). `UserError` for another number of images."
     codes = np.asarray(codes)
     if codes.ndim != 2 or len(codes) != len(choice.index):
         raise UserError("codes must have the shape (images, answers), with one row for each image of the choice")
@@ -123,18 +145,20 @@ def selection_table(
     answers: Answers,
     shares: Sequence[float] = (0.5,),
     weights: str | Mapping[str, float] = "released",
-) -> list[dict]:
-    """One row per way to get from N answers to one: `selector`, `realisable`, and `specificity`, `correctness`, `hm` as (value, low, high).
+) -> list[dict[str, Any]]:
+    """One row per way to get from N answers to one: `selector`, `realisable`, and `specificity`, `correctness`, `hm`.
 
-    `codes` (images, N) and `answers` belong together. One consensus row per share.
+    The metrics are (value, low, high). `codes` (images, N) and `answers` belong together. One consensus row per share.
     """
-    picks = {"majority vote": majority(answers)} | {
-        f"consensus of {share:.0%}": consensus(answers, share) for share in shares
-    }
-    rows = [("one answer", True, intervals_of_counts(best_of_k(codes, 1)[None], weights))]
-    rows += [(name, True, intervals(chosen(codes, choice), weights)) for name, choice in picks.items()]
-    rows += [(f"best of {codes.shape[1]} (oracle)", False, intervals(best_of_n(codes), weights))]
-    return [{"selector": name, "realisable": realisable, **metrics} for name, realisable, metrics in rows]
+    picked = {"majority vote": majority(answers)}
+    for share in shares:
+        picked[f"consensus of {share:.0%}"] = consensus(answers, share)
+    one = {"selector": "one answer", "realisable": True}
+    rows = [one | intervals_of_counts(best_of_k(codes, 1)[None], weights)]
+    for name, choice in picked.items():
+        rows.append({"selector": name, "realisable": True} | intervals(chosen(codes, choice), weights))
+    oracle = {"selector": f"best of {codes.shape[1]} (oracle)", "realisable": False}
+    return [*rows, oracle | intervals(best_of_n(codes), weights)]
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #c624a057
 class Confidence(NamedTuple):
@@ -174,57 +198,51 @@ def risk_coverage(
     codes: np.ndarray,
     at_least: Category = Category.GENERIC,
     coverages: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-) -> dict:
-    """Risk at some coverages, and three areas: `area` (AURC), `perfect` (all errors last) and `unsorted` (the overall risk).
+) -> dict[str, Any]:
+    """Risk at some coverages, and the areas `area` (AURC), `perfect` (all errors last) and `unsorted` (overall risk).
 
-    `confidence` and `codes` have the shape (images,); `left_out` counts the images without verdict.
+    `confidence` and `codes` have the shape (images,); `left_out` counts the images without verdict. Raises `UserError`
+    if no image has one.
     """
     groups = by_confidence(confidence, codes, at_least)
     n, right = int(groups.images.sum()), int(groups.right.sum())
     if not n:
         raise UserError("no image has a verdict: nothing can be said of risk; judge the answers first")
     curve = risks(groups)
-    perfect = risk_area(Confidence(np.array([1.0, 0.0]), np.array([right, n - right]), np.array([right, 0])))
-    at = {c: float(curve[max(1, round(c * n)) - 1]) for c in coverages}
+    errors_last = Confidence(np.array([1.0, 0.0]), np.array([right, n - right]), np.array([right, 0]))
     return {
-        "risk": at,
+        "risk": {share: float(curve[max(1, round(share * n)) - 1]) for share in coverages},
         "area": risk_area(groups),
-        "perfect": perfect,
+        "perfect": risk_area(errors_last),
         "unsorted": 1 - right / n,
         "left_out": len(codes) - n,
     }
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #f4112b16
-def calibration_bins(groups: Confidence, bins: int = 10) -> list[dict]:
-    "One row per bin that holds images: `low` (excluded, but 0 is in the first), `high`, `images`, mean `confidence`, share `right`."
-    where = np.clip(np.ceil(np.round(groups.value * bins, 9)) - 1, 0, bins - 1).astype(
-        int
-    )  # rounded, as 0.7 * 10 is 7.000000000000001
-    n, right, sure = (
-        np.bincount(where, x, minlength=bins) for x in (groups.images, groups.right, groups.value * groups.images)
-    )
-    return [
-        {
-            "low": m / bins,
-            "high": (m + 1) / bins,
-            "images": int(n[m]),
-            "confidence": sure[m] / n[m],
-            "right": right[m] / n[m],
-        }
-        for m in range(bins)
-        if n[m]
-    ]
+def calibration_bins(groups: Confidence, bins: int = 10) -> list[dict[str, Any]]:
+    """One row per bin that holds images: `low`, `high`, `images`, mean `confidence`, share `right`.
+
+    `low` is excluded from its bin, but 0 is in the first.
+    """
+    place = np.round(groups.value * bins, 9)  # 0.7 * 10 is 7.000000000000001
+    where = np.clip(np.ceil(place) - 1, 0, bins - 1).astype(int)
+    n = np.bincount(where, groups.images, minlength=bins)
+    right = np.bincount(where, groups.right, minlength=bins)
+    sure = np.bincount(where, groups.value * groups.images, minlength=bins)
+    rows = []
+    for m in np.flatnonzero(n).tolist():
+        row = {"low": m / bins, "high": (m + 1) / bins, "images": int(n[m])}
+        rows.append(row | {"confidence": sure[m] / n[m], "right": right[m] / n[m]})
+    return rows
 
 
 def calibration_error(groups: Confidence, bins: int = 10) -> float:
-    "Expected calibration error over `bins` bins of equal width, from 0 to 1; nan without images."
+    "Expected calibration error over `bins` bins of equal width, from 0 to 1; nan without images. Guo et al. 2017."
     rows = calibration_bins(groups, bins)
     total = sum(row["images"] for row in rows)
-    return (
-        float(sum(row["images"] * abs(row["confidence"] - row["right"]) for row in rows) / total)
-        if total
-        else float("nan")
-    )
+    if not total:
+        return float("nan")
+    return float(sum(row["images"] * abs(row["confidence"] - row["right"]) for row in rows) / total)
 
 # %% ../../nbs/5_metrics/3_selection.ipynb #992fca8d
 def with_interval(
