@@ -12,9 +12,9 @@ import pytest
 import torch
 from refusal import message
 
+from speciarl.core.encoder import MINILM_REVISION, load_encoder
 from speciarl.metrics.openworld import (
     LLAMA,
-    MINILM_REVISION,
     NotRun,
     answers_of,
     attempt,
@@ -24,7 +24,6 @@ from speciarl.metrics.openworld import (
     fine_r1_inclusion,
     inclusion_messages,
     llama_inclusion,
-    load_encoder,
     mean,
     open_world,
     relative_similarities,

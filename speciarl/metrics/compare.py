@@ -61,10 +61,9 @@ def _both(
     if len(classes) != a.shape[1]:
         raise UserError(f"there are {len(classes)} classes for {a.shape[1]} images: give one for each image")
     names, where = np.unique(np.asarray(classes), return_inverse=True)
-    summed_a, summed_b = (np.zeros((len(run), len(names), 6), int) for run in (a, b))
-    np.add.at(summed_a, (slice(None), where), a)
-    np.add.at(summed_b, (slice(None), where), b)
-    return summed_a, summed_b
+    order = np.argsort(where, kind="stable")  # the images, class by class
+    starts = np.searchsorted(where[order], np.arange(len(names)))
+    return np.add.reduceat(a[:, order], starts, axis=1), np.add.reduceat(b[:, order], starts, axis=1)
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #2bdc4354
 def draw_pairs(
@@ -154,7 +153,8 @@ def binomial_p(b: int, c: int) -> float:
     for i in range(min(b, c) + 1):
         total += term
         term = term * (n - i) // (i + 1)
-    return min(1.0, 2 * total / 2**n)
+    p: float = 2 * total / 2**n
+    return min(1.0, p)
 
 # %% ../../nbs/5_metrics/4_compare.ipynb #0d5b68e6
 def mcnemar(codes_a: np.ndarray, codes_b: np.ndarray, at_least: Category = Category.GENERIC) -> McNemar:

@@ -41,7 +41,8 @@ def draw_images(counts: np.ndarray, n_boot: int, rng: np.random.Generator) -> np
     drawn = []
     for size in _chunks(n_boot, len(times)):
         drawn.append(rng.multinomial(images, times / images, size=size) @ patterns.astype(float))
-    return np.concatenate(drawn).reshape(n_boot, seeds, levels)
+    resampled: np.ndarray = np.concatenate(drawn).reshape(n_boot, seeds, levels)
+    return resampled
 
 # %% ../../nbs/5_metrics/2_resampling.ipynb #17efa5b1
 def resample(counts: np.ndarray, n_boot: int = 1000, seed: int = 0) -> np.ndarray:

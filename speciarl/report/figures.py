@@ -20,7 +20,7 @@ import numpy as np
 from ..core.files import atomic_write
 from ..core.scale import WIRE_NAMES, Category, UserError
 from ..metrics.rates import METRICS, powers_of_two
-from ..metrics.selection import Choice, by_confidence, chosen, risks
+from ..metrics.selection import Selection, by_confidence, chosen, risks
 from .table import Triple, write_record
 
 if TYPE_CHECKING:  # matplotlib is loaded when something is drawn
@@ -138,7 +138,7 @@ def plot_pass(curves: Mapping[str, Mapping[int, float]]) -> "Figure":
     return figure
 
 # %% ../../nbs/6_report/2_figures.ipynb #142c7323
-def plot_risk(codes: np.ndarray, picked: Mapping[str, Choice]) -> "Figure":
+def plot_risk(codes: np.ndarray, picked: Mapping[str, Selection]) -> "Figure":
     """Risk (share wrong, 0 to 1) against coverage for the answers of each selector, sorted by their agreement.
 
     `codes` have the shape (images, N); `picked` names the choices of at least one selector.

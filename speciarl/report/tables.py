@@ -21,7 +21,7 @@ from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_k, best_of_n, pass
 from ..metrics.resampling import interval_kind, intervals, intervals_of_counts
 from speciarl.metrics.selection import (
     Answers,
-    Choice,
+    Selection,
     by_confidence,
     by_tree,
     by_words,
@@ -167,8 +167,10 @@ def sampling_table(
 
 # %% ../../nbs/6_report/3_tables.ipynb #dfb7b06d
 def pick(
-    answers: Sequence[Sequence[str | None]], datasets: Sequence[str | None], how: Callable[[Answers], Choice] = majority
-) -> Choice:
+    answers: Sequence[Sequence[str | None]],
+    datasets: Sequence[str | None],
+    how: Callable[[Answers], Selection] = majority,
+) -> Selection:
     """The choice of a selector for answers (images, N) and the data set of each image.
 
     Each data set is read by its packaged label tree, and by words if it has none. `how` is `selection.majority`, or a
@@ -180,12 +182,12 @@ def pick(
         reading = by_tree(load_tree(name)) if name in available_trees() else by_words
         found = how(read_answers([answers[place] for place in here], reading))
         index[here], confidence[here] = found.index, found.confidence
-    return Choice(index, confidence)
+    return Selection(index, confidence)
 
 # %% ../../nbs/6_report/3_tables.ipynb #c7932a8b
 def selectors(
     answers: Sequence[Sequence[str | None]], datasets: Sequence[str | None], share: float = 0.5
-) -> dict[str, Choice]:
+) -> dict[str, Selection]:
     "Name -> choice of the two realisable selectors; see `pick`."
     return {
         "majority vote": pick(answers, datasets),
@@ -194,7 +196,7 @@ def selectors(
 
 
 def selector_table(
-    codes: np.ndarray, picked: Mapping[str, Choice], caption: str = "", weights: str = "released"
+    codes: np.ndarray, picked: Mapping[str, Selection], caption: str = "", weights: str = "released"
 ) -> Table:
     """One answer, the realisable selectors, and the oracle, for codes (images, N): S, C and HM.
 
@@ -216,7 +218,7 @@ def selector_table(
     return Table(["selector", "realisable", "S", "C", "HM", "AURC", "ECE"], body, caption, notes)
 
 # %% ../../nbs/6_report/3_tables.ipynb #4922c789
-def risk_table(codes: np.ndarray, picked: Mapping[str, Choice], caption: str = "") -> Table:
+def risk_table(codes: np.ndarray, picked: Mapping[str, Selection], caption: str = "") -> Table:
     "The risk of each selector's answers at a coverage of 25, 50, 75 and 100 %, codes (images, N)."
     coverages = (0.25, 0.5, 0.75, 1.0)
     body: list[list[Any]] = []
