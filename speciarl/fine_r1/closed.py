@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..core.encoder import TextEncoder
 from ..core.names import name_key
 from ..core.scale import UserError, extract_answer
 from ..data.fieldguide import SIBLINGS
@@ -26,15 +27,7 @@ from ..data.samples import Sample
 from ..data.sets import classes_in
 from ..data.trees import load_tree
 from .rationales import named_in
-from speciarl.metrics.openworld import (
-    Mean,
-    NotRun,
-    TextEncoder,
-    fine_r1_inclusion,
-    mean,
-    relative_similarities,
-    without_body,
-)
+from ..metrics.openworld import Mean, NotRun, fine_r1_inclusion, mean, relative_similarities, without_body
 from ..policy.engines import Engine, Sampling, TransformersEngine
 from ..policy.model import Policy
 from ..policy.predict import replies

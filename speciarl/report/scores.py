@@ -160,6 +160,7 @@ class OpenWorld(NamedTuple):
 
 def open_world_of(predictions: "Predictions", using: OpenWorld, paths: dict[tuple[str, str], str]) -> FurtherTable:
     "The table of the open-world metrics; `paths` are those of the images by (data set, sample id), as far as known."
+    from speciarl.core.encoder import load_encoder
     from speciarl.metrics import openworld as ow
     from speciarl.policy.predictions import column_of
     from speciarl.report.tables import domains_of, openworld_table
@@ -175,7 +176,7 @@ def open_world_of(predictions: "Predictions", using: OpenWorld, paths: dict[tupl
         answers,
         domains=domains_of(datasets),
         paths=places if all(places) else None,
-        encoder=ow.attempt(ow.load_encoder, using.encoder),
+        encoder=ow.attempt(load_encoder, using.encoder),
         chunks=ow.attempt(ow.spacy_chunks, using.spacy),
         ask=ask,
     )
