@@ -21,7 +21,7 @@ from PIL import Image
 
 from speciarl.data.samples import open_image
 from speciarl.data.trees import load_tree
-from speciarl.metrics.runs import data_source, read_data
+from speciarl.data.sets import read_data
 
 LIMIT = 2.0  # seconds
 
@@ -64,9 +64,9 @@ def first_sample(make: Callable[[Path, Path, int], str], n: int) -> tuple[int, f
         buffer = io.BytesIO()
         Image.new("RGB", (64, 64), "olive").save(buffer, "JPEG")
         one.write_bytes(buffer.getvalue())
-        source = data_source(make(folder, one, n))
+        word = make(folder, one, n)
         start, busy = time.perf_counter(), time.process_time()
-        samples = read_data(source)
+        samples = read_data(word)
         open_image(samples[0])
         return len(samples), time.perf_counter() - start, time.process_time() - busy
 

@@ -21,7 +21,7 @@ from speciarl.policy.engines import ServerEngine
 from speciarl.fine_r1.rationales import Teacher, plate_rationales, read_rationales
 from speciarl.fine_r1.teaching import of_classes
 from speciarl.training.recipe import load_recipe
-from speciarl.metrics.runs import data_source, read_data
+from speciarl.data.sets import read_data
 from speciarl.training.loop import training_samples
 
 SHORT = [
@@ -358,7 +358,7 @@ def test_a_policy_is_asked_questions_with_options(folder):
         "no option",
         "no reply",
     } <= set(rows[0])
-    samples = read_data(data_source("birds", "validation"), 12)
+    samples = read_data("birds", "validation", 12)
     answers = [json.loads(line) for line in Path("a/answers.jsonl").read_text().splitlines()]
     assert [(row["sample_id"], tuple(row["options"])) for row in answers] == [
         (one.sample.id, one.options) for one in questions(samples)
@@ -381,7 +381,7 @@ def test_a_policy_is_asked_questions_with_options(folder):
 
 
 def test_a_server_is_asked_with_the_options_of_each_question(photos, policy_server, monkeypatch):  # noqa: F811
-    samples = read_data(data_source(photos))
+    samples = read_data(str(photos))
     prompts = {closed_prompt(one): one for one in questions(samples, 3, "random", 5)}
     monkeypatch.setattr(
         server, "expected", lambda image, prompt, seed, n=1: [f"<answer> {prompts[prompt].sample.label} </answer>"]

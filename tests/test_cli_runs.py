@@ -14,7 +14,8 @@ from speciarl.judges import verdict
 from speciarl.data.samples import Sample
 from speciarl.data.trees import load_trees
 from speciarl.policy.predictions import Predictions, read_predictions, to_table, write_predictions
-from speciarl.metrics.runs import list_runs, read_card, run_benchmark, run_settings
+from speciarl.metrics.runs import read_card, run_benchmark, run_settings
+from speciarl.metrics.matrix import list_runs
 from speciarl.judges.tree import TreeJudge
 
 ANSWERS = ("hooded warbler", "bird", "ovenbird", "a quux", None, "warbler")

@@ -20,25 +20,16 @@ from speciarl.policy.model import load_policy
 from speciarl.policy.predictions import codes_of, read_predictions
 from speciarl.metrics.runs import (
     FILES,
-    DataSource,
-    Matrix,
-    compare_runs,
-    data_source,
     evaluate,
     judge_published,
-    list_runs,
-    load_matrix,
-    locked,
-    matrix_runner,
-    matrix_runs,
+    hold_run,
     open_predictions,
     read_card,
-    read_data,
     run_benchmark,
-    run_matrix,
     run_settings,
     sweep,
 )
+from speciarl.metrics.matrix import Matrix, compare_runs, list_runs, load_matrix, matrix_runner, matrix_runs, run_matrix
 from speciarl.core.scale import Category, UserError
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
@@ -258,7 +249,7 @@ def test_a_refused_folder_is_left_as_it_was(judge, tmp_path):
 
 
 def test_a_lock_without_a_run_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError), locked(tmp_path / "new"):
+    with pytest.raises(KeyError), hold_run(tmp_path / "new"):
         raise KeyError
     assert not (tmp_path / "new").exists()
 
@@ -406,62 +397,6 @@ def test_best_of_n_is_compared_where_all_runs_have_the_same_n(engine, judge, tmp
     }
     assert kinds("two", "again") == {"one answer", "best of 2"} and kinds("two", "one") == {"one answer"}
     assert compare_runs([tmp_path / "two", tmp_path / "one"], n_boot=50).mcnemar == []
-
-
-# Data sets by one word
-
-
-def test_data_by_one_word(tmp_path):
-    from PIL import Image
-
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for name in "ab":
-        Image.new("RGB", (8, 8)).save(photos / f"{name}.png")
-    (photos / "labels.csv").write_text("file,label\na.png,beagle\nb.png,pug\n")
-    assert [s.label for s in read_data(data_source(str(photos)))] == ["beagle", "pug"] and len(
-        read_data(data_source(str(photos)), 1)
-    ) == 1
-    assert (
-        len(read_data(data_source("pets"), 5)) == 5
-        and read_data(DataSource(data="pets", split="train"), 1)[0].split == "train"
-    )
-    odd = tmp_path / "a=b"
-    photos.rename(odd)
-    assert len(read_data(data_source(str(odd)))) == 2
-    pets = tmp_path / "oxford"
-    (pets / "images").mkdir(parents=True)
-    (pets / "annotations").mkdir()
-    for image in ("Abyssinian_1", "american_bulldog_12", "Egyptian_Mau_3"):
-        Image.new("RGB", (8, 8)).save(pets / "images" / f"{image}.jpg")
-    (pets / "annotations" / "test.txt").write_text(
-        "Abyssinian_1 1 1 1\namerican_bulldog_12 2 2 1\nEgyptian_Mau_3 3 1 2\n"
-    )
-    assert (
-        [s.dataset for s in read_data(data_source(str(pets)))]
-        == ["oxford_pets"] * 3
-        == [s.dataset for s in read_data(data_source(f"oxford_pets={pets}"))]
-    )
-    assert len(read_data(data_source(f"oxford_pets={pets}"), 2)) == 2
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "data '': give a folder, or the name and folder of a data set as NAME=FOLDER"),
-        ("cub200=", "data 'cub200=': give a folder, or the name and folder of a data set as NAME=FOLDER"),
-        (
-            "cub200",
-            "data set cub200: say where it lies, cub200=FOLDER (speciarl data download cub200 --out DIR fetches it)",
-        ),
-        ("tigers=/nowhere", "no data set 'tigers' and no such folder: use a folder of images with labels.csv"),
-        (".", "neither labels.csv nor the lists of a known data set in it; name the data set: NAME="),
-    ],
-)
-def test_what_is_no_data(text, message, tmp_path):
-    with pytest.raises(UserError) as error:
-        read_data(data_source(str(tmp_path) if text == "." else text))
-    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 # Matrices

@@ -128,6 +128,26 @@ def test_strict_means_all():
 # Words
 
 
+def test_data_by_one_word(tmp_path):
+    photos = pictures(tmp_path / "photos", "a.png", "b.png")
+    (photos / "labels.csv").write_text("file,label\na.png,beagle\nb.png,pug\n")
+    assert [s.label for s in read_data(str(photos))] == ["beagle", "pug"]
+    assert len(read_data(str(photos), limit=1)) == 1
+    assert len(read_data("pets", limit=5)) == 5 and read_data("pets", "train", 1)[0].split == "train"
+    odd = tmp_path / "a=b"
+    photos.rename(odd)
+    assert len(read_data(str(odd))) == 2
+    pets = tmp_path / "oxford"
+    pictures(pets / "images", "Abyssinian_1.jpg", "american_bulldog_12.jpg", "Egyptian_Mau_3.jpg")
+    (pets / "annotations").mkdir()
+    (pets / "annotations" / "test.txt").write_text(
+        "Abyssinian_1 1 1 1\namerican_bulldog_12 2 2 1\nEgyptian_Mau_3 3 1 2\n"
+    )
+    for word in (str(pets), f"oxford_pets={pets}"):
+        assert [s.dataset for s in read_data(word)] == ["oxford_pets"] * 3
+    assert len(read_data(f"oxford_pets={pets}", limit=2)) == 2
+
+
 @pytest.mark.parametrize(
     "word, expected", [("birds", ("birds", None)), ("cub200=a/b=c", ("cub200", Path("a/b=c"))), ("a b", ("a b", None))]
 )
@@ -213,6 +233,8 @@ USE = (
         ("tigers=/nowhere", f"no data set 'tigers' and no such folder: {USE}"),
         ("brids", f"no data set 'brids' and no such folder: did you mean birds? Else {USE}"),
         ("cub", f"no data set 'cub' and no such folder: did you mean cub200? Else {USE}"),
+        ("", "data '': give a folder, or the name and folder of a data set as NAME=FOLDER"),
+        ("cub200=", "data 'cub200=': give a folder, or the name and folder of a data set as NAME=FOLDER"),
         ("=x", "data '=x': give a folder, or the name and folder of a data set as NAME=FOLDER"),
         (
             "cub200",
@@ -235,3 +257,8 @@ def test_two_sets_in_one_folder(root, tmp_path):
     build("oxford_pets", both, plan("oxford_pets", classes=classes_of("oxford_pets")[:2]))
     assert "the lists of cub200 and oxford_pets in it; name the data set: NAME=" in message(open_set, str(both))
     assert {sample.dataset for sample in read_data(f"oxford_pets={both}")} == {"oxford_pets"}
+
+
+def test_a_folder_that_is_no_data_set(tmp_path):
+    line = f"{tmp_path}: neither labels.csv nor the lists of a known data set in it; name the data set: NAME={tmp_path}"
+    assert message(read_data, str(tmp_path)) == line

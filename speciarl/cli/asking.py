@@ -18,7 +18,7 @@ from .judging import JudgePrompt, Votes
 from .scoring import score
 
 if TYPE_CHECKING:
-    from speciarl.metrics.runs import Matrix
+    from speciarl.metrics.matrix import Matrix
 
 # %% ../../nbs/10_cli/4_asking.ipynb #a03aef0a
 POLICY = "A policy: a folder, an id on the Hugging Face hub, fieldguide-base, or a server's name for it."
@@ -108,20 +108,22 @@ def evaluate(
     ] = None,
 ) -> None:
     "Ask a policy about images; judge, score."
+    from speciarl.data.sets import read_data
     from speciarl.judges.choose import JudgeSpec, check_datasets, make_judge
     from speciarl.metrics import runs
+    from speciarl.metrics.matrix import load_matrix
     from speciarl.policy.prompts import load_question
 
     verdicts = store or out.with_suffix(".sqlite")
     if matrix is not None:
-        evaluate_matrix(runs.load_matrix(matrix), out, verdicts)
+        evaluate_matrix(load_matrix(matrix), out, verdicts)
         return
     if predictions is None and (model is None or data is None):
         fail("say what to evaluate: --model and --data, or --predictions, or --matrix")
     spec = JudgeSpec(judge_name, None, strict, judge_url, judge_model, judge_prompt, votes, confidence)
     judge = make_judge(spec, verdicts, say, "--judge-url http://localhost:8000/v1 --judge-model NAME")
     check_writable(out)
-    samples = None if data is None else runs.read_data(runs.data_source(data, split), limit)
+    samples = None if data is None else read_data(data, split, limit)
     if predictions is not None:
         card = runs.judge_published(predictions, out, judge, samples)
     else:
@@ -140,7 +142,7 @@ def evaluate(
 def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
     "Every run of a matrix file, each in a folder of its own below `out`."
     from speciarl.judges.choose import JudgeSpec, make_judge
-    from speciarl.metrics import runs
+    from speciarl.metrics.matrix import matrix_runner, run_matrix
 
     spec = JudgeSpec(
         kind=matrix.judge,
@@ -152,7 +154,7 @@ def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
     )
     judge = make_judge(spec, store, say, "judge_url and judge_model in the matrix file")
     with training_extra():
-        runs.run_matrix(matrix, out, runs.matrix_runner(matrix, judge, quiet=not sys.stderr.isatty()), typer.echo)
+        run_matrix(matrix, out, matrix_runner(matrix, judge, quiet=not sys.stderr.isatty()), typer.echo)
 
 # %% ../../nbs/10_cli/4_asking.ipynb #a477e78a
 @app.command()
@@ -194,11 +196,11 @@ def closed(
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the options and their order.")] = 0,
 ) -> None:
     "Ask a policy questions with options (Fine-R1)."
-    from speciarl.metrics.runs import data_source, read_data
+    from speciarl.data.sets import read_data
 
     refuse_existing([out / name for name in ("answers.jsonl", "closed.csv", "closed.card.json")])
     check_writable(out)
-    samples = read_data(data_source(source, split), limit)
+    samples = read_data(source, split, limit)
     with training_extra():
         from speciarl.fine_r1.closed_run import check_questions, run_closed
         from speciarl.policy.engines import make_engine

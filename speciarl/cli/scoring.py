@@ -99,7 +99,7 @@ def compare(
 ) -> None:
     "Compare runs image by image, with paired tests."
     from speciarl.core.files import write_json
-    from speciarl.metrics.runs import compare_runs
+    from speciarl.metrics.matrix import compare_runs
     from speciarl.report.table import Table
 
     found = compare_runs(runs, shared=shared)
@@ -128,8 +128,8 @@ def show(
     limit: Annotated[int, typer.Option(metavar="K", min=1, help="At most K answers.")] = 2000,
 ) -> None:
     "Write a page of pictures, answers and categories that works from disk."
-    from speciarl.metrics.runs import data_source, read_data
+    from speciarl.data.sets import read_data
     from speciarl.report.page import write_page
 
-    samples = read_data(data_source(data)) if data else ()
+    samples = read_data(data) if data else ()
     typer.echo(f"wrote {write_page(run, out or run / 'page', samples=samples, limit=limit)}")

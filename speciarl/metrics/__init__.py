@@ -32,9 +32,9 @@ public, __dir__, __all__ = attach(
         "holm": "speciarl.metrics.compare",
         "mcnemar": "speciarl.metrics.compare",
         "open_world": "speciarl.metrics.openworld",
-        "compare_runs": "speciarl.metrics.runs",
+        "compare_runs": "speciarl.metrics.matrix",
         "evaluate": "speciarl.metrics.runs",
-        "list_runs": "speciarl.metrics.runs",
+        "list_runs": "speciarl.metrics.matrix",
         "run_benchmark": "speciarl.metrics.runs",
     },
 )
