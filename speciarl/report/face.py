@@ -16,7 +16,7 @@ from ..core.scale import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from speciarl.metrics.runs import Comparison
+    from speciarl.metrics.matrix import Comparison
     from speciarl.report.scores import ScoreReport
 
 # %% ../../nbs/6_report/6_face.ipynb #616a4bd6
@@ -93,8 +93,8 @@ def score(source: Any, weights: str = "released", by: str | None = None) -> "Sco
 
 
 def compare(*runs: str | Path, shared: bool = False) -> "Comparison":
-    "Scores of finished runs and paired tests between them, image by image: `metrics.runs.compare_runs`."
-    from speciarl.metrics.runs import compare_runs
+    "Scores of finished runs and paired tests between them, image by image: `metrics.matrix.compare_runs`."
+    from speciarl.metrics.matrix import compare_runs
 
     return compare_runs(runs, shared=shared)
 
