@@ -336,7 +336,7 @@ def _relative(
         return NotRun(f"{samples[list(words).index(None)].dataset} is not in the release")
     return mean(relative_similarities(encoder, [sample.label for sample in samples], texts, words))
 
-# %% ../../nbs/8_fine_r1/5_closed.ipynb #417a54a5
+
 def _open_part(
     classes: str, samples: Sequence[Sample], outputs: Sequence[str], encoder: TextEncoder | NotRun
 ) -> list[OpenScore]:

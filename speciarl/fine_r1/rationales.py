@@ -74,7 +74,7 @@ def _text_fault(rationale: Rationale) -> str | None:
             return f"the {step} holds {strange[0]!r}, which is a mark of the form; say it in other words"
     return None
 
-# %% ../../nbs/8_fine_r1/1_rationales.ipynb #5bbc882f
+
 def _candidate_fault(rationale: Rationale) -> str | None:
     "What is wrong with the candidates and the comparison."
     keys = [name_key(name) for name in rationale.candidates]

@@ -267,7 +267,7 @@ def tapo_reward(recipe: Recipe, judge: Callable, log: Path | None = None, tokeni
         tokenizer=tokenizer,
     )
 
-# %% ../../nbs/8_fine_r1/4_tapo.ipynb #e7f90bdb
+
 def make_tapo_trainer(
     recipe: Recipe,
     policy: Policy,
