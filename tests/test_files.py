@@ -36,6 +36,7 @@ from speciarl.core.files import (
     write_json,
     write_jsonl,
 )
+from speciarl.core.progress import progress
 from speciarl.core.scale import UserError
 
 
@@ -481,3 +482,21 @@ def test_modules_without_training_are_imported_on_a_system_without_fcntl():
     )
     done = python(code)
     assert done.returncode == 0, done.stderr
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("show, expected", [(None, ""), (False, ""), (True, "100%")])
+def test_a_bar_is_drawn_on_a_terminal_or_where_it_is_wanted(capsys, show, expected):
+    with progress(4, "answer", begun=2, show=show) as bar:
+        bar.update(2)
+    out, drawn = capsys.readouterr()
+    assert out == "" and expected in drawn and bool(drawn) == bool(expected)
+
+
+def test_a_bar_of_bytes_goes_when_it_is_full(capsys):
+    with progress(None, "B", title="birds.tgz", leave=False, show=True) as bar:
+        bar.update(3_000_000)
+    drawn = capsys.readouterr().err
+    assert "birds.tgz" in drawn and drawn.rstrip(" ").endswith("\r")

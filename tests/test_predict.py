@@ -109,7 +109,7 @@ def test_an_answer_cut_off_by_the_token_limit_is_no_answer(base, samples):
 def test_a_broken_line_in_the_middle_is_refused(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"a": 1}) + "\n{broken\n" + json.dumps({"a": 2}) + "\n")
-    with pytest.raises(UserError, match=r"p\.jsonl:2: not a line of JSON; delete the file to sample again$"):
+    with pytest.raises(UserError, match=r"p\.jsonl:2: not a line of JSON in UTF-8; delete the file to sample again$"):
         read_stream(path)
 
 

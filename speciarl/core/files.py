@@ -117,38 +117,38 @@ LONGEST_LINE = 10_000_000  # bytes
 def read_lines(path: str | Path, todo: str = "check that it is the right file") -> Iterator[bytes]:
     """The lines of a file, one after another, with their ends.
 
-    Raises `UserError` for a file that cannot be read and for a line of more than `LONGEST_LINE` bytes; `todo` says what
-    to do then.
+    Raises `UserError` for a line of more than `LONGEST_LINE` bytes (`todo` says what to do then), and OSError for a file
+    that cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            number = 0
-            while line := file.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(line) > LONGEST_LINE:
-                    raise UserError(f"{path}:{number}: the line is longer than {LONGEST_LINE:,} bytes; {todo}")
-                yield line
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file you may read") from None
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise UserError(f"{path}:{number}: the line is longer than {LONGEST_LINE:,} bytes; {todo}")
+            yield line
 
 
 def read_jsonl(path: str | Path, *, torn: bool = False, todo: str = "check that it is the right file") -> Iterator[Any]:
     """The values of a file of JSON lines (UTF-8, with or without BOM), one after another.
 
-    torn: leave out a last line that has no end and cannot be read, as a killed writer leaves it. Raises `UserError`
-    with file and line for any other broken line (an empty one is broken), and as `read_lines` does; `todo` says what to
-    do then.
+    torn: leave out a last line that has no end and cannot be read, as a killed writer leaves it. Raises `UserError` for
+    a file that cannot be read and, with file and line, for any other broken line (an empty one is broken) and one that
+    is too long; `todo` says what to do then.
     """
-    for number, line in enumerate(read_lines(path, todo), 1):
-        try:
-            value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (ValueError, RecursionError):
-            if torn and not line.endswith(b"\n"):
-                return
-            raise UserError(f"{path}:{number}: not a line of JSON in UTF-8; {todo}") from None
-        yield value
+    try:
+        for number, line in enumerate(read_lines(path, todo), 1):
+            try:
+                value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except (ValueError, RecursionError):
+                if torn and not line.endswith(b"\n"):
+                    return
+                raise UserError(f"{path}:{number}: not a line of JSON in UTF-8; {todo}") from None
+            yield value
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file you may read") from None
 
 # %% ../../nbs/1_core/2_files.ipynb #79788ad0
 _ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)

@@ -12,14 +12,13 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..core.scale import write_json
+from ..core.files import library_versions, write_json
 from ..data.fieldguide import DOMAINS, World, all_words, caption, draw_individual, draw_plate
 from .model import Policy, StillProcessor, build_small, small_processor, weights_hash
 from .prompts import chat, load_prompt
@@ -140,9 +139,9 @@ def train_base(out: str | Path, steps: int = 2800, seed: int = 0, on_step: OnSte
     return out
 
 # %% ../../nbs/4_policy/6_base.ipynb #846eab37
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | None]:
     "The versions of the packages that decide what a training run computes."
-    return {name: version(name) for name in ("torch", "transformers", "trl", "numpy", "pillow")}
+    return library_versions(("torch", "transformers", "trl", "numpy", "pillow"))
 
 # %% ../../nbs/4_policy/6_base.ipynb #3d36a4d8
 def base_card_of(folder: Path, model: torch.nn.Module, steps: int, seed: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import base64
 import gc
 import hashlib
 import io
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -23,6 +22,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from ..core.calls import CallFailed, Server, ServerGone, Session, ask_each, find_model
+from ..core.files import find_json
 from ..core.scale import UserError
 from ..data.samples import Sample, open_image
 from .model import ADAPTER, Policy, adapter_base, encode, find_policy, load_policy, placeholders
@@ -312,8 +312,8 @@ class VLLMEngine:
 def _rank(adapter: str | Path) -> int:
     "The LoRA rank of the adapter in a folder, rounded up to one that vLLM has."
     try:
-        rank = int(json.loads((Path(adapter) / ADAPTER).read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError, TypeError):
+        rank = int(find_json(Path(adapter) / ADAPTER)["r"])
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{adapter}: no LoRA adapter; give a folder with {ADAPTER}") from None
     for size in (8, 16, 32, 64, 128, 256, 320, 512):
         if size >= rank:

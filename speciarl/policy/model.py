@@ -38,6 +38,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
+from ..core.files import find_json, read_json
 from ..core.scale import UserError
 from ..data.samples import Sample, open_image
 from .prompts import Question, chat, turns_of
@@ -218,8 +219,8 @@ def find_policy(name: str | Path) -> str:
 def adapter_base(folder: str | Path) -> str:
     "The policy that the adapter in `folder` was trained on. Raises `UserError` if its configuration does not say."
     try:
-        return str(json.loads((Path(folder) / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError):
+        return str(find_json(Path(folder) / ADAPTER)["base_model_name_or_path"])
+    except (TypeError, KeyError):
         raise UserError(
             f"{Path(folder) / ADAPTER} names no base_model_name_or_path; add the base policy's name or folder there"
         ) from None
@@ -301,7 +302,7 @@ def load_policy(
 # %% ../../nbs/4_policy/2_model.ipynb #81cc7300
 def base_card() -> dict[str, Any]:
     "The card of the packaged base policy: how it was made, what it scores, and the SHA-256 of its weights."
-    card: dict[str, Any] = json.loads((PACKAGED["fieldguide-base"] / "card.json").read_text(encoding="utf-8"))
+    card: dict[str, Any] = read_json(PACKAGED["fieldguide-base"] / "card.json")
     return card
 
 # %% ../../nbs/4_policy/2_model.ipynb #5bea2480

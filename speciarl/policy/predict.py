@@ -6,16 +6,16 @@
 __all__ = ['at_a_time', 'replies', 'texts_of', 'ask_rounds', 'prediction', 'rows_of', 'answered', 'read_stream', 'predict']
 
 # %% ../../nbs/4_policy/4_predict.ipynb #d4a4e92e
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..core.calls import CallFailed
-from ..core.scale import UserError, atomic_write
+from ..core.files import append_jsonl, read_jsonl, write_jsonl
+from ..core.progress import progress
+from ..core.scale import UserError
 from ..data.samples import Sample
 from .engines import GREEDY, Engine, Result, Results, Sampling
 from .prompts import NEXT_ROUND, Question, Turns, answer_in
@@ -133,23 +133,11 @@ def answered(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict
 
 # %% ../../nbs/4_policy/4_predict.ipynb #9f29650e
 def read_stream(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a file that `predict` writes; a broken last line, left by a killed run, is ignored.
+    """The rows of a file that `predict` writes; a torn last line, left by a killed run, is ignored.
 
     Any other broken line raises `UserError`.
     """
-    lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise UserError(f"{path}:{number}: not a line of JSON; delete the file to sample again") from None
-    return rows
-
-
-def _lines(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return list(read_jsonl(path, torn=True, todo="delete the file to sample again"))
 
 # %% ../../nbs/4_policy/4_predict.ipynb #cb9ae013
 def _stored(out: Path, samples: Sequence[Sample], prompt_name: str, n: int) -> dict[str, list[dict[str, Any]]]:
@@ -205,9 +193,8 @@ def predict(
     for kept in rows.values():
         engine.limit = kept[-1].get("limit", engine.limit)
     if path:
-        with atomic_write(path) as file:
-            file.writelines(_lines(kept) for kept in rows.values())
-    with tqdm(total=len(samples) * how.n, initial=len(rows) * how.n, unit="answer", disable=quiet) as bar:
+        write_jsonl(path, chain.from_iterable(rows.values()))
+    with progress(len(samples) * how.n, "answer", begun=len(rows) * how.n, show=not quiet) as bar:
         for portion in portions:
             held: dict[int, list[dict[str, Any]]] = {}
             for place, result in ask_rounds(engine, portion, prompt, how):
@@ -218,11 +205,9 @@ def predict(
                 held = {}
                 rows |= fresh
                 if path:
-                    with open(path, "a", encoding="utf-8") as file:
-                        file.writelines(_lines(new) for new in fresh.values())
+                    append_jsonl(path, chain.from_iterable(fresh.values()))
                 bar.update(len(fresh) * how.n)
     ordered = [row for sample in samples for row in rows[sample.id]]
     if path:
-        with atomic_write(path) as file:
-            file.write(_lines(ordered))
+        write_jsonl(path, ordered)
     return ordered

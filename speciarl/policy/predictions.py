@@ -10,14 +10,15 @@ __all__ = ['FORMAT', 'VERSION', 'Prediction', 'Header', 'json_schema', 'table_sc
 # %% ../../nbs/4_policy/5_predictions.ipynb #0af64f47
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core.scale import MISSING, WIRE_NAMES, UserError, atomic_write
+from ..core.files import atomic_write, read_lines, write_jsonl
+from ..core.scale import MISSING, WIRE_NAMES, UserError
 from ..data.samples import Sample
 
 if TYPE_CHECKING:  # pyarrow is loaded when a file is read or written
@@ -148,9 +149,7 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
                 {"speciarl": head}
             )  # once: Arrow's own copy of the schema would hold it again
         return
-    with atomic_write(path) as file:
-        file.write(head + "\n")
-        file.writelines(json.dumps(row) + "\n" for row in predictions.rows())
+    write_jsonl(path, chain([json.loads(head)], predictions.rows()), json.dumps)
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #ba3c9345
 def _fault(error: ValidationError) -> str:
@@ -181,20 +180,6 @@ def _header(value: Any, path: str | Path) -> Header:
         raise UserError(f"{path}: header: {_fault(error)}; publish the predictions again") from None
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #346e8e9f
-_LONGEST = 10_000_000  # bytes of a line
-
-
-def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    "The lines of a file with their numbers: 0 for the first, the header."
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), b"")):
-            if len(line) > _LONGEST:
-                raise UserError(
-                    f"{path}: row {number}: the line is longer than {_LONGEST:,} bytes; publish the predictions again"
-                )
-            yield number, line
-
-# %% ../../nbs/4_policy/5_predictions.ipynb #ccb284d9
 def _json_rows(path: str | Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[dict[str, Any]]:
     "The rows that JSON lines hold. Raises `UserError` with the number of the first wrong one."
     for number, line in lines:
@@ -205,13 +190,13 @@ def _json_rows(path: str | Path, lines: Iterable[tuple[int, bytes]]) -> Iterator
 
 
 def _read_jsonl(path: str | Path) -> tuple[Header, "pa.Table"]:
-    lines = _lines(path)
+    lines = read_lines(path, "publish the predictions again")
     try:
-        first = json.loads(next(lines, (0, b""))[1])
+        first = json.loads(next(lines, b""))
     except (ValueError, RecursionError):
         first = None
     header = _header(first, path)
-    return header, to_table(_json_rows(path, lines))
+    return header, to_table(_json_rows(path, enumerate(lines, 1)))
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #576e4dfa
 def _read_parquet(path: str | Path) -> tuple[Header, "pa.Table"]:
