@@ -1,5 +1,6 @@
 "The mended trainer: each fault is shown with TRL's own trainer, then mended; loss and gradient are the published formulas."
 
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -77,6 +78,22 @@ def build(kind, folder, reward=paid, data=None, **others):
         processing_class=policy.processor,
         **others,
     )
+
+
+# -- what TRL says
+
+
+@pytest.mark.parametrize("kind, warned", [(GRPOTrainer, True), (SpecificityTrainer, False)])
+def test_a_completion_without_a_verdict_is_no_news(tmp_path, kind, warned, caplog):
+    def silent(completions, **columns):
+        return [None, *paid(completions[1:])]
+
+    trainer = build(kind, tmp_path, silent)
+    with caplog.at_level(logging.WARNING, "trl.trainer.grpo_trainer"):
+        trainer._generate_and_score_completions([trainer.train_dataset[0]] * 2)
+    said = [message for message in caplog.messages if "All reward functions returned None" in message]
+    assert bool(said) == warned
+    assert logging.getLogger("trl.trainer.grpo_trainer").filters == [], "nothing stays behind"
 
 
 # -- one placeholder per picture

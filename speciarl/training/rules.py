@@ -57,66 +57,82 @@ def reward3(group: Sequence[Category | None]) -> list[float | None]:
 
 @register("accuracy")
 def accuracy(group: Sequence[Category | None]) -> list[float | None]:
-    "1.0 for specific or finer, else 0.0; None for None. What Fine-R1 calls accuracy, by the judge in place of its substring, which a list of names wins."
+    """1.0 for specific or finer, else 0.0; None for None.
+
+    What Fine-R1 calls accuracy, by the judge in place of its substring, which a list of names wins.
+    """
     return reward3(group)
 
 
 @register("scala1")
 def scala1(group: Sequence[Category | None]) -> list[float | None]:
-    "1.0 for specific or finer, 0.75 less specific, 0.5 generic, 0.25 abstain, 0.0 wrong; None for None (SpeciaRL release)."
+    "1.0 for specific or finer, 0.75 less specific, 0.5 generic, 0.25 abstain, 0.0 wrong; None for None (the release)."
     return _priced("scala1", group)
 
 
 @register("scala2")
 def scala2(group: Sequence[Category | None]) -> list[float | None]:
-    "1.0 for specific or finer, 0.75 less specific, 0.5 generic, else 0.0; None for None (SpeciaRL release)."
+    "1.0 for specific or finer, 0.75 less specific, 0.5 generic, else 0.0; None for None (the release)."
     return _priced("scala2", group)
 
 
 @register("scala3")
 def scala3(group: Sequence[Category | None]) -> list[float | None]:
-    "1.0 for specific or finer, 0.75 less specific, else 0.0; None for None (SpeciaRL release)."
+    "1.0 for specific or finer, 0.75 less specific, else 0.0; None for None (the release)."
     return _priced("scala3", group)
 
 # %% ../../nbs/7_training/1_rules.ipynb #1adb8760
 def anchor(group: Sequence[Category | None], k: int = 1) -> Category | None:
-    """The category c* that a rollout must reach to be paid by `dynamic` (SpeciaRL, section 3); None when no rollout has a verdict.
+    """The category c* that a rollout must reach to be paid by `dynamic` (SpeciaRL, section 3); None without verdicts.
 
-    c* comes from the `k`-th best verdict (1, the best, is the published rule), or from the worst one if there are fewer than `k`.
+    c* comes from the `k`-th best verdict (1, the best, is the published rule), or from the worst one if there are
+    fewer than `k`.
     """
     judged = sorted((c for c in group if c is not None), reverse=True)
     if not judged:
         return None
     reached = judged[min(k, len(judged)) - 1]
-    return {Category.MORE_SPECIFIC: Category.SPECIFIC, Category.WRONG: Category.ABSTAIN}.get(reached, reached)
+    if reached == Category.MORE_SPECIFIC:
+        return Category.SPECIFIC
+    return Category.ABSTAIN if reached == Category.WRONG else reached
 
 # %% ../../nbs/7_training/1_rules.ipynb #12f2b4c2
 @register("dynamic")
 def dynamic(group: Sequence[Category | None], k: int = 1) -> list[float | None]:
-    "1.0 for every rollout that reaches the anchor of its own group, else 0.0; None for None. The reward of SpeciaRL, section 3; `k` as in `anchor`."
+    """1.0 for every rollout that reaches the anchor of its own group, else 0.0; None for None.
+
+    The reward of SpeciaRL, section 3; `k` as in `anchor`.
+    """
     target = anchor(group, k)
-    return [None if c is None else float(c >= target) for c in group]
+    return [None if c is None or target is None else float(c >= target) for c in group]
 
 # %% ../../nbs/7_training/1_rules.ipynb #aef9393f
 @register("dynamic-single")
 def dynamic_single(group: Sequence[Category | None]) -> list[float | None]:
-    "1.0 for the first rollout that reaches the anchor, 0.0 for all others; None for None. The default mode of the SpeciaRL release, which its runs do not use."
+    """1.0 for the first rollout that reaches the anchor, 0.0 for all others; None for None.
+
+    The default mode of the SpeciaRL release, which its runs do not use.
+    """
     paid = dynamic(group)
     first = paid.index(1.0) if 1.0 in paid else None
     return [None if p is None else float(i == first) for i, p in enumerate(paid)]
 
 # %% ../../nbs/7_training/1_rules.ipynb #20eccc58
 def find_rule(name: str, anchor_rank: int = 1) -> Rule:
-    "The rule called `name`, anchored on the `anchor_rank`-th best rollout. Raises `UserError` if it is unknown, or has no anchor whose rank could be set."
+    """The rule called `name`, anchored on the `anchor_rank`-th best rollout.
+
+    Raises `UserError` if it is unknown, or has no anchor whose rank could be set.
+    """
     if name not in RULES:
         raise UserError(f"unknown reward rule {name[:40]!r}: use one of {', '.join(sorted(RULES))}")
     if anchor_rank < 1:
         raise UserError(f"anchor_rank is {anchor_rank}: use 1 for the best rollout, 2 for the second best, and so on")
+    rule: Callable[..., list[float | None]] = RULES[name]
     if anchor_rank == 1:
-        return RULES[name]
-    if "k" not in inspect.signature(RULES[name]).parameters:
+        return rule
+    if "k" not in inspect.signature(rule).parameters:
         raise UserError(f"the reward rule {name!r} takes no anchor_rank: use dynamic, or leave anchor_rank at 1")
-    return partial(RULES[name], k=anchor_rank)
+    return partial(rule, k=anchor_rank)
 
 # %% ../../nbs/7_training/1_rules.ipynb #da0a96c7
 FORMAT_PENALTY = -1.0  # the reward of a rollout without an answer tag
@@ -124,12 +140,15 @@ _THOUGHT = regex.compile(r"<think>\s*\S.*?</think>.*?<answer>", regex.DOTALL)
 
 
 def is_formatted(text: str, require_think: bool = False) -> bool:
-    "True if `text` holds an `<answer>` tag that is not empty; with `require_think` also a `<think>` tag before it that is not empty."
+    "True if `text` holds an `<answer>` tag that is not empty, and with `require_think` such a `<think>` tag before it."
     return bool(extract_answer(text)) and (not require_think or _THOUGHT.search(text) is not None)
 
 # %% ../../nbs/7_training/1_rules.ipynb #f4123fab
 def lacks_verdicts(categories: Sequence[Category | None], formatted: Sequence[bool], least: int = 2) -> bool:
-    "True if verdicts of a group are missing and fewer than `least` are left: then the whole group is masked. Broken formats are no missing verdicts."
+    """True if verdicts of a group are missing and fewer than `least` are left: then the whole group is masked.
+
+    Broken formats are no missing verdicts.
+    """
     wanted = [c for c, good in zip(categories, formatted) if good]
     judged = sum(c is not None for c in wanted)
     return judged < min(least, len(wanted))
@@ -138,13 +157,16 @@ def lacks_verdicts(categories: Sequence[Category | None], formatted: Sequence[bo
 def reward(
     rule: str | Rule, categories: Sequence[Category | None], formatted: Sequence[bool] | None = None, least: int = 2
 ) -> list[float | None]:
-    """The rewards of one group by `rule` (a name, or what `find_rule` gives), in order: -1.0, or 0.0 to 1.0, or None for a rollout to be left out.
+    """The rewards of one group by `rule` (a name, or what `find_rule` gives), in order.
 
-    Where `formatted` is False the rollout pays `FORMAT_PENALTY`, whatever its category, and the rule does not see it. If verdicts are missing and
-    fewer than `least` are left, all are None. Raises `UserError` for an unknown rule or lists of different lengths.
+    Each is -1.0, or 0.0 to 1.0, or None for a rollout to be left out. Where `formatted` is False the rollout pays
+    `FORMAT_PENALTY`, whatever its category, and the rule does not see it. If verdicts are missing and fewer than
+    `least` are left, all are None. Raises `UserError` for an unknown rule or lists of different lengths.
     """
-    rule = find_rule(rule) if isinstance(rule, str) else rule
-    formatted = [True] * len(categories) if formatted is None else formatted
+    if isinstance(rule, str):
+        rule = find_rule(rule)
+    if formatted is None:
+        formatted = [True] * len(categories)
     if len(formatted) != len(categories):
         raise UserError(f"formatted has {len(formatted)} entries for {len(categories)} rollouts: give one each")
     if lacks_verdicts(categories, formatted, least):
@@ -164,7 +186,10 @@ def is_flat(rewards: Sequence[float | None]) -> bool:
 
 # %% ../../nbs/7_training/1_rules.ipynb #86808fb0
 def advantages(rewards: Sequence[float | None], eps: float = 1e-4) -> list[float]:
-    "Group-relative advantages of GRPO: (reward - mean) / (std + eps) with the unbiased std, over rewards that are not None; 0.0 for None."
+    """Group-relative advantages of GRPO, over rewards that are not None: (reward - mean) / (std + eps); 0.0 for None.
+
+    The standard deviation is the unbiased one.
+    """
     paid = [r for r in rewards if r is not None]
     if len(paid) < 2:
         return [0.0] * len(rewards)
@@ -173,7 +198,10 @@ def advantages(rewards: Sequence[float | None], eps: float = 1e-4) -> list[float
 
 # %% ../../nbs/7_training/1_rules.ipynb #1ca53063
 def noised(group: Sequence[Category | None], probability: float, key: str, seed: int = 0) -> list[Category | None]:
-    "`group` with each category moved one level with `probability` (0 to 1), as in the noise runs of the SpeciaRL release. The same `seed`, `key` and index always draw alike."
+    """`group` with each category moved one level with `probability` (0 to 1), as in the noise runs of the release.
+
+    The same `seed`, `key` and index always draw alike. Raises `UserError` for what is no share.
+    """
     if not 0 <= probability <= 1:
         raise UserError(f"noise is {probability}: give a share from 0 to 1, for example 0.1")
     return [_moved(c, probability, random.Random(f"{seed}|{key}|{i}")) for i, c in enumerate(group)]
@@ -183,14 +211,18 @@ def _moved(category: Category | None, probability: float, draw: random.Random) -
     if category is None or draw.random() >= probability:
         return category
     level = min(category, Category.SPECIFIC)
-    up = level == Category.WRONG or (level < Category.SPECIFIC and draw.random() < 0.5)
-    return Category(level + 1 if up else level - 1)
+    if level == Category.WRONG:
+        return Category.ABSTAIN
+    if level == Category.SPECIFIC:
+        return Category.LESS_SPECIFIC
+    return Category(level + 1 if draw.random() < 0.5 else level - 1)
 
 # %% ../../nbs/7_training/1_rules.ipynb #24700e78
 def overlong_penalty(length: int, limit: int = 2048, buffer: int = 512) -> float:
-    """What a completion of `length` tokens is charged: 0.0 up to `limit` - `buffer`, then linearly down to -1.0 at `limit` and beyond.
+    """What a completion of `length` tokens is charged, from 0.0 to -1.0.
 
-    The soft punishment of DAPO, with the sizes of the SpeciaRL release. Raises `UserError` unless 0 < `buffer` <= `limit`.
+    Nothing up to `limit` - `buffer`, then linearly down to -1.0 at `limit` and beyond: the soft punishment of DAPO,
+    with the sizes of the SpeciaRL release. Raises `UserError` unless 0 < `buffer` <= `limit`.
     """
     if not 0 < buffer <= limit:
         raise UserError(f"an overlong buffer of {buffer} does not fit a limit of {limit} tokens: choose 1 to {limit}")

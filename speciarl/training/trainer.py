@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['HOOKS', 'one_pad', 'banned_tokens', 'merged_weights', 'cached_pictures', 'with_pictures', 'spare_columns',
-           'cut_columns', 'put_back', 'leave_out', 'sampling_difference', 'stop_engine', 'Restores', 'LabelTrainer',
-           'OrderOfEpoch', 'check_trl', 'undone_on_error', 'SpecificityTrainer']
+           'cut_columns', 'put_back', 'leave_out', 'missing_is_no_news', 'sampling_difference', 'stop_engine',
+           'Restores', 'LabelTrainer', 'OrderOfEpoch', 'check_trl', 'undone_on_error', 'SpecificityTrainer']
 
 # %% ../../nbs/7_training/4_trainer.ipynb #786e5d3c
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from types import MethodType
 from typing import Any
@@ -30,32 +30,45 @@ def one_pad(ids: Sequence[int], pad: int) -> list[int]:
     return [token for key, run in groupby(ids) for token in ([key] if key == pad else run)]
 
 # %% ../../nbs/7_training/4_trainer.ipynb #c005b4a2
-def banned_tokens(config: Any, vllm: bool) -> dict:
-    "Generation settings that keep the picture and video placeholders of a model (its `config`) out of the samples; empty for a model without."
-    ids = sorted({getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")} - {None})
+def banned_tokens(config: Any, vllm: bool) -> dict[str, Any]:
+    """Generation settings that keep the picture and video placeholders of a model (its `config`) out of the samples.
+
+    Empty for a model without.
+    """
+    ids: set[int] = set()
+    for kind in ("image", "video"):
+        token = getattr(config, f"{kind}_token_id", None)
+        if token is not None:
+            ids.add(token)
     if not ids:
         return {}
-    return {"logit_bias": dict.fromkeys(ids, -100.0)} if vllm else {"suppress_tokens": ids}
+    if vllm:
+        return {"logit_bias": dict.fromkeys(sorted(ids), -100.0)}
+    return {"suppress_tokens": sorted(ids)}
 
 # %% ../../nbs/7_training/4_trainer.ipynb #5f7471b7
-def merged_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    "The weights of a PEFT model with its active LoRA adapter added, under the names of the base model. Nothing in `model` changes; each sum is formed in float32 and rounded once."
-    layers = {
-        f"{name}.base_layer.weight": module for name, module in model.named_modules() if isinstance(module, LoraLayer)
-    }
-    for name, weight in model.named_parameters():
+def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of a PEFT model with its active LoRA adapter added, under the names of the base model.
+
+    Nothing in `model` changes; each sum is formed in float32 and rounded once.
+    """
+    layers: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            layers[f"{name}.base_layer.weight"] = module
+    for name, parameter in model.named_parameters():
         if model.prefix in name or "original_module" in name:  # adapter weights, and what modules_to_save replaces
             continue
-        delta = (
-            [layers[name].get_delta_weight(adapter).float() for adapter in layers[name].active_adapters]
-            if name in layers
-            else []
-        )
-        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        yield plain, sum(delta, weight.data.float()).to(weight.dtype) if delta else weight.data
+        weight = parameter.data
+        if name in layers:
+            total = weight.float()
+            for adapter in layers[name].active_adapters:
+                total = total + layers[name].get_delta_weight(adapter).float()
+            weight = total.to(weight.dtype)
+        yield name.removeprefix("base_model.model.").replace(".base_layer", ""), weight
 
 # %% ../../nbs/7_training/4_trainer.ipynb #0bab1625
-def _iter_merged(generation) -> Iterator[tuple[str, torch.Tensor]]:
+def _iter_merged(generation: Any) -> Iterator[tuple[str, torch.Tensor]]:
     "Stands in for TRL's `VLLMGeneration._iter_named_params`."
     for name, weight in merged_weights(generation.model):
         yield generation._fix_param_name_to_vllm(name, extra_prefixes=["modules_to_save.default."]), weight
@@ -72,7 +85,10 @@ def with_pictures(rows: list[dict], opener: Callable[[str], Any] | None) -> list
 
 # %% ../../nbs/7_training/4_trainer.ipynb #9b7b05e4
 def spare_columns(attention_mask: torch.Tensor, keep: int) -> tuple[int, int]:
-    "How many columns on the left and on the right of `attention_mask` (batch, prompt + answer) hold padding only; at least one of the last `keep` columns, the answers, stays."
+    """How many columns on the left and on the right of `attention_mask` (batch, prompt + answer) hold padding only.
+
+    At least one of the last `keep` columns, the answers, stays.
+    """
     used = attention_mask.any(0).nonzero().flatten()
     if not len(used):
         return 0, 0
@@ -90,37 +106,51 @@ def put_back(value: torch.Tensor | None, right: int) -> torch.Tensor | None:
     return None if value is None else torch.nn.functional.pad(value, (0, right))
 
 # %% ../../nbs/7_training/4_trainer.ipynb #a3da8e4b
-def _in_chunks(size: int, batch: dict) -> list[dict]:
+def _in_chunks(size: int, batch: dict[str, Any]) -> list[dict[str, Any]]:
     "`batch` in chunks of `size` samples. Whole, if it does not divide or if its pictures cannot be counted out."
     number, rest = divmod(len(batch["input_ids"]), size)
-    if number <= 1 or rest or (batch.get("pixel_values") is not None and batch.get("image_grid_thw") is None):
+    uncounted = batch.get("pixel_values") is not None and batch.get("image_grid_thw") is None
+    if number <= 1 or rest or uncounted:
         return [batch]
-    settings = {name: value for name, value in batch.items() if not isinstance(value, (torch.Tensor, list))}
+    settings = {name: value for name, value in batch.items() if not isinstance(value, torch.Tensor | list)}
     tensors = {name: value for name, value in batch.items() if name not in settings}
-    return [
-        {**unsplit_pixel_values_by_grid(part), **settings}
-        for part in split_tensor_dict(split_pixel_values_by_grid(tensors), number)
-    ]
+    counted: Any = split_pixel_values_by_grid(tensors)
+    parts: list[Any] = split_tensor_dict(counted, number)
+    return [{**unsplit_pixel_values_by_grid(part), **settings} for part in parts]
 
 # %% ../../nbs/7_training/4_trainer.ipynb #108a5fa9
 def leave_out(
-    batch: dict, keep: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] = lambda count: count
-) -> dict:
-    "`batch` with the completion mask zeroed where `keep` (one bool per completion) is False, and the token count of the loss formed again by `total` (the sum over processes)."
+    batch: dict[str, Any], keep: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] = lambda count: count
+) -> dict[str, Any]:
+    """`batch` with the completion mask zeroed where `keep` (one bool per completion) is False.
+
+    The token count of the loss is formed again by `total`, the sum over processes.
+    """
     mask = batch["completion_mask"] * keep.to(batch["completion_mask"]).unsqueeze(1)
     return {**batch, "completion_mask": mask, "num_items_in_batch": total(mask.sum())}
 
 # %% ../../nbs/7_training/4_trainer.ipynb #760cf530
 def _is_news(record: logging.LogRecord) -> bool:
     "False for TRL's warning about a completion that no reward function scored."
-    return not record.getMessage().startswith("All reward functions returned None")
+    return "All reward functions returned None" not in record.getMessage()  # accelerate puts the rank before it
 
 
-logging.getLogger("trl.trainer.grpo_trainer").addFilter(_is_news)
+@contextmanager
+def missing_is_no_news() -> Iterator[None]:
+    "Within the block TRL does not warn of completions without a reward."
+    logger = logging.getLogger("trl.trainer.grpo_trainer")
+    logger.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_news)
 
 # %% ../../nbs/7_training/4_trainer.ipynb #b9da8762
-def sampling_difference(batch: dict) -> torch.Tensor | None:
-    "The mean absolute difference between sampling and training log-probabilities over the real tokens of a batch; None where one of them is not known."
+def sampling_difference(batch: dict[str, Any]) -> torch.Tensor | None:
+    """The mean absolute difference between sampling and training log-probabilities over the real tokens of a batch.
+
+    None where one of them is not known.
+    """
     ours, theirs = batch.get("old_per_token_logps"), batch.get("sampling_per_token_logps")
     if ours is None or theirs is None:
         return None
@@ -128,15 +158,18 @@ def sampling_difference(batch: dict) -> torch.Tensor | None:
     return apart[batch["completion_mask"].bool() & ~apart.isnan()].mean()
 
 
-def stop_engine(trainer) -> None:
-    "Stop the vLLM engine inside a trainer's process, if there is one: left to itself it ends every run with a traceback about process groups."
+def stop_engine(trainer: Any) -> None:
+    "Stop the vLLM engine in a trainer's process, if there is one: left to itself it ends in a traceback about groups."
     engine = getattr(getattr(getattr(trainer, "vllm_generation", None), "llm", None), "llm_engine", None)
     if engine is not None:
         engine.engine_core.shutdown()
 
 # %% ../../nbs/7_training/4_trainer.ipynb #b23d8da6
 class Restores:
-    "For trainers: reads a checkpoint of a whole model as the model class itself does. Adapters are left to the Trainer, which reads them rightly."
+    """For trainers: reads a checkpoint of a whole model as the model class itself does.
+
+    Adapters are left to the Trainer, which reads them rightly.
+    """
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         model = self.model if model is None else model
@@ -155,15 +188,16 @@ class LabelTrainer(Restores, SFTTrainer):
     "TRL's `SFTTrainer`, resumed rightly."
 
 # %% ../../nbs/7_training/4_trainer.ipynb #74dd243c
-class OrderOfEpoch(torch.utils.data.Sampler):
+class OrderOfEpoch(torch.utils.data.Sampler[int]):
     "TRL's `RepeatSampler`, in the order that it has in the epoch that `epoch()` says when an iteration begins."
 
     def __init__(self, sampler: RepeatSampler, epoch: Callable[[], int]):
         self.sampler, self.epoch = sampler, epoch
 
     def __iter__(self) -> Iterator[int]:
-        if self.sampler.shuffle:
-            self.sampler.generator.manual_seed(self.sampler.seed)
+        seed = self.sampler.seed
+        if self.sampler.shuffle and seed is not None:
+            self.sampler.generator.manual_seed(seed)
             for _ in range(self.epoch()):
                 torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
         return iter(self.sampler)
@@ -205,7 +239,8 @@ def check_trl(trainer: type = GRPOTrainer) -> None:
 @contextmanager
 def undone_on_error() -> Iterator[None]:
     "If the block raises, torch's random state is what it was before."
-    state, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    state = torch.get_rng_state()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         yield
     except BaseException:
@@ -216,7 +251,10 @@ def undone_on_error() -> Iterator[None]:
 
 # %% ../../nbs/7_training/4_trainer.ipynb #a51752b6
 class SpecificityTrainer(Restores, GRPOTrainer):
-    "TRL's `GRPOTrainer` with the mends of this notebook. `pictures` opens the names in column `picture`; `drop_flat_groups` leaves groups without signal out of the loss."
+    """TRL's `GRPOTrainer` with the mends of this notebook.
+
+    pictures: opens the names in column `picture`. drop_flat_groups: leaves groups without signal out of the loss.
+    """
 
     def __init__(
         self,
@@ -229,16 +267,16 @@ class SpecificityTrainer(Restores, GRPOTrainer):
         **others,
     ):
         check_trl()
-        self.pictures, self.drop_flat_groups = pictures and cached_pictures(pictures), drop_flat_groups
+        self.pictures = cached_pictures(pictures) if pictures else None
+        self.drop_flat_groups = drop_flat_groups
         if args is not None and not isinstance(model, str):
-            args.generation_kwargs = {**banned_tokens(model.config, args.use_vllm), **(args.generation_kwargs or {})}
+            given: Any = args.generation_kwargs or {}
+            args.generation_kwargs = {**banned_tokens(model.config, args.use_vllm), **given}
         super().__init__(model, reward_funcs, args, **others)
-        if (
-            self.use_vllm
-            and hasattr(self.model, "peft_config")
-            and not (self._dist.is_fsdp or self.is_deepspeed_enabled)
-        ):
-            self.vllm_generation._iter_named_params = MethodType(_iter_merged, self.vllm_generation)
+        sharded = self._dist.is_fsdp or self.is_deepspeed_enabled  # then the weights are nowhere whole
+        if self.use_vllm and hasattr(self.model, "peft_config") and not sharded:
+            mend = MethodType(_iter_merged, self.vllm_generation)
+            self.vllm_generation._iter_named_params = mend  # type: ignore[method-assign]  # of this one object
 
     def _get_train_sampler(self, dataset=None):
         return OrderOfEpoch(super()._get_train_sampler(dataset), lambda: int((self.state.epoch or 0) + 1e-6))
@@ -249,25 +287,26 @@ class SpecificityTrainer(Restores, GRPOTrainer):
         return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
 
     def _generate_and_score_completions(self, inputs):
-        with undone_on_error():
+        with undone_on_error(), missing_is_no_news():
             batch = super()._generate_and_score_completions(with_pictures(inputs, self.pictures))
-        if (apart := sampling_difference(batch)) is not None:
-            self._metrics["train"]["sampling/sampling_logp_difference/mean"].append(
-                self.accelerator.gather(apart).mean().item()
-            )
-        keep = torch.tensor(
-            [all(kept) for kept in zip(*self._kept(len(inputs)))], device=batch["completion_mask"].device
-        )
+        apart = sampling_difference(batch)
+        if apart is not None:
+            seen = self._metrics["train"]["sampling/sampling_logp_difference/mean"]
+            seen.append(self.accelerator.gather(apart).mean().item())
+        kept = [all(wishes) for wishes in zip(*self._kept(len(inputs)))]
+        keep = torch.tensor(kept, device=batch["completion_mask"].device)
         return leave_out(batch, keep, lambda count: self.accelerator.gather(count).sum())
 
     def _kept(self, size: int) -> list[list[bool]]:
         "What each reward function, asked just now, wants to keep in the loss."
         wishes = [[True] * size]
         for reward in self.reward_funcs:
-            if hasattr(reward, "last_mask"):
-                wishes.append(reward.last_mask)
-            if self.drop_flat_groups and hasattr(reward, "last_flat"):
-                wishes.append([not flat for flat in reward.last_flat])
+            mask: Any = getattr(reward, "last_mask", None)
+            if mask is not None:
+                wishes.append(mask)
+            flat: Any = getattr(reward, "last_flat", None)
+            if self.drop_flat_groups and flat is not None:
+                wishes.append([not alike for alike in flat])
         return wishes
 
     def _get_per_token_logps_and_entropies(
