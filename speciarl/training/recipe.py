@@ -119,8 +119,9 @@ class Recipe(Strict):
     @property
     def optimiser_steps(self) -> int:
         "How often the optimiser steps. A last generation or step that is not full is dropped."
-        if self.steps:
+        if self.steps is not None:
             return self.steps
+        assert self.epochs is not None  # a recipe has one of the two
         return self.epochs * (self.images // self.generation) * (self.generation // self.prompts_per_step)
 
 # %% ../../nbs/7_training/3_recipe.ipynb #aa21632b
