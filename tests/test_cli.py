@@ -20,7 +20,7 @@ from speciarl.cli.app import ORDER
 from speciarl.data.trees import available_trees
 from speciarl.core.config import available
 from speciarl.core.scale import UserError
-from speciarl.metrics.benchmark import compare_cards
+from speciarl.report.calibration import compare_cards
 
 ROOT = Path(__file__).parent.parent
 START = "from speciarl.cli import main; main()"

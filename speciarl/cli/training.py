@@ -103,9 +103,9 @@ def base(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the p
     refuse_existing([out])
     check_writable(out)
     with training_extra():
-        from speciarl.metrics.benchmark import compare_cards, measure_base
         from speciarl.policy.base import train_base
         from speciarl.policy.model import base_card
+        from speciarl.report.calibration import compare_cards, measure_base
 
         def progress(step: int, loss: float) -> None:
             if step % 100 == 0:

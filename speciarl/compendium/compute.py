@@ -138,8 +138,8 @@ def sample_answers(engine: "Engine", samples: "Sequence[Sample]", job: Job, fold
 
 def _card(job: Job, engine: "Engine", how: "Sampling", samples: "Sequence[Sample]") -> dict[str, Any]:
     "What the file of predictions says of itself."
-    from speciarl.metrics.benchmark import library_versions
-    from speciarl.metrics.runs import ELSEWHERE, run_settings
+    from speciarl.core.files import library_versions
+    from speciarl.metrics.runs import ELSEWHERE, LIBRARIES, run_settings
     from speciarl.policy.engines import run_facts
 
     facts = run_facts(engine, how)
@@ -147,13 +147,14 @@ def _card(job: Job, engine: "Engine", how: "Sampling", samples: "Sequence[Sample
         facts.pop(name, None)
     settings = run_settings(job.policy, samples, job.prompt, how.n, how.seed, "", facts.pop("sampling"), **facts)
     del settings["judge"]
-    return {"settings": settings, "versions": library_versions()}
+    return {"settings": settings, "versions": library_versions(LIBRARIES)}
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #08a8044f
 def choose_options(engine: "Engine", samples: "Sequence[Sample]", job: Job, folder: Path, max_tokens: int) -> None:
     "Ask which of four options each of `samples` is, into `folder`: predictions.parquet, one greedy answer to each."
+    from speciarl.core.files import library_versions
     from speciarl.fine_r1.closed import answers, closed_prompt, questions
-    from speciarl.metrics.benchmark import library_versions
+    from speciarl.metrics.runs import LIBRARIES
     from speciarl.policy.predict import prediction
     from speciarl.policy.predictions import Predictions, to_table, write_predictions
 
@@ -163,7 +164,8 @@ def choose_options(engine: "Engine", samples: "Sequence[Sample]", job: Job, fold
     for sample, text in zip(samples, texts):
         row = prediction(sample, job.prompt, 0, text or "")
         rows.append({**row, "text": text})  # None: no reply
-    card = {"settings": {"policy": job.policy, "samples": len(samples)}, "versions": library_versions()}
+    settings = {"policy": job.policy, "samples": len(samples)}
+    card = {"settings": settings, "versions": library_versions(LIBRARIES)}
     write_predictions(folder / "predictions.parquet", Predictions(card, to_table(rows)))
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #02afe771

@@ -7,9 +7,7 @@ __all__ = ['Cell', 'fmt_number', 'fmt_interval', 'Interval', 'Bounds', 'Triple',
            'escape_latex', 'to_latex', 'to_csv', 'record_id', 'make_record', 'write_record', 'write_table']
 
 # %% ../../nbs/6_report/1_table.ipynb #048e9819
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.files import atomic_write
+from ..core.files import atomic_write, csv_lines, file_digest
 from ..core.scale import UserError
 
 # %% ../../nbs/6_report/1_table.ipynb #79ea1f0d
@@ -228,9 +226,7 @@ def to_csv(table: Table) -> str:
             else:  # among tuples it may be a word such as "not run", or nothing
                 cells += [cell] + [None] * (0 if kind is None else len(kind) - 1)
         body.append([_plain(cell) for cell in cells])
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([header, *body])
-    return file.getvalue()
+    return "".join(csv_lines([header, *body]))
 
 # %% ../../nbs/6_report/1_table.ipynb #b57b15cd
 def _canonical(value: Any) -> str:
@@ -273,8 +269,7 @@ def make_record(
             return source
         if not source.is_file():
             raise UserError(f"no such input: {source}; a record needs every input it names")
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(source)
 
     record: dict[str, Any] = {
         "notebook": notebook,
