@@ -11,7 +11,7 @@ from PIL import Image
 from refusal import message
 
 from speciarl.data.samples import open_image
-from speciarl.data.hub import read_hub, resolve_revision
+from speciarl.data.samples import read_hub, resolve_revision
 
 
 NAMES = ["Abyssinian", "american_bulldog", "pug"]
@@ -185,12 +185,12 @@ def test_without_the_package(read, monkeypatch):
 
 
 def test_nothing_is_left_when_writing_fails(read, tmp_path, monkeypatch):
-    import speciarl.data.hub
+    import speciarl.data.samples
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(speciarl.data.hub, "_write_images", full)
+    monkeypatch.setattr(speciarl.data.samples, "_write_images", full)
     assert (
         message(read)
         == f"cannot write {tmp_path / 'copy'}: No space left on device; make room or choose another folder"

@@ -12,7 +12,7 @@ from refusal import message
 
 from speciarl.data.samples import open_image
 from speciarl.data.benchmarks import DATASETS, clean_label, list_lines, locate, recognise
-from speciarl.data.splits import check, draw_subset, read_split
+from speciarl.data.splits import check_benchmark, draw_subset, read_split
 from speciarl.core.scale import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +170,7 @@ def test_coop_json(name, sets, tmp_path):
     ]
     assert [s.id for s in read_split(name, folder, "coop-val")] == [s.id for s in read_split(name, folder, last)][:2]
     assert {s.split for s in read_split(name, folder, "coop-train")} == {"coop-train"}
-    assert f"coop-val: 2 images, officially {DATASETS[name].coop['val']:,}" in check(name, folder)
+    assert f"coop-val: 2 images, officially {DATASETS[name].coop['val']:,}" in check_benchmark(name, folder)
 
 
 def test_coop_csv_with_class_folders_that_the_archive_lacks(small):
@@ -233,7 +233,7 @@ def test_folder_of_another_set(name, sets):
                 message(read_split, name, sets[other])
                 == f"{sets[other]}: this is {other}, not {name}; give the folder of {name}"
             )
-            assert check(name, sets[other]) == [
+            assert check_benchmark(name, sets[other]) == [
                 f"{sets[other]}: this is {other}, not {name}; give the folder of {name}"
             ]
     assert recognise(sets[name]) == [name]
@@ -248,7 +248,7 @@ def test_every_list_is_missed(name, small):
         (base / path).unlink()
         archives = " and ".join(f.name for f in DATASETS[name].files)
         line = f"{base / path} is missing; unpack {archives} again, all of it, into {base}"
-        assert line in check(name, folder)
+        assert line in check_benchmark(name, folder)
         assert any(message_or_none(name, folder, split) == line for split in DATASETS[name].splits)
         (base / path).write_bytes(text)
 
@@ -266,7 +266,7 @@ def test_damaged_list(name, small):
     base = locate(name, folder).base
     for path in DATASETS[name].lists:
         (base / path).write_bytes(b"\x00\xff damaged")
-        assert any(str(base) in problem for problem in check(name, folder))
+        assert any(str(base) in problem for problem in check_benchmark(name, folder))
         assert any(message_or_none(name, folder, split) for split in DATASETS[name].splits)
 
 
@@ -298,7 +298,7 @@ def test_missing_images_are_counted_by_class(name, small):
     sample, *_ = read_split(name, folder)
     sample.image.unlink()
     total = len(SPLITS[name])
-    assert f"1 of {total} images of {sample.label!r} are missing ({sample.id})" in check(name, folder)
+    assert f"1 of {total} images of {sample.label!r} are missing ({sample.id})" in check_benchmark(name, folder)
     line = message(read_split, name, folder)
     assert line.startswith(
         f"{locate(name, folder).base}: 1 of 3 images of {name} test are missing ({sample.id!r}, ...); unpack the images again"
@@ -312,7 +312,8 @@ def test_missing_folder_of_a_class(small):
         path.unlink()
     sample.image.parent.rmdir()
     assert any(
-        problem.startswith(f"2 of 2 images of {sample.label!r} are missing") for problem in check("food101", folder)
+        problem.startswith(f"2 of 2 images of {sample.label!r} are missing")
+        for problem in check_benchmark("food101", folder)
     )
 
 
@@ -324,7 +325,7 @@ def test_extra_images_are_named_and_not_read(name, small):
     extra.write_bytes(layouts.jpeg())
     extra.with_name("._hidden.jpg").touch()
     assert read_split(name, folder) == before
-    named = [problem for problem in check(name, folder) if "no list names" in problem]
+    named = [problem for problem in check_benchmark(name, folder) if "no list names" in problem]
     assert named == (
         []
         if DATASETS[name].unlisted
@@ -343,7 +344,7 @@ def test_wrong_capitals(small):
     )
     (folder / "Test_List.mat").rename(folder / "test_list.mat")
     (folder / "Images").rename(folder / "images")
-    assert f"{folder / 'Images'} is missing, but images is there; rename it (capitals matter)" in check(
+    assert f"{folder / 'Images'} is missing, but images is there; rename it (capitals matter)" in check_benchmark(
         "stanford_dogs", folder
     )
     assert message(read_split, "stanford_dogs", folder).endswith("is there, rename it (capitals matter)")
@@ -415,7 +416,7 @@ def test_a_class_the_tree_does_not_know(small):
     folder = small("fgvc_aircraft")
     path = folder / "fgvc-aircraft-2013b" / "data" / "images_variant_test.txt"
     path.write_text(path.read_text().replace(" 707-320", " 808-320"))
-    problems = check("fgvc_aircraft", folder)
+    problems = check_benchmark("fgvc_aircraft", folder)
     classes = classes_of("fgvc_aircraft")
     changed = "707-320" in classes[:3]
     assert ("test: 1 classes are not in the label tree (808-320)" in problems) == changed
@@ -434,7 +435,7 @@ def test_unknown_names(tmp_path):
     expected = f"no data set 'birds'; use one of {', '.join(DATASETS)}"
     assert (
         message(read_split, "birds", tmp_path)
-        == message(check, "birds", tmp_path)
+        == message(check_benchmark, "birds", tmp_path)
         == message(clean_label, "birds", "x")
         == expected
     )
@@ -446,7 +447,7 @@ def test_unknown_names(tmp_path):
 def test_a_set_of_the_official_size_has_no_problems(tmp_path):
     sizes = DATASETS["flowers102"].splits
     folder = build("flowers102", tmp_path, plan("flowers102", sizes))
-    assert check("flowers102", folder) == []
+    assert check_benchmark("flowers102", folder) == []
     assert {split: len(read_split("flowers102", folder, split)) for split in sizes} == {
         "train": 1020,
         "val": 1020,

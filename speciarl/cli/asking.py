@@ -234,9 +234,9 @@ def data_check(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it was unpacked.", show_default=False)],
 ) -> None:
     "Count the files and classes of a data set and name what is missing."
-    from speciarl.data.splits import check
+    from speciarl.data.splits import check_benchmark
 
-    problems = check(name, folder)
+    problems = check_benchmark(name, folder)
     for line in problems:
         typer.echo(line)
     if problems:
@@ -277,7 +277,7 @@ def data_download(
 
         typer.echo(f"wrote {download(name, root, say=typer.echo)}")
     else:
-        from speciarl.data.hub import read_hub
+        from speciarl.data.samples import read_hub
 
         samples = read_hub(name, repo, root / name, split, revision)
         typer.echo(f"wrote {root / name}: {len(samples):,} images of {repo}, {split}")

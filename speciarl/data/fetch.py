@@ -32,7 +32,7 @@ from tqdm import tqdm
 from ..core.files import file_digest, locked, write_json
 from ..core.scale import UserError
 from .benchmarks import RemoteFile, dataset_info, locate
-from .splits import check
+from .splits import check_benchmark
 
 # %% ../../nbs/2_data/6_fetch.ipynb #08b0e893
 CHUNK = 1 << 20  # bytes read at a time
@@ -419,6 +419,6 @@ def download(
                 raise UserError(by_hand_line(name, folder, absent))
             for file in info.files:
                 _obtain(file, folder, mirror, say, **options)
-    for line in check(name, folder) or [f"{name}: complete; the archives in {folder} may be removed"]:
+    for line in check_benchmark(name, folder) or [f"{name}: complete; the archives in {folder} may be removed"]:
         say(line)
     return folder
