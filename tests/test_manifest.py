@@ -7,7 +7,8 @@ import pytest
 from miniature import PARAMETERS, notebook, project
 from refusal import message
 
-from speciarl.compendium.manifest import Entry, check_generated, graph, read_manifest
+from speciarl.compendium.notebook import check_generated
+from speciarl.compendium.paper import Entry, graph, read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,7 +59,7 @@ def package(tmp_path):
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda text: text.replace("LOCK_EX", "LOCK_SH"),
+        lambda text: text.replace("fallback_to_soft=False", "fallback_to_soft=True"),
         lambda text: text + "\nmore = 1\n",
         lambda text: text.replace("from .scale import UserError", ""),
     ],

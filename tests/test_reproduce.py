@@ -19,11 +19,11 @@ from refusal import message
 
 from speciarl.compendium import notebook as notebooks
 from speciarl.compendium import reproduce as engine
-from speciarl.compendium.manifest import read_manifest
+from speciarl.compendium.audit import trace
 from speciarl.compendium.notebook import check_cells, check_parameters
+from speciarl.compendium.paper import read_manifest
 from speciarl.compendium.profile import load_profile
 from speciarl.compendium.reproduce import make_plan, reproduce
-from speciarl.compendium.trace import trace
 from speciarl.core.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -333,11 +333,15 @@ def test_a_notebook_that_never_ends(project):
 
 
 def test_a_full_disk(project, monkeypatch):
+    replace = os.replace
+
     def full(source, target):
-        raise OSError(28, "No space left on device")
+        if Path(target).parent == project / "paper/tables/smoke":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_move", full)
+        patch.setattr(os, "replace", full)
         assert (
             message(reproduce, "smoke", "1_count", root=project)
             == f"cannot keep what 1_count wrote in {project}: No space left on device; what was finished before is kept"

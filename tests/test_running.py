@@ -9,7 +9,7 @@ import pytest
 from miniature import PARAMETERS, notebook
 from refusal import message
 
-from speciarl.compendium.notebook import check_cells, run_notebook, stop_kernels
+from speciarl.compendium.notebook import Kernels, check_cells, run_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -150,14 +150,17 @@ def test_the_disk_is_full_when_the_notebook_is_saved(tmp_path, monkeypatch):
 
 
 def test_kernels_end_when_a_run_is_interrupted(tmp_path):
+    kernels = Kernels()
+
     def interrupt(cell):
         if cell == 2:
-            threading.Timer(0.3, stop_kernels).start()
+            threading.Timer(0.3, kernels.stop).start()
 
     assert (
-        failing(tmp_path, "import time\ntime.sleep(60)", on_cell=interrupt)
+        failing(tmp_path, "import time\ntime.sleep(60)", on_cell=interrupt, kernels=kernels)
         == "the kernel of a.ipynb died in cell [2] (out of memory, or a crash in a library)"
     )
+    assert kernels.working == [], "what has ended is forgotten"
 
 
 def test_a_good_run_removes_the_failed_copy(tmp_path):

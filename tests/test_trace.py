@@ -8,9 +8,12 @@ from refusal import message
 from typer.testing import CliRunner
 
 from speciarl.cli.app import app
+from speciarl.compendium.artefacts import Answered, Keys, Logged, Published, artefact_name, write_published
+from speciarl.compendium.audit import find, trace
+from speciarl.compendium.notebook import origin, package_origin
+from speciarl.compendium.profile import Design, Job, load_profile, title
 from speciarl.core.files import digest, file_digest
-from speciarl.compendium.notebook import origin
-from speciarl.compendium.trace import find, trace
+from speciarl.policy.predictions import Predictions, to_table, write_predictions
 
 POLICY = {
     "inputs": {"recipe": {"method": "grpo", "seed": 3, "steps": 40}, "policy": "fieldguide-base"},
@@ -53,7 +56,7 @@ def project(tmp_path):
         (root / "figures" / profile / "plane.pdf").write_bytes(b"%PDF")
         (root / ".speciarl/records" / profile).mkdir(parents=True)
         success = {
-            "parts": origin(root / "nbs/paper/1_count.ipynb", root),
+            "parts": origin(root / "nbs/paper/1_count.ipynb", package_origin(root)),
             "outputs": {f"figures/{profile}/plane.pdf": file_digest(root / "figures" / profile / "plane.pdf")},
             "seconds": 1.0,
         }
@@ -161,3 +164,40 @@ def test_on_the_command_line(project, monkeypatch):
         .stdout.startswith("figure, figures/laptop/plane.pdf, record 2d00000000\n")
     )
     assert CliRunner().invoke(app, ["trace", "nothing at all"]).exit_code == 2
+
+
+# On a fresh clone: no artefacts, but published answers
+
+
+@pytest.fixture
+def clone(tmp_path):
+    "A project that publishes the answers of one policy, and the job of their verdicts."
+    root = miniature.project(tmp_path / "a clone")
+    job = Job("predictions", "SFT", 0, "cars", "general", 1, 100)
+    row = {"sample_id": "1", "dataset": "cars", "split": "test", "label": "bmw x1", "prompt": "general", "rollout": 0}
+    answers = tmp_path / "answers.parquet"
+    write_predictions(answers, Predictions({}, to_table([{**row, "text": "car", "answer": "car"}])))
+    key = {"inputs": {"domain": "cars"}, "needs": [artefact_name("policy", POLICY)], "versions": {"sample": 1}}
+    logged = Logged(Job("policy", "SFT", 0), POLICY, "")
+    write_published([Answered(job, key, answers, None)], [logged], root / "paper/predictions/smoke")
+    (root / "figures/smoke").mkdir(parents=True)
+    return root, job._replace(kind="verdicts")
+
+
+def drawn_from(root, job, artefact):
+    record = {"id": "1c690114cf", "notebook": "1_count", "profile": "smoke", "inputs": {title(job): artefact}}
+    (root / "figures/smoke/plane.json").write_text(json.dumps(record))
+    return [line.strip().split(" ")[0].split("-")[0] for line in trace("plane", root)[2:]]
+
+
+def test_verdicts_are_traced_on_a_fresh_clone(clone):
+    root, job = clone
+    keys = Keys(Design(load_profile("smoke")), root, Published(root / "paper/predictions/smoke"))
+    assert drawn_from(root, job, keys.name(job)) == ["from", "verdicts", "predictions", "policy"]
+
+
+def test_verdicts_of_another_judge_are_traced_to_the_published_answers(clone):
+    root, job = clone
+    assert drawn_from(root, job, "verdicts-0123456789abcdef") == ["from", "verdicts", "predictions", "policy"]
+    told = "verdicts-0123456789abcdef: judged otherwise than this checkout would judge; the answers are published"
+    assert trace("plane", root)[3].strip() == told

@@ -2,7 +2,7 @@
 
 from refusal import message
 
-from speciarl.compendium.typeset import fill, typeset
+from speciarl.compendium.paper import fill, typeset
 
 
 def test_placeholders(tmp_path):

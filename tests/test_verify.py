@@ -11,10 +11,10 @@ from miniature import PARAMETERS, WRITE, notebook
 from refusal import message
 from typer.testing import CliRunner
 
-from speciarl.compendium import audit as module
 from speciarl.cli.app import app
-from speciarl.compendium.reproduce import reproduce
+from speciarl.compendium import audit as module
 from speciarl.compendium.audit import committed, outside, unequal, verify
+from speciarl.compendium.reproduce import reproduce
 
 VALUES = "paper/tables/smoke/count.values.json"
 

@@ -66,7 +66,7 @@ def reproduce(
 ) -> None:
     "Run the notebooks of the paper and typeset it."
     with extra("paper"):
-        from speciarl.compendium.manifest import checkout
+        from speciarl.compendium.paper import checkout
         from speciarl.compendium.reproduce import reproduce as make_again
 
         root = checkout(Path.cwd())
@@ -93,7 +93,7 @@ def reproduce(
             published=from_predictions,
         )
         if publish:
-            from speciarl.compendium.audit import publish as write
+            from speciarl.compendium.reproduce import publish as write
 
             files = write(profile, publish, root=root, out=out, workers=workers)
             size = sum(file.stat().st_size for file in files)
@@ -113,8 +113,8 @@ def trace(
     ] = None,
 ) -> None:
     "Print the whole ancestry of a figure, a table or a number of the paper."
-    from speciarl.compendium.manifest import checkout
-    from speciarl.compendium.trace import trace as ancestry
+    from speciarl.compendium.paper import checkout
+    from speciarl.compendium.audit import trace as ancestry
 
     for line in ancestry(name, checkout(Path.cwd()), profile):
         typer.echo(line)

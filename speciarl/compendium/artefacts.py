@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['VERSIONS', 'BIG', 'LOGS', 'versions', 'artefact_name', 'is_intact', 'Store', 'Answered', 'Logged', 'file_name',
-           'publish', 'read_header', 'Published', 'policy_facts', 'question_facts', 'data_facts', 'tree_judge',
+           'write_published', 'read_header', 'Published', 'policy_facts', 'question_facts', 'data_facts', 'tree_judge',
            'judge_facts', 'Keys']
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #ef2dd5b3
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #70ba54e6
 import json
 import os
 import shutil
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from speciarl.judges.tree import TreeJudge
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #f7e3f461
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #ad9204d3
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "base": 1,  # how the plates of the field guide are drawn, from which the packaged base policy learned as well
@@ -51,7 +51,7 @@ def versions(steps: Iterable[str]) -> dict[str, int]:
     "The declared versions of `steps`, as a key holds them."
     return {step: VERSIONS[step] for step in steps}
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #75b78e76
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #6dd2f5c5
 BIG = 64 * 2**20  # bytes; larger files are checked by size only
 
 
@@ -74,7 +74,7 @@ def is_intact(folder: Path) -> bool:
             return False
     return True
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #3446840a
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #b6c8955c
 class Store:
     "A folder of artefacts, each found by the key it was computed from. Safe for several processes."
 
@@ -113,7 +113,7 @@ class Store:
             os.replace(work, final)
         return final
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #cba14359
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #8085e208
 LOGS = "training_logs.parquet"
 
 
@@ -143,8 +143,8 @@ def file_name(job: Job) -> str:
     plain = ["".join(sign if sign.isalnum() or sign == "." else " " for sign in part) for part in parts]
     return "_".join("-".join(part.split()) for part in plain) + ".parquet"
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #315996f7
-def publish(answers: Iterable[Answered], logs: Iterable[Logged], folder: Path) -> list[Path]:
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #ab8874d5
+def write_published(answers: Iterable[Answered], logs: Iterable[Logged], folder: Path) -> list[Path]:
     "Write answers and training logs to `folder`; returns the files. Raises `UserError` if it holds others."
     sets: dict[str, list[Answered]] = {}
     for answer in answers:
@@ -198,9 +198,9 @@ def read_header(path: Path) -> dict[str, Any]:
 
     return json.loads((parquet.read_schema(path).metadata or {}).get(b"speciarl", b"{}"))
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #d02a23df
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #b7fdb66e
 class Published:
-    "A folder of published predictions, as `publish` writes it. Raises `UserError` if there are none in it."
+    "A folder of published predictions, as `write_published` writes it. Raises `UserError` if there are none in it."
 
     def __init__(self, folder: str | Path):
         from pyarrow import parquet
@@ -241,7 +241,7 @@ class Published:
         [entry] = [entry for entry in predictions.card["artefacts"] if Job(**entry["job"]) == job]
         return entry, predictions.table.filter(pc.equal(predictions.table["dataset"], job.domain))
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #3bb8c442
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #09c56a8a
 def policy_facts(name: str) -> str:
     "What stands for an untrained policy in a key."
     path = ASSETS / "fieldguide_base" if name == "fieldguide-base" else Path(name)
@@ -271,7 +271,7 @@ def data_facts(dataset: str, root: str | None) -> dict[str, Any]:
     told: dict[str, Any] = {what: _asset(file) for what, file in found.assets.items()}
     return told if found.drawn else {**told, "root": root}
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #a93aa937
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #17460387
 @cache
 def tree_judge(datasets: tuple[str, ...], strict: bool) -> "TreeJudge":
     "The judge by the label trees of these data sets."
@@ -291,7 +291,7 @@ def judge_facts(choice: JudgeChoice, trees: str) -> dict[str, Any]:
         told["trees"] = trees
     return told
 
-# %% ../../nbs/9_compendium/2_artefacts.ipynb #45e25dd8
+# %% ../../nbs/9_compendium/2_artefacts.ipynb #a48717ad
 class Keys:
     """The keys of a design's jobs in a checkout `root`: what the artefact of each is computed from.
 

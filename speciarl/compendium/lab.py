@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Chain', 'Node', 'COMPUTE', 'VALUES', 'chains', 'run_graph', 'run_chains', 'Lab', 'Desk']
 
-# %% ../../nbs/9_compendium/4_lab.ipynb #c650a282
+# %% ../../nbs/9_compendium/4_lab.ipynb #084d227f
 import csv
 import json
 import os
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .artefacts import Answered, Keys, Logged, Published, Store, publish
+from .artefacts import Answered, Keys, Logged, Published, Store, write_published
 from speciarl.compendium.compute import (
     Instruments,
     Replay,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from speciarl.policy.predictions import Codes
     from speciarl.report.table import Table
 
-# %% ../../nbs/9_compendium/4_lab.ipynb #897297e1
+# %% ../../nbs/9_compendium/4_lab.ipynb #688603ac
 Chain = tuple[Job, ...]
 
 
@@ -87,7 +87,7 @@ def chains(
         before[chain] = needed - {chain}
     return before
 
-# %% ../../nbs/9_compendium/4_lab.ipynb #19c77fc8
+# %% ../../nbs/9_compendium/4_lab.ipynb #613a61bb
 Node = TypeVar("Node")
 
 
@@ -121,7 +121,7 @@ def run_graph(
     if errors:
         raise errors[0]
 
-# %% ../../nbs/9_compendium/4_lab.ipynb #16f12a16
+# %% ../../nbs/9_compendium/4_lab.ipynb #85279f03
 def _start_worker(log: Path) -> None:
     "Set up a worker process: one thread for the numeric libraries, prints that go to `log`, no life after the parent."
     import multiprocessing
@@ -185,7 +185,7 @@ def run_chains(lab: "Lab", graph: Mapping[Chain, Collection[Chain]]) -> None:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../../nbs/9_compendium/4_lab.ipynb #5926ff2d
+# %% ../../nbs/9_compendium/4_lab.ipynb #38804e30
 def _make_policy(lab: "Lab", job: Job, folder: Path) -> None:
     lab.instruments.release()
     file = lab.design.methods[job.policy].rationales
@@ -223,7 +223,7 @@ COMPUTE: Mapping[str, Callable[["Lab", Job, Path], None]] = {
     "verdicts": _make_verdicts,
 }
 
-# %% ../../nbs/9_compendium/4_lab.ipynb #3c3792db
+# %% ../../nbs/9_compendium/4_lab.ipynb #7ee12f64
 class Lab:
     """What one profile makes of every method: policies, answers and verdicts, each computed once and kept in `root`.
 
@@ -404,9 +404,9 @@ class Lab:
             asked = job._replace(kind="predictions") if job.kind == "verdicts" else job
             run = self.path(job) if job.kind == "verdicts" else None
             answers.append(Answered(asked, self.keys.key(asked), self.path(asked) / "predictions.parquet", run))
-        return publish(answers, logs, Path(folder))
+        return write_published(answers, logs, Path(folder))
 
-# %% ../../nbs/9_compendium/4_lab.ipynb #0ac00630
+# %% ../../nbs/9_compendium/4_lab.ipynb #9f1193af
 VALUES = "values.json"
 
 
