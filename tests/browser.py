@@ -1,5 +1,7 @@
-"""A headless Chromium for tests, driven through its DevTools pipe, so that no driver program is needed. It reaches nothing but this machine."""
+"""A headless Chromium for tests, driven through its DevTools pipe, so that no driver program is needed. It reaches
+nothing but this machine."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -92,8 +94,6 @@ class Browser:
             )
 
     def close(self):
-        try:
+        with contextlib.suppress(RuntimeError, OSError):
             self.call("Browser.close")
-        except (RuntimeError, OSError):
-            pass
         self.process.wait(20)

@@ -1,4 +1,5 @@
-"Notebooks are clean and the package is what they export: cleaning and exporting again changes nothing. Run by `make test`."
+"""Notebooks are clean and the package is what they export: cleaning and exporting again changes nothing. Run by
+`make test`."""
 
 import hashlib
 import subprocess

@@ -75,7 +75,8 @@ def papers() -> list[Path]:
 
 
 def headline_problems(profile: str) -> list[str]:
-    "The tables of S, C and HM that 4_benchmark writes have rows, and in these columns nothing but numbers from 0 to 1; S has none where no answer is correct."
+    """The tables of S, C and HM that 4_benchmark writes have rows, and in these columns nothing but numbers from 0
+    to 1; S has none where no answer is correct."""
     found, tables = [], 0
     for stem in [
         stem
@@ -133,7 +134,8 @@ def main() -> int:
         print(f"error: {line}", file=sys.stderr)
     if not found:
         print(
-            f"{len(records(options.profile))} figures and tables of profile {options.profile}, and the paper: all there and whole"
+            f"{len(records(options.profile))} figures and tables of profile {options.profile}, and the paper: all "
+            "there and whole"
         )
     return bool(found)
 

@@ -1,4 +1,5 @@
-"""Tests that need a program this machine lacks are listed as not run; with `--require-all` (as CI uses) that is a failure."""
+"""Tests that need a program this machine lacks are listed as not run; with `--require-all` (as CI uses) that is a
+failure."""
 
 import shutil
 from collections import defaultdict
@@ -50,7 +51,8 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    "With pytest-xdist the workers collect the tests, each all of them; what one could not run, it hands over as it ends."
+    """With pytest-xdist the workers collect the tests, each all of them; what one could not run, it hands over as it
+    ends."""
     node.config.stash[NOT_RUN].update(getattr(node, "workeroutput", {}).get("not_run", {}))
 
 

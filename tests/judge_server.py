@@ -7,11 +7,11 @@ In tests: `from judge_server import judge_server, judge_server_process` and take
     judge_server.url                      base URL for a client
     judge_server.set(key="secret")        change a setting (see `Settings`); every test starts with the defaults
     judge_server.stats()                  what it has served so far
-    rule(label, answer)                   the verdict it gives a pair, so that a test can tell if one went to another pair
+    rule(label, answer)                   the verdict it gives a pair, so that a test can tell one pair from another
 
-Faults come in three ways: by a marker in the answer of a pair (`"spitz fault:500*2"` fails that call twice), by `script` (a list
-of faults for the next calls), and by `fail` (a share of all calls, drawn by hash, so that a run can be repeated exactly).
-It refuses fields it does not know, as a real server may, and never logs a request.
+Faults come in three ways: by a marker in the answer of a pair (`"spitz fault:500*2"` fails that call twice), by
+`script` (a list of faults for the next calls), and by `fail` (a share of all calls, drawn by hash, so that a run can be
+repeated exactly). It refuses fields it does not know, as a real server may, and never logs a request.
 """
 
 import argparse
@@ -68,7 +68,8 @@ FAULTS = (
 
 @dataclass
 class Settings:
-    "How the server behaves. `constrain`: yes, ignore (answers 200 as if the field were not there) or refuse (400 naming the field)."
+    """How the server behaves. `constrain`: yes, ignore (answers 200 as if the field were not there) or refuse (400
+    naming the field)."""
 
     key: str | None = None
     models: list = field(default_factory=lambda: ["judge"])
@@ -347,7 +348,8 @@ def error(status: int, words: str, headers: dict | None = None) -> web.Response:
 
 
 def logprobs(text: str, count: int) -> dict:
-    "Seven tenths of the mass on the first letter of the text, the rest on the other five, off-list tokens as servers show masked ones."
+    """Seven tenths of the mass on the first letter of the text, the rest on the other five, off-list tokens as
+    servers show masked ones."""
     letters = [name[0] for name in NAMES]
     top = [
         {"token": letter, "logprob": math.log(0.7 if letter == text[:1] else 0.06), "bytes": None} for letter in letters

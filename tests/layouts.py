@@ -1,4 +1,5 @@
-"""Small folders in the official layouts of the seven data sets: the lists of the originals (.txt, .mat, .xml) and tiny images under the original names."""
+"""Small folders in the official layouts of the seven data sets: the lists of the originals (.txt, .mat, .xml) and
+tiny images under the original names."""
 
 import io
 from functools import cache
@@ -8,8 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from speciarl.data.trees import load_tree
 from speciarl.data.benchmarks import DATASETS
+from speciarl.data.trees import load_tree
 
 SPLITS = {
     name: tuple(s for s in info.splits if not (s == "trainval" and "train" in info.splits))
@@ -145,7 +146,7 @@ def oxford_pets(folder, images):
     )
     for part in ("trainval", "test"):
         put(folder / "annotations" / f"{part}.txt", lines(row[i] for split, _, i in images if split == part))
-    for _, label, i in images:
+    for _, _label, i in images:
         put(folder / "images" / f"{stem[i]}.jpg")
     put(folder / "images" / "Abyssinian_100.mat", b"")  # the archive has a few of these
     put(

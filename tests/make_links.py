@@ -1,4 +1,5 @@
-"The line of links under the title of every notebook: contents, the chapters before and after, and those whose modules it uses. Run as a script to write it into the notebooks."
+"""The line of links under the title of every notebook: contents, the chapters before and after, and those whose
+modules it uses. Run as a script to write it into the notebooks."""
 
 import ast
 import os
@@ -24,7 +25,8 @@ CHAPTERS = [*LIBRARY, *PAPER]
 
 
 def module_of(path: Path) -> str:
-    "The module of the package that a library chapter exports, by its place: `judges.tree` for nbs/3_judges/3_tree.ipynb."
+    """The module of the package that a library chapter exports, by its place: `judges.tree` for
+    nbs/3_judges/3_tree.ipynb."""
     return f"{path.parent.name.split('_', 1)[1]}.{path.stem.split('_', 1)[1]}"
 
 

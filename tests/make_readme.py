@@ -1,4 +1,5 @@
-"README.md from nbs/index.ipynb: prose as it is, Markdown outputs in place of code, links relative to the repository. Run as a script to write it."
+"""README.md from nbs/index.ipynb: prose as it is, Markdown outputs in place of code, links relative to the
+repository. Run as a script to write it."""
 
 import json
 import re

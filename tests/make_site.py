@@ -1,5 +1,6 @@
-"""The documentation site, in html/ or the folder given: every notebook with the outputs it is saved with, the public face as a
-reference with signatures and sources, the command line, and a search. `make docs` runs this; see nbs/site for its few pages.
+"""The documentation site, in html/ or the folder given: every notebook with the outputs it is saved with, the public
+face as a reference with signatures and sources, the command line, and a search. `make docs` runs this; see nbs/site for
+its few pages.
 """
 
 import inspect

@@ -1,7 +1,9 @@
-"""A strict, OpenAI-shaped server of a policy that sees: it reads the picture in each request and refuses what a real server might.
+"""A strict, OpenAI-shaped server of a policy that sees: it reads the picture in each request and refuses what a real
+server might.
 
-In tests take the fixture `policy_server`, a `Handle`: `.url`, `.faults` (see `Handle`), `.calls`. What it answers depends on picture, prompt and seed only, so a
-test can tell whether an answer went to its own picture: `expected(image, prompt, seed, n)`.
+In tests take the fixture `policy_server`, a `Handle`: `.url`, `.faults` (see `Handle`), `.calls`. What it answers
+depends on picture, prompt and seed only, so a test can tell whether an answer went to its own picture: `expected(image,
+prompt, seed, n)`.
 """
 
 import asyncio
@@ -46,7 +48,8 @@ class Handle:
 
 
 def decode(body: dict) -> tuple[Image.Image, str]:
-    "The picture and the prompt of a request (all texts of its turns). Raises `ValueError` if it is not of the one shape this server takes."
+    """The picture and the prompt of a request (all texts of its turns). Raises `ValueError` if it is not of the one
+    shape this server takes."""
     unknown = set(body) - FIELDS
     if unknown:
         raise ValueError(f"unknown field {min(unknown)}")

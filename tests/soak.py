@@ -1,4 +1,5 @@
-"""Kill a reproduction with signal 9 at random moments, start it again, and compare with one that was left alone. Run by `make soak`; not a pytest module.
+"""Kill a reproduction with signal 9 at random moments, start it again, and compare with one that was left alone. Run by
+`make soak`; not a pytest module.
 
 python tests/soak.py            50 kills
 python tests/soak.py 5 --seed 1
@@ -32,7 +33,8 @@ MOST = 6  # kills of one project; then it is left to end, however busy the machi
 
 
 def build(root: Path) -> Path:
-    "A project of three notebooks: two that compute artefacts and write numbers and a figure, and one that reads what the first wrote."
+    """A project of three notebooks: two that compute artefacts and write numbers and a figure, and one that reads
+    what the first wrote."""
     for number, name in enumerate("ab", 1):
         notebook(
             root / f"nbs/paper/{number}_{name}.ipynb",
@@ -86,7 +88,8 @@ def finished(root: Path) -> dict[str, bytes]:
 
 
 def soak(folder: Path, kills: int, seed: int = 0, say=print) -> int:
-    "Kill and start again `kills` times, on as many projects as that takes. Returns the kills that met something finished. Raises `AssertionError` at the first difference."
+    """Kill and start again `kills` times, on as many projects as that takes. Returns the kills that met something
+    finished. Raises `AssertionError` at the first difference."""
     chance, begin = random.Random(seed), time.monotonic()
     whole = build(folder / "left alone")
     assert start(whole).wait() == 0
@@ -110,7 +113,8 @@ def soak(folder: Path, kills: int, seed: int = 0, say=print) -> int:
             again = sorted(name for name, record in before.items() if now.get(name) != record)
             assert not again, f"done again: {again}"
             say(
-                f"project {number}: {'ended' if ended else f'kill {done} after {moment:4.1f} s'}; finished {len(before)} -> {len(now)}"
+                f"project {number}: {'ended' if ended else f'kill {done} after {moment:4.1f} s'}; finished "
+                f"{len(before)} -> {len(now)}"
             )
         assert results(root) == results(whole), (
             sorted(name for name in results(root).keys() ^ results(whole).keys()) or "other bytes"
@@ -129,7 +133,8 @@ def main() -> int:
         begin = time.monotonic()
         met = soak(Path(folder), options.kills, options.seed)
     print(
-        f"{options.kills} kills ({met} when something was finished already) in {time.monotonic() - begin:.0f} s: the same bytes, and nothing finished was done again"
+        f"{options.kills} kills ({met} when something was finished already) in {time.monotonic() - begin:.0f} s: the "
+        "same bytes, and nothing finished was done again"
     )
     return 0
 

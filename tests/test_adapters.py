@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from speciarl.core.files import read_jsonl, write_jsonl
+from speciarl.core.scale import Category, UserError
+from speciarl.judges.verdict import Verdict
 from speciarl.training.reward import (
     SpecificityReward,
     completion_text,
@@ -22,8 +24,6 @@ from speciarl.training.reward import (
     verl_reward,
 )
 from speciarl.training.rules import FORMAT_PENALTY
-from speciarl.core.scale import Category, UserError
-from speciarl.judges.verdict import Verdict
 
 C = Category
 LEVELS = {"s": C.SPECIFIC, "l": C.LESS_SPECIFIC, "g": C.GENERIC, "a": C.ABSTAIN, "m": C.MORE_SPECIFIC, "?": None}
@@ -91,11 +91,13 @@ def test_groups_that_are_not_whole_are_refused(uids, n, message):
     [
         (
             {"label": ["y"] * 2},
-            "the batch has no column 'uid': the training set needs label (the exact name) and uid (one value per sample)",
+            "the batch has no column 'uid': the training set needs label (the exact name) and uid (one value per "
+            "sample)",
         ),
         (
             {"uid": ["u"] * 2},
-            "the batch has no column 'label': the training set needs label (the exact name) and uid (one value per sample)",
+            "the batch has no column 'label': the training set needs label (the exact name) and uid (one value per "
+            "sample)",
         ),
         ({"uid": ["u"] * 2, "label": ["y"]}, "column 'label' has 1 entries for 2 completions: give one each"),
         (
@@ -410,7 +412,8 @@ RANKS = {"more specific": 1, "specific": 1, "less specific": 2, "generic": 3, "a
 def as_released(keys, outcomes):
     """The released scores in mode `all`, from their description: outcome is a category's name, "unparsed", or "error".
 
-    Per key: -1 without a parsable answer, 0 where the judge failed; otherwise 1 for those of the best rank in the group, and 0 for the rest, or for all if the best is wrong.
+    Per key: -1 without a parsable answer, 0 where the judge failed; otherwise 1 for those of the best rank in the
+    group, and 0 for the rest, or for all if the best is wrong.
     """
     best = {}
     for key, outcome in zip(keys, outcomes):
@@ -509,15 +512,18 @@ def test_verl_keeps_data_sources_apart_and_names_them_for_the_judge():
     [
         (
             None,
-            "extra_info of rollout 0 has no 'uid': put the sample's identity there, or name its entries with sample_keys",
+            "extra_info of rollout 0 has no 'uid': put the sample's identity there, or name its entries with "
+            "sample_keys",
         ),
         (
             [{"uid": 1}, None],
-            "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with sample_keys",
+            "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with "
+            "sample_keys",
         ),
         (
             [{"uid": 1}, {"uid": None}],
-            "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with sample_keys",
+            "extra_info of rollout 1 has no 'uid': put the sample's identity there, or name its entries with "
+            "sample_keys",
         ),
         ([{"uid": 1}], "column 'extra_infos' has 1 entries for 2 completions: give one each"),
     ],

@@ -1,6 +1,7 @@
 """Groups that are spread over real processes, two and four of them (torchrun, gloo, CPU).
 
-What all processes together are paid must be what one process would have been paid. The cases of a number of processes share one launch.
+What all processes together are paid must be what one process would have been paid. The cases of a number of processes
+share one launch.
 """
 
 import json
@@ -36,7 +37,8 @@ def drawn(draw: int, n: int, groups: int, **settings) -> dict:
 
 
 CASES = {
-    # 12 completions: slices of 6 (two processes) or 3 (four); the second group of four, or a single group of twelve, lies across them
+    # 12 completions: slices of 6 (two processes) or 3 (four); the second group of four, or a single group of twelve,
+    # lies across them
     "straddling": dict(answers="ggxxgxsgxxxa", uids=blocks(4, 3), n=4),
     "larger than a process": dict(answers="ggxxgxggxxxs", uids=["u0"] * 12, n=12),
     "the same sample twice": dict(answers="ggxxgxsglxxx", uids=["u0"] * 12, n=4),
@@ -130,7 +132,8 @@ def test_all_processes_log_the_same(world, ending):
         ("mixed", "completions 4 to 7 belong to 2 samples: is num_generations=4 the trainer's?"),
         (
             "no key in one process",
-            "process 1 of {world}: the batch has no column 'uid': the training set needs label (the exact name) and uid (one value per sample)",
+            "process 1 of {world}: the batch has no column 'uid': the training set needs label (the exact name) and "
+            "uid (one value per sample)",
         ),
         ("too many missing", "8 of 12 answers got no verdict (the first: test): look at the judge"),
         ("judge down", "process 1 of {world}: the judge does not answer: start it"),

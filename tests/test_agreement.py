@@ -1,4 +1,5 @@
-"""Agreement between judges: kappa against values worked out by hand, what counts as settled, the confusion, and simulated verdicts."""
+"""Agreement between judges: kappa against values worked out by hand, what counts as settled, the confusion, and
+simulated verdicts."""
 
 import numpy as np
 import pytest

@@ -16,7 +16,8 @@ from speciarl.report.tables import compare_with_published
 
 CODES = np.random.default_rng(0).choice(6, size=(80, 8), p=[0.15, 0.02, 0.4, 0.15, 0.26, 0.02])
 
-# What three kinds of colour-blind eyes see, in linear RGB (Machado, Oliveira and Fernandes 2009, severity 1), and ordinary eyes.
+# What three kinds of colour-blind eyes see, in linear RGB (Machado, Oliveira and Fernandes 2009, severity 1), and
+# ordinary eyes.
 VISION = {
     "ordinary": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],

@@ -58,7 +58,7 @@ def message(action, *args, **kwargs) -> str:
 
 
 @pytest.fixture
-def server(judge_server) -> Server:  # noqa: F811
+def server(judge_server) -> Server:
     judge_server.set(constrain="ignore")  # nobody asks it to keep to a list here
     return Server(judge_server.url, "judge", timeout=10.0)
 
@@ -143,7 +143,7 @@ def test_requests_are_taken_from_any_iterable_and_only_as_they_are_asked(server)
     assert 0 < len(taken) < 900
 
 
-def test_never_more_calls_at_once_than_allowed(server, judge_server):  # noqa: F811
+def test_never_more_calls_at_once_than_allowed(server, judge_server):
     judge_server.set(delay=0.02)
     outcomes(replace(server, concurrency=3), [f"answer {i}" for i in range(30)])
     assert judge_server.stats()["max_in_flight"] == 3
@@ -152,7 +152,7 @@ def test_never_more_calls_at_once_than_allowed(server, judge_server):  # noqa: F
 # --- retries and pauses -----------------------------------------------------------------------------------------------
 
 
-def test_pauses_grow(server, judge_server):  # noqa: F811
+def test_pauses_grow(server, judge_server):
     "0.5 and 1 s, each at most a quarter less."
     start = time.monotonic()
     with pytest.raises(CallFailed):
@@ -160,14 +160,14 @@ def test_pauses_grow(server, judge_server):  # noqa: F811
     assert 1.1 < time.monotonic() - start < 3 and judge_server.stats()["kinds"] == {"503": 3}
 
 
-def test_the_pause_that_a_server_asks_for_is_kept(server, judge_server):  # noqa: F811
+def test_the_pause_that_a_server_asks_for_is_kept(server, judge_server):
     judge_server.set(retry_after="0.9")
     start = time.monotonic()
     assert ask_one(server, body("spitz fault:429*1")) == right("spitz fault:429*1")
     assert time.monotonic() - start >= 0.9
 
 
-def test_no_server_puts_a_run_to_sleep_for_a_day(server, judge_server):  # noqa: F811
+def test_no_server_puts_a_run_to_sleep_for_a_day(server, judge_server):
     judge_server.set(retry_after="86400")
     start = time.monotonic()
     with pytest.raises(CallFailed, match="^status 429: Rate limit reached$"):
@@ -175,7 +175,7 @@ def test_no_server_puts_a_run_to_sleep_for_a_day(server, judge_server):  # noqa:
     assert time.monotonic() - start < 5 and judge_server.stats()["calls"] == 1
 
 
-def test_the_number_of_attempts_is_as_asked(server, judge_server, short_pauses):  # noqa: F811
+def test_the_number_of_attempts_is_as_asked(server, judge_server, short_pauses):
     with pytest.raises(CallFailed):
         ask_one(replace(server, retries=3), body("spitz fault:500"))
     assert judge_server.stats()["calls"] == 4
@@ -195,7 +195,7 @@ def test_it_works_without_aiohttp(server, short_pauses, monkeypatch, fault):
 # --- what ends a run --------------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_not_tried_again_and_ends_the_run(server, judge_server):  # noqa: F811
+def test_a_refusal_is_not_tried_again_and_ends_the_run(server, judge_server):
     answers, found = ["dog", "spitz fault:400", "cat"], []
     with pytest.raises(Refused) as caught:
         for batch in ask_all(replace(server, concurrency=1), map(body, answers)):
@@ -220,7 +220,7 @@ def test_a_status_may_be_the_fault_of_one_request(server):
         ("400", "400: This is a bad request"),
     ],
 )
-def test_many_failures_in_a_row_end_the_run(server, judge_server, fault, reason):  # noqa: F811
+def test_many_failures_in_a_row_end_the_run(server, judge_server, fault, reason):
     judge_server.set(script=["", "", *[fault] * 100])
     patient, found = replace(server, retries=0, concurrency=1, give_up_after=5), []
     with pytest.raises(ServerGone) as caught:
@@ -233,13 +233,13 @@ def test_many_failures_in_a_row_end_the_run(server, judge_server, fault, reason)
     assert judge_server.stats()["calls"] == 7
 
 
-def test_a_success_in_between_starts_the_count_again(server, judge_server):  # noqa: F811
+def test_a_success_in_between_starts_the_count_again(server, judge_server):
     judge_server.set(script=["500", "500", ""] * 10)
     found = outcomes(replace(server, retries=0, concurrency=1, give_up_after=3), [f"answer {i}" for i in range(30)])
     assert [isinstance(outcome, Completion) for outcome in found] == [False, False, True] * 10
 
 
-def test_who_stops_listening_stops_the_calls(server, judge_server):  # noqa: F811
+def test_who_stops_listening_stops_the_calls(server, judge_server):
     judge_server.set(delay=0.05)
     calls = ask_all(replace(server, concurrency=2), (body(f"answer {i}") for i in range(100)))
     next(calls)
@@ -249,7 +249,7 @@ def test_who_stops_listening_stops_the_calls(server, judge_server):  # noqa: F81
     assert judge_server.stats()["calls"] == made < 20
 
 
-def test_results_arrive_in_the_thread_that_asked_and_while_the_calls_go_on(server, judge_server):  # noqa: F811
+def test_results_arrive_in_the_thread_that_asked_and_while_the_calls_go_on(server, judge_server):
     judge_server.set(delay=0.05)
     threads, batches = set(), 0
 
@@ -272,7 +272,7 @@ def test_it_works_inside_a_running_event_loop(server):
 # --- models and keys --------------------------------------------------------------------------------------------------
 
 
-def test_the_model_is_found_or_the_others_are_named(server, judge_server):  # noqa: F811
+def test_the_model_is_found_or_the_others_are_named(server, judge_server):
     assert find_model(server) is None
     judge_server.set(root="Qwen/Qwen3-8B")
     assert find_model(server) == "Qwen/Qwen3-8B"
@@ -291,7 +291,7 @@ def test_no_server():
         find_model(Server("http://127.0.0.1:9", "judge", retries=0))
 
 
-def test_the_key_is_sent_and_never_shown(server, judge_server, monkeypatch):  # noqa: F811
+def test_the_key_is_sent_and_never_shown(server, judge_server, monkeypatch):
     judge_server.set(key=KEY)
     keyed = replace(server, api_key=KEY)
     assert ask_one(keyed, body("dog")) == right("dog") and KEY not in f"{keyed}{keyed!r}{vars(keyed)}"

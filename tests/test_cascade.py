@@ -5,9 +5,9 @@ import math
 import pytest
 from judge_server import judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
+from speciarl.core.scale import Category
 from speciarl.judges.choose import CascadeJudge, is_left
 from speciarl.judges.llm import JudgeUnavailable, LLMJudge
-from speciarl.core.scale import Category
 from speciarl.judges.verdict import Verdict
 
 LEFT = {"?": Verdict(None, "undecided"), "#": Verdict(None, "trees disagree"), "!": Verdict(None, "unknown label")}
@@ -79,7 +79,7 @@ def test_identity_and_description_are_made_of_both():
     assert cascade.description == {"judge": "cascade", "first": {"identity": "first"}, "second": {"identity": "second"}}
 
 
-def test_with_an_llm_judge(judge_server):  # noqa: F811
+def test_with_an_llm_judge(judge_server):
     judge = LLMJudge("judge", judge_server.url, timeout=2.0)
     cascade = CascadeJudge(First(), judge)
     verdicts = cascade(PAIRS)
@@ -95,7 +95,7 @@ def test_with_an_llm_judge(judge_server):  # noqa: F811
     assert cascade.description["second"]["model"] == "judge"
 
 
-def test_what_the_first_decides_is_kept_when_the_second_is_gone(judge_server):  # noqa: F811
+def test_what_the_first_decides_is_kept_when_the_second_is_gone(judge_server):
     judge_server.set(script=["", "500"])
     cascade, seen = (
         CascadeJudge(First(), LLMJudge("judge", judge_server.url, retries=0, give_up_after=1, concurrency=1)),

@@ -17,9 +17,9 @@ from PIL import Image
 import speciarl
 from speciarl.cli import doctor
 from speciarl.cli.app import ORDER
-from speciarl.data.trees import available_trees
 from speciarl.core.config import available
 from speciarl.core.scale import UserError
+from speciarl.data.trees import available_trees
 from speciarl.report.calibration import compare_cards
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +98,10 @@ def test_version_and_help():
 
 
 def test_help_is_plain_text_and_loads_nothing_heavy():
-    code = f"import sys\ntry:\n {START.replace('; ', chr(10) + ' ')}\nfinally:\n print(sorted({{'numpy', 'torch', 'rich', 'matplotlib', 'PIL'}} & set(sys.modules)))"
+    code = (
+        f"import sys\ntry:\n {START.replace('; ', chr(10) + ' ')}\nfinally:\n print(sorted({{'numpy', 'torch', "
+        f"'rich', 'matplotlib', 'PIL'}} & set(sys.modules)))"
+    )
     result = python(code, "--help")
     assert result.returncode == 0 and result.stdout.isascii()
     assert result.stdout.endswith("\n[]\n")
@@ -247,7 +250,8 @@ def test_no_known_label_is_exit_code_1_and_the_table_is_written(folder):
         ("label,answer\ncr\u00eape,x\n".encode("latin-1"), "pairs.csv: not UTF-8 (byte 0xea in line 2); save as UTF-8"),
         (
             b"label,answer\na," + b"x" * 1_000_000,
-            "pairs.csv: line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its quotation mark",
+            "pairs.csv: line 2, column 'answer': a cell of more than 100,000 characters; shorten it, or close its "
+            "quotation mark",
         ),
         (
             b"label,answer\na,b,c\n",
@@ -426,7 +430,8 @@ def test_by_dataset(folder):
 def test_best_of_n(folder):
     write(
         "verdicts.csv",
-        "sample_id,rollout,category,source\nb,1,wrong,tree\na,0,generic,tree\na,1,more specific,tree\nb,0,wrong,format\nc,1,,undecided\nc,0,abstain,tree\n",
+        "sample_id,rollout,category,source\nb,1,wrong,tree\na,0,generic,tree\na,1,more "
+        "specific,tree\nb,0,wrong,format\nc,1,,undecided\nc,0,abstain,tree\n",
     )
     ok("score", "verdicts.csv", "--out", "out")
     one, best = scores()
@@ -465,7 +470,8 @@ def test_without_any_verdict_nothing_is_made_up(folder):
         ("label,answer\na,b\n", "verdicts.csv: no column 'category' (found 'label', 'answer'); add it or rename one"),
         (
             "category\nspecific\nless_specific\n",
-            "verdicts.csv: row 2: unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific",
+            "verdicts.csv: row 2: unknown category 'less_specific': use one of wrong, abstain, generic, less "
+            "specific, specific, more specific",
         ),
         (
             "sample_id,rollout,category\na,0,wrong\na,0,generic\n",
@@ -477,7 +483,8 @@ def test_without_any_verdict_nothing_is_made_up(folder):
         ),
         (
             "rollout,category\n0,wrong\n1,generic\n",
-            "verdicts.csv: several rollouts but no column 'sample_id'; add it, so that it is known which belong together",
+            "verdicts.csv: several rollouts but no column 'sample_id'; add it, so that it is known which belong "
+            "together",
         ),
         (
             "sample_id,rollout,category\na,0,wrong\na,1,wrong\nb,0,wrong\n",
@@ -585,7 +592,8 @@ def test_folders_that_cannot_be_evaluated(photos):
     )
     Path("photos/b.png").rename("photos/d.png")
     fails(
-        "photos: 1 labelled but not there ('b.png') and 1 there but not labelled ('d.png'); make labels.csv and the folder agree",
+        "photos: 1 labelled but not there ('b.png') and 1 there but not labelled ('d.png'); make labels.csv and the "
+        "folder agree",
         *photos,
     )
     write("photos/labels.csv", "file,label,dataset\na.jpg,beagle,pets\nd.png,boxer,unicorns\nc.jpg,persian cat,\n")
@@ -680,13 +688,17 @@ def test_two_cards_of_the_base_are_compared():
     far = {"sha256": "b", "scores": {"zero-shot S": 0.717, "zero-shot C": 0.8}}
     with pytest.raises(
         UserError,
-        match=r"^the base trained here differs from its card: zero-shot C 0\.8 against 0\.877; compare the versions in the two card\.json files$",
+        match=r"^the base trained here differs from its card: zero-shot C 0\.8 against 0\.877; compare the versions "
+        r"in the two card\.json files$",
     ):
         compare_cards(far, packaged)
 
 
 def test_reproduce_outside_a_checkout_says_how_to_get_one(folder):
-    expected = f"{folder} holds no paper notebooks; get them with: git clone https://github.com/speciarl/speciarl && cd speciarl && make reproduce"
+    expected = (
+        f"{folder} holds no paper notebooks; get them with: git clone https://github.com/speciarl/speciarl && "
+        "cd speciarl && make reproduce"
+    )
     fails(expected, "reproduce")
     fails(expected, "reproduce", "--plan")
     assert listing(folder) == []
@@ -788,8 +800,8 @@ def test_damaged_package_data_is_an_error(folder, declared, monkeypatch, tmp_pat
     result = call("doctor")
     assert result.exit_code == 1
     assert (
-        f"broken   base policy   {tmp_path}/fieldguide_base is incomplete or not what its card says; mend it with: pip install --force-reinstall --no-deps speciarl\n"
-        in result.stdout
+        f"broken   base policy   {tmp_path}/fieldguide_base is incomplete or not what its card says; mend it with: "
+        "pip install --force-reinstall --no-deps speciarl\n" in result.stdout
     )
 
 

@@ -14,15 +14,15 @@ from command_line import call, ok, refused
 from PIL import Image
 from policy_server import policy_server  # noqa: F401 - a fixture
 
+from speciarl.data.samples import Sample
+from speciarl.data.sets import read_data
 from speciarl.fine_r1.closed import classes_of, closed_prompt, questions, split_of
 from speciarl.fine_r1.closed_run import finite
-from speciarl.data.samples import Sample
-from speciarl.policy.engines import ServerEngine
 from speciarl.fine_r1.rationales import Teacher, plate_rationales, read_rationales
 from speciarl.fine_r1.teaching import of_classes
-from speciarl.training.recipe import load_recipe
-from speciarl.data.sets import read_data
+from speciarl.policy.engines import ServerEngine
 from speciarl.training.loop import training_samples
+from speciarl.training.recipe import load_recipe
 
 SHORT = [
     "--set",
@@ -65,8 +65,9 @@ def photos(folder):
 
 
 @pytest.fixture
-def teacher(policy_server, monkeypatch):  # noqa: F811
-    "A server that writes a rationale that ends in the label it was told; asked about an ovenbird, it decides on something else."
+def teacher(policy_server, monkeypatch):
+    """A server that writes a rationale that ends in the label it was told; asked about an ovenbird, it decides on
+    something else."""
 
     def write(image, prompt, seed, n=1):
         label = prompt.split("The image shows: ")[1].split(". Explain")[0]
@@ -139,8 +140,8 @@ def test_how_many_plates(folder):
 def test_a_teacher_is_asked_and_what_it_writes_is_counted(photos, teacher):
     told = ok(*asks(teacher))
     assert (
-        told
-        == "8 images: 6 rationales kept, 2 refused\n        2  the prediction names ..., not the label ...\nwrote mine.jsonl\n"
+        told == "8 images: 6 rationales kept, 2 refused\n        2  the prediction names ..., not the label ...\nwrote "
+        "mine.jsonl\n"
     )
     assert [one.sample_id for one in read_rationales("mine.jsonl")] == [f"{i}.png" for i in (0, 1, 2, 4, 5, 6)]
     assert len(Path("mine.refused.jsonl").read_text().splitlines()) == 2
@@ -155,7 +156,8 @@ def test_a_teacher_that_is_gone_is_one_line_and_the_same_command_goes_on(photos,
     teacher.gone_after = 3
     assert (
         refused(*asks(teacher))
-        == f"the server at {teacher.url} is gone (status 503: shutting down); what was answered is kept; start the server and run again"
+        == f"the server at {teacher.url} is gone (status 503: shutting down); what was answered is kept; start the "
+        "server and run again"
     )
     assert len(read_rationales("mine.jsonl")) == 3
     teacher.gone_after, teacher.answers, teacher.script = None, 0, [400]
@@ -183,11 +185,15 @@ def test_the_key_of_a_teacher_is_taken_from_the_environment_and_never_shown(phot
 def test_what_the_command_rationales_refuses(photos):
     before = listing()
     base = ("rationales", "--data", "photos", "--out", "mine.jsonl")
-    needs = "a teacher needs its server and its name: --base-url http://localhost:8000/v1 --model NAME; or pass --marks for field guide plates"
+    needs = (
+        "a teacher needs its server and its name: --base-url http://localhost:8000/v1 --model NAME; or pass "
+        "--marks for field guide plates"
+    )
     assert refused(*base) == refused(*base, "--base-url", "http://localhost:8000/v1") == needs
     assert refused(*base, "--marks", "--model", "m") == "--marks asks nobody: leave out --base-url and --model"
     assert refused(*base, "--marks").startswith(
-        f"'0.png' with label {LABELS[0]!r} is no plate of the field guide; rationales for other images come from a file or a teacher"
+        f"'0.png' with label {LABELS[0]!r} is no plate of the field guide; rationales for other images come from a "
+        "file or a teacher"
     )
     assert refused(*base, "--marks", "--classes", "both") == "unknown classes 'both': use one of all, seen, unseen"
     assert (
@@ -206,7 +212,8 @@ def test_what_the_command_rationales_refuses(photos):
     Path("photos/labels.csv").write_text("file,label\n" + "".join(f"{i}.png,ovenbird\n" for i in range(8)))
     assert (
         refused(*base, "--marks", "--classes", "seen")
-        == "photos: images without a data set have no known classes beside their own; add a column dataset to labels.csv"
+        == "photos: images without a data set have no known classes beside their own; add a column dataset to "
+        "labels.csv"
     )
     Path("photos/labels.csv").write_text("file,label,dataset\n" + "".join(f"{i}.png,zebra,birds\n" for i in range(8)))
     assert (
@@ -223,7 +230,8 @@ def test_a_file_in_which_nothing_is_kept_is_an_error(photos, teacher):
     result = call(*asks(teacher, "--limit", 3))
     assert (
         result.stdout
-        == "3 images: 0 rationales kept, 3 refused\n        3  the prediction names ..., not the label ...\nwrote no rationales\n"
+        == "3 images: 0 rationales kept, 3 refused\n        3  the prediction names ..., not the label ...\nwrote no "
+        "rationales\n"
     )
     assert (result.exit_code, result.stderr) == (
         1,
@@ -380,7 +388,7 @@ def test_a_policy_is_asked_questions_with_options(folder):
     assert refused("closed", *arguments, "--out", "a") == "a/answers.jsonl exists; choose another --out"
 
 
-def test_a_server_is_asked_with_the_options_of_each_question(photos, policy_server, monkeypatch):  # noqa: F811
+def test_a_server_is_asked_with_the_options_of_each_question(photos, policy_server, monkeypatch):
     samples = read_data(str(photos))
     prompts = {closed_prompt(one): one for one in questions(samples, 3, "random", 5)}
     monkeypatch.setattr(
@@ -411,7 +419,7 @@ def test_a_server_is_asked_with_the_options_of_each_question(photos, policy_serv
     assert (row["n"], row["accuracy"], row["no reply"], row["released"]) == ("8", "1", "1", "0.875")
 
 
-def test_a_server_that_answers_nothing_or_is_gone_leaves_nothing(photos, policy_server, monkeypatch):  # noqa: F811
+def test_a_server_that_answers_nothing_or_is_gone_leaves_nothing(photos, policy_server, monkeypatch):
     arguments = [
         "closed",
         "--model",
@@ -446,7 +454,8 @@ def test_what_the_command_closed_refuses(photos):
     there = len(classes_of("birds")) - 1
     assert (
         refused(*base, "--data", photos, "--options", 999)
-        == f"birds: there are {there} other classes for {LABELS[0]!r}, not the 998 that a question needs; ask for fewer options"
+        == f"birds: there are {there} other classes for {LABELS[0]!r}, not the 998 that a question needs; ask for "
+        "fewer options"
     )
     assert (
         refused(*base, "--data", photos, "--distractors", "visual")
@@ -466,7 +475,8 @@ def test_what_the_command_closed_refuses(photos):
     Path("photos/labels.csv").write_text("file,label\n" + "".join(f"{i}.png,ovenbird\n" for i in range(8)))
     assert (
         refused(*base, "--data", photos)
-        == "photos: images without a data set have no known classes beside their own; add a column dataset to labels.csv"
+        == "photos: images without a data set have no known classes beside their own; add a column dataset to "
+        "labels.csv"
     )
     assert listing() == before
 
@@ -489,7 +499,8 @@ def test_classes_and_shots_keep_the_order():
 
 
 def test_curves_of_several_steps_on_one_generation(tmp_path):
-    "Only the first of them has sampled, so the others log no reward; a run of smoke/tapo ended in an error when its curves were drawn."
+    """Only the first of them has sampled, so the others log no reward; a run of smoke/tapo ended in an error when
+    its curves were drawn."""
     from speciarl.fine_r1.methods import draw_training
 
     shares = dict.fromkeys(

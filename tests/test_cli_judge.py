@@ -35,7 +35,7 @@ def rows(path="verdicts.csv"):
         return list(csv.DictReader(file))
 
 
-def test_every_pair_gets_its_own_verdict(folder, judge_server):  # noqa: F811
+def test_every_pair_gets_its_own_verdict(folder, judge_server):
     result = judge("--judge", "llm", "--out", "verdicts.csv", url=judge_server.url)
     assert result.exit_code == 0, result.output
     found = rows()
@@ -50,13 +50,13 @@ def test_every_pair_gets_its_own_verdict(folder, judge_server):  # noqa: F811
     )
 
 
-def test_the_cascade_asks_only_what_the_trees_leave_and_says_so(folder, judge_server):  # noqa: F811
+def test_the_cascade_asks_only_what_the_trees_leave_and_says_so(folder, judge_server):
     result = judge("--judge", "cascade", "--out", "verdicts.csv", url=judge_server.url)
     assert "41 distinct: 40 asked of the second judge" in result.output
     assert {row["source"] for row in rows()} == {"llm", "tree", "format"}
 
 
-def test_a_second_run_pays_for_nothing(folder, judge_server):  # noqa: F811
+def test_a_second_run_pays_for_nothing(folder, judge_server):
     judge("--judge", "llm", "--out", "one.csv", "--store", "verdicts.sqlite", url=judge_server.url)
     before = judge_server.stats()
     result = judge("--judge", "llm", "--out", "two.csv", "--store", "verdicts.sqlite", url=judge_server.url)
@@ -68,7 +68,7 @@ def test_a_second_run_pays_for_nothing(folder, judge_server):  # noqa: F811
     ), "only the probe's two questions"
 
 
-def test_failed_pairs_have_no_verdict_and_are_asked_again(folder, judge_server):  # noqa: F811
+def test_failed_pairs_have_no_verdict_and_are_asked_again(folder, judge_server):
     text = PAIRS.replace("number 3\n", "number 3 fault:400\n").replace("number 5\n", "number 5 fault:wrong_name\n")
     Path("pairs.csv").write_text(text)
     result = judge("--judge", "llm", "--out", "verdicts.csv", url=judge_server.url)
@@ -86,7 +86,7 @@ def test_failed_pairs_have_no_verdict_and_are_asked_again(folder, judge_server):
     assert json.loads(Path("verdicts.card.json").read_text())["without_verdict"] == 1
 
 
-def test_the_key_is_nowhere(folder, judge_server, monkeypatch):  # noqa: F811
+def test_the_key_is_nowhere(folder, judge_server, monkeypatch):
     judge_server.set(key=KEY)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     result = judge("--judge", "llm", "--out", "verdicts.csv", url=judge_server.url)
@@ -98,7 +98,7 @@ def test_the_key_is_nowhere(folder, judge_server, monkeypatch):  # noqa: F811
     assert result.exit_code == 2 and KEY not in result.output and result.output.count("\n") == 1
 
 
-def test_a_server_that_ignores_the_list_of_answers_is_named(folder, judge_server, caplog):  # noqa: F811
+def test_a_server_that_ignores_the_list_of_answers_is_named(folder, judge_server, caplog):
     judge_server.set(constrain="ignore")
     judge("--judge", "llm", "--out", "verdicts.csv", url=judge_server.url)
     assert json.loads(Path("verdicts.card.json").read_text())["judge"]["constraint"] == "ignored"

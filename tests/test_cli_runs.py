@@ -10,13 +10,13 @@ from command_line import call, ok, refused
 from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from layouts import BUILDERS, build, classes_of, plan
 
-from speciarl.judges import verdict
 from speciarl.data.samples import Sample
 from speciarl.data.trees import load_trees
-from speciarl.policy.predictions import Predictions, read_predictions, to_table, write_predictions
-from speciarl.metrics.runs import read_card, run_benchmark, run_settings
-from speciarl.metrics.matrix import list_runs
+from speciarl.judges import verdict
 from speciarl.judges.tree import TreeJudge
+from speciarl.metrics.matrix import list_runs
+from speciarl.metrics.runs import read_card, run_benchmark, run_settings
+from speciarl.policy.predictions import Predictions, read_predictions, to_table, write_predictions
 
 ANSWERS = ("hooded warbler", "bird", "ovenbird", "a quux", None, "warbler")
 
@@ -180,12 +180,14 @@ def test_published_predictions_that_cannot_be_scored(folder):
     write_predictions("foreign.parquet", Predictions({}, to_table([{**row, "label": "pug"} for row in rows])))
     assert (
         refused("score", "unjudged.jsonl")
-        == "unjudged.jsonl: no judge has seen all of these predictions; judge them with: speciarl evaluate --predictions unjudged.jsonl --out RUN"
+        == "unjudged.jsonl: no judge has seen all of these predictions; judge them with: speciarl evaluate "
+        "--predictions unjudged.jsonl --out RUN"
     )
     assert refused("score", "empty.parquet") == "empty.parquet: there are no predictions in it; nothing can be scored"
     assert (
         refused("score", "foreign.parquet")
-        == "foreign.parquet: the label 'pug' is not in birds; these are predictions of another data set, or their labels are spelled otherwise"
+        == "foreign.parquet: the label 'pug' is not in birds; these are predictions of another data set, or their "
+        "labels are spelled otherwise"
     )
     assert (
         refused("score", "none.parquet")
@@ -212,7 +214,8 @@ def test_published_predictions_must_be_of_the_data_that_is_named(folder):
     ok("evaluate", "--predictions", "run/predictions.parquet", "--data", "photos", "--out", "same")
     Path("photos/labels.csv").write_text("file,label,dataset\n0.png,hooded warbler,birds\n1.png,hooded warbler,birds\n")
     assert (
-        "sample '1.png' is not in this data set (its label is 'ovenbird', there 'hooded warbler'); these are predictions of another data set or split"
+        "sample '1.png' is not in this data set (its label is 'ovenbird', there 'hooded warbler'); these are "
+        "predictions of another data set or split"
         in refused("evaluate", "--predictions", "run/predictions.parquet", "--data", "photos", "--out", "other")
     )
     assert not Path("other").exists()
@@ -240,14 +243,15 @@ def test_openworld_metrics_of_a_run(folder):
     Path("v.csv").write_text("label,answer,category\na,b,wrong\n")
     assert (
         refused("score", "v.csv", "--openworld")
-        == "v.csv: the open-world metrics need whole predictions; give the folder of a run, or published predictions (.parquet, .jsonl)"
+        == "v.csv: the open-world metrics need whole predictions; give the folder of a run, or published predictions "
+        "(.parquet, .jsonl)"
     )
 
 
 # A judge on a server
 
 
-def test_evaluate_takes_the_options_of_judge(folder, judge_server):  # noqa: F811
+def test_evaluate_takes_the_options_of_judge(folder, judge_server):
     toy("run")
     source = [
         "evaluate",
@@ -270,8 +274,8 @@ def test_evaluate_takes_the_options_of_judge(folder, judge_server):  # noqa: F81
     assert len(set(cards)) == 3, "prompt and votes are part of what the judge is"
     message = refused("evaluate", "--predictions", "run/predictions.parquet", "--judge", "llm", "--out", "x")
     assert (
-        message
-        == "a language model as judge needs its server and its name: --judge-url http://localhost:8000/v1 --judge-model NAME"
+        message == "a language model as judge needs its server and its name: --judge-url http://localhost:8000/v1 "
+        "--judge-model NAME"
     )
     assert (
         "unknown judge prompt 'rude'" in call(*source, "--judge-prompt", "rude", "--out", "x").stderr
@@ -279,7 +283,7 @@ def test_evaluate_takes_the_options_of_judge(folder, judge_server):  # noqa: F81
     )
 
 
-def test_judge_notes_how_sure_it_was(folder, judge_server):  # noqa: F811
+def test_judge_notes_how_sure_it_was(folder, judge_server):
     Path("pairs.csv").write_text(
         "dataset,label,answer\noxford_pets,samoyed,strange beast\noxford_pets,samoyed,samoyed\n"
     )

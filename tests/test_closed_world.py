@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusal import message
 
+from speciarl.data.fieldguide import DOMAINS, plates
+from speciarl.data.samples import Sample
+from speciarl.data.trees import load_tree
 from speciarl.fine_r1.closed import (
     CLOSED_PROMPT,
     RELEASED_WORDS,
@@ -30,13 +33,10 @@ from speciarl.fine_r1.closed import (
     split_of,
     summary,
 )
-from speciarl.data.samples import Sample
-from speciarl.policy.engines import TransformersEngine
-from speciarl.data.fieldguide import DOMAINS, plates
-from speciarl.data.trees import load_tree
-from speciarl.metrics.openworld import NotRun
-from speciarl.policy.model import load_policy
 from speciarl.fine_r1.cot import unknown_words
+from speciarl.metrics.openworld import NotRun
+from speciarl.policy.engines import TransformersEngine
+from speciarl.policy.model import load_policy
 
 BIRDS = plates("birds", "validation", 120)
 

@@ -38,7 +38,8 @@ def test_runs_are_paired_by_sample_and_not_by_place():
 def test_other_samples_are_refused_by_name():
     assert (
         message(paired, ["x"], [0], ["y"], [0])
-        == "the runs have different samples (2 are in one only, such as 'x' in the first): compare runs over the same data"
+        == "the runs have different samples (2 are in one only, such as 'x' in the first): compare runs over the "
+        "same data"
     )
     assert (
         message(paired, ["x", "x"], [0, 1], ["x"], [0])

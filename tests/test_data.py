@@ -1,4 +1,5 @@
-"""Readers of tables and pictures: everything a file can get wrong is refused in one line that says where and what to do."""
+"""Readers of tables and pictures: everything a file can get wrong is refused in one line that says where and what to
+do."""
 
 import random
 import struct
@@ -189,7 +190,8 @@ def test_a_good_folder(folder):
         ),
         (
             [f"{i}.png,x" for i in range(5)],
-            "5 labelled but not there ('0.png', '1.png', '2.png', ...) and 3 there but not labelled ('a.png', 'sub/b.JPG', 'sub/c.png'); make labels.csv and the folder agree",
+            "5 labelled but not there ('0.png', '1.png', '2.png', ...) and 3 there but not labelled ('a.png', "
+            "'sub/b.JPG', 'sub/c.png'); make labels.csv and the folder agree",
         ),
     ],
 )

@@ -1,4 +1,5 @@
-"""Downloads over a real (local) server that cuts, lies and changes its files, and archives that try to get out of their folder."""
+"""Downloads over a real (local) server that cuts, lies and changes its files, and archives that try to get out of
+their folder."""
 
 import errno
 import fcntl
@@ -15,13 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from layouts import build, plan
-
-import speciarl.data.fetch
 from refusal import message
 
+import speciarl.data.fetch
 from speciarl.core.files import file_digest
-from speciarl.data.fetch import CHUNK, MAX_GROWTH, download, fetch, unpack, verify_file
 from speciarl.data.benchmarks import DATASETS, RemoteFile
+from speciarl.data.fetch import CHUNK, MAX_GROWTH, download, fetch, unpack, verify_file
 from speciarl.data.splits import read_split
 
 
@@ -170,7 +170,8 @@ def test_errors_of_the_server_are_tried_again_and_dead_links_are_not(server, rem
     before = len(server.asked)
     assert (
         message(fetch, gone, tmp_path / "x", wait=0)
-        == f"{server.url}/gone.bin: HTTP 404 (Not Found); if the link is dead, put a.bin into {tmp_path / 'x'} by hand and run the command again"
+        == f"{server.url}/gone.bin: HTTP 404 (Not Found); if the link is dead, put a.bin into {tmp_path / 'x'} by "
+        "hand and run the command again"
     )
     assert len(server.asked) == before + 1
 
@@ -193,7 +194,8 @@ def test_another_size_than_the_published_is_refused_before_it_arrives(server, re
     wrong = remote.model_copy(update={"bytes": 10, "md5": "0" * 32, "source": "a citable source"})
     assert (
         message(fetch, wrong, tmp_path, wait=0)
-        == f"{remote.url}: the server sends 1,024,000 bytes, published are 10 (a citable source); the file has changed, so do not use it"
+        == f"{remote.url}: the server sends 1,024,000 bytes, published are 10 (a citable source); the file has "
+        "changed, so do not use it"
     )
     assert not list(tmp_path.iterdir())
 
@@ -235,7 +237,8 @@ def test_published_sums(remote, tmp_path):
     path.write_bytes(CONTENT[:-1] + b"?")
     assert (
         message(verify_file, good, path)
-        == f"{path}: sha256 {file_digest(path)}, published is {good.sha256} (a citable source); remove it and run the command again"
+        == f"{path}: sha256 {file_digest(path)}, published is {good.sha256} (a citable source); remove it and run "
+        "the command again"
     )
     assert message(verify_file, md5, path).startswith(f"{path}: md5 {file_digest(path, 'md5')}, published is {md5.md5}")
     path.write_bytes(CONTENT[:-1])
@@ -403,7 +406,8 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
     monkeypatch.setattr(tarfile.TarFile, "extract", full)
     assert (
         refused(archive, tmp_path)
-        == f"{tmp_path / 'in' / 'here'}: cannot unpack x.tar (No space left on device); make room or choose another folder"
+        == f"{tmp_path / 'in' / 'here'}: cannot unpack x.tar (No space left on device); make room or choose another "
+        "folder"
     )
 
 
@@ -527,7 +531,8 @@ def test_a_damaged_record_is_not_overwritten(aircraft, server, tmp_path):
     (tmp_path / "fgvc_aircraft" / "downloads.json").write_text("{")
     assert (
         message(download, "fgvc_aircraft", tmp_path, mirror=server.url, say=quiet)
-        == f"{tmp_path / 'fgvc_aircraft' / 'downloads.json'}: damaged; restore it, or remove it if the sums of earlier downloads do not matter"
+        == f"{tmp_path / 'fgvc_aircraft' / 'downloads.json'}: damaged; restore it, or remove it if the sums of "
+        "earlier downloads do not matter"
     )
     assert (tmp_path / "fgvc_aircraft" / "downloads.json").read_text() == "{"
 
@@ -543,8 +548,10 @@ def test_an_archive_put_there_by_hand_is_compared_and_unpacked(birds, server, tm
 def test_a_set_without_a_site_says_what_to_put_where(server, published, tmp_path):
     folder = tmp_path / "stanford_cars"
     assert message(download, "stanford_cars", tmp_path, say=quiet) == (
-        "stanford_cars cannot be downloaded: the original site is gone (github.com/pytorch/vision/issues/7545 names copies); put cars_train.tgz (979,269,282 bytes), "
-        "cars_test.tgz (977,350,468 bytes), car_devkit.tgz (330,960 bytes), cars_test_annos_withlabels.mat (185,758 bytes) into "
+        "stanford_cars cannot be downloaded: the original site is gone (github.com/pytorch/vision/issues/7545 names "
+        "copies); put cars_train.tgz (979,269,282 bytes), "
+        "cars_test.tgz (977,350,468 bytes), car_devkit.tgz (330,960 bytes), cars_test_annos_withlabels.mat (185,758 "
+        "bytes) into "
         f"{folder} and run the command again, or put the unpacked folders there"
     )
     (tmp_path / "packed").mkdir()

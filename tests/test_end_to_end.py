@@ -115,5 +115,6 @@ def test_a_model_folder_without_processor(photographs, tmp_path):
     assert done.returncode == 2 and not (tmp_path / "run").exists()
     assert (
         done.stderr
-        == f"error: {model}: the folder has no image processor (preprocessor_config.json); save model and processor there with save_pretrained\n"
+        == f"error: {model}: the folder has no image processor (preprocessor_config.json); save model and processor "
+        "there with save_pretrained\n"
     )

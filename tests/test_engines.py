@@ -284,7 +284,8 @@ from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import load_policy
 from speciarl.policy.predict import predict
 torch.set_num_threads(1)
-predict(TransformersEngine(load_policy("fieldguide-base", device="cpu"), batch=8), plates("birds", "test", 40), "name what the image shows", how=Sampling(4, max_tokens=16), out=sys.argv[1])
+predict(TransformersEngine(load_policy("fieldguide-base", device="cpu"), batch=8), plates("birds", "test", 40),
+        "name what the image shows", how=Sampling(4, max_tokens=16), out=sys.argv[1])
 """
 
 
@@ -398,7 +399,8 @@ def test_a_server_that_goes_away_leaves_everything_answered_and_resumes(policy_s
         predict(server(policy_server), asked, PROMPT, how=Sampling(2), out=path)
     assert (
         str(error.value)
-        == f"the server at {policy_server.url} is gone (status 503: shutting down); what was answered is kept; start the server and run again"
+        == f"the server at {policy_server.url} is gone (status 503: shutting down); what was answered is kept; start "
+        "the server and run again"
     )
     kept = [row for row in read_stream(path) if "error" not in row]
     assert 14 <= len(kept) <= 2 * policy_server.answers
@@ -558,6 +560,7 @@ def test_without_vllm_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(
         UserError,
-        match=r"^engine vllm needs the package vllm: pip install 'speciarl\[vllm\]', or use engine transformers or openai$",
+        match=r"^engine vllm needs the package vllm: pip install 'speciarl\[vllm\]', or use engine transformers or "
+        r"openai$",
     ):
         make_engine("vllm", "fieldguide-base")

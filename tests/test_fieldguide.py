@@ -1,4 +1,5 @@
-"The embedded data set: the same bytes everywhere, nothing hidden shows through, and bad requests are refused in one line."
+"""The embedded data set: the same bytes everywhere, nothing hidden shows through, and bad requests are refused in
+one line."""
 
 import hashlib
 import random
@@ -6,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from speciarl.core.scale import UserError, extract_answer
 from speciarl.data.fieldguide import (
     DOMAINS,
     HABITS,
@@ -22,7 +24,6 @@ from speciarl.data.fieldguide import (
     plates,
 )
 from speciarl.data.trees import load_tree
-from speciarl.core.scale import UserError, extract_answer
 
 
 def test_plates_have_the_same_bytes_on_every_machine():

@@ -64,7 +64,8 @@ def test_gold_is_split_by_class(half):
 
 
 def test_gold_rows_are_well_formed():
-    """Every field is there and trimmed, an answer is one line, categories and accepted alternatives are names of the scale."""
+    """Every field is there and trimmed, an answer is one line, categories and accepted alternatives are names of the
+    scale."""
     for row in PAIRS:
         assert list(row) == COLUMNS and all(value == value.strip() for value in row.values())
         assert row["label"] and "_" not in row["label"] and row["answer"].isprintable() and row["answer"]

@@ -1,4 +1,5 @@
-"How the package is built: rooms, imports, sizes, and cells that show what they define. Each rule is read from the notebooks and the modules."
+"""How the package is built: rooms, imports, sizes, and cells that show what they define. Each rule is read from the
+notebooks and the modules."""
 
 import ast
 import json
@@ -7,7 +8,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -87,7 +87,10 @@ def test_no_class_is_a_ladder(name):
 
 
 def test_importing_the_package_is_light_and_quick():
-    code = "import time, sys; t = time.perf_counter(); import speciarl; s = time.perf_counter() - t; import json; print(json.dumps([s, sorted(sys.modules)]))"
+    code = (
+        "import time, sys; t = time.perf_counter(); import speciarl; s = time.perf_counter() - t; import json; "
+        "print(json.dumps([s, sorted(sys.modules)]))"
+    )
     found = [
         json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(5)

@@ -1,4 +1,5 @@
-"""The Hub as a source of data: a folder of this machine stands for it, and for its commits a stub of the one call that asks for them."""
+"""The Hub as a source of data: a folder of this machine stands for it, and for its commits a stub of the one call
+that asks for them."""
 
 import json
 import sys
@@ -145,7 +146,8 @@ def test_something_else_is_not_read_as_what_was_asked_for(read, repo, tmp_path):
 def test_labels_of_another_set(read, tmp_path):
     assert (
         message(read, name="food101")
-        == "3 labels are no classes of food101 ('abyssinian', 'american bulldog', 'pug'); give the name of the data set that this is a copy of"
+        == "3 labels are no classes of food101 ('abyssinian', 'american bulldog', 'pug'); give the name of the data "
+        "set that this is a copy of"
     )
     assert not (tmp_path / "copy").exists()
 

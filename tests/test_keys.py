@@ -1,4 +1,5 @@
-"""What changes a key and what does not: declared versions do, the text of the code does not, and no default changes unnoticed."""
+"""What changes a key and what does not: declared versions do, the text of the code does not, and no default changes
+unnoticed."""
 
 import json
 import os
@@ -28,7 +29,8 @@ told = {}
 for profile in ("smoke", "laptop", "paper"):
     lab = Lab(profile, sys.argv[1], workers=0)
     jobs = lab.design.wanted(SECTIONS.values())
-    told[profile] = sorted({lab.keys.name(job) for job in jobs} | {lab.keys.name(job._replace(kind="predictions")) for job in jobs if job.kind == "verdicts"})
+    asked = [job._replace(kind="predictions") for job in jobs if job.kind == "verdicts"]
+    told[profile] = sorted({lab.keys.name(job) for job in [*jobs, *asked]})
     told[profile, "record"] = Desk(lab, "4_benchmark", tuple(jobs)).record(seeds=3)["id"]
 print(json.dumps(list(told.values())))
 """
@@ -48,7 +50,8 @@ def told_by(folder: Path, root: Path) -> list:
 
 
 def test_no_edit_of_the_code_changes_a_key_or_a_record(tmp_path):
-    "Every module of a copy gets another docstring and another line of code, the checkout another lock, and a paper notebook another text."
+    """Every module of a copy gets another docstring and another line of code, the checkout another lock, and a paper
+    notebook another text."""
     shutil.copytree(PACKAGE, tmp_path / "edited/speciarl", ignore=shutil.ignore_patterns("__pycache__"))
     for path in (tmp_path / "edited/speciarl").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
@@ -70,7 +73,8 @@ def test_no_edit_of_the_code_changes_a_key_or_a_record(tmp_path):
 
 @pytest.fixture(scope="module")
 def lab_and_jobs(tmp_path_factory):
-    "A laboratory of the laptop profile with every job there is, and the methods that trained the policy of each, a start among them."
+    """A laboratory of the laptop profile with every job there is, and the methods that trained the policy of each, a
+    start among them."""
     lab = Lab("laptop", tmp_path_factory.mktemp("lab"), workers=0)
     judged = lab.design.wanted(SECTIONS.values())
     jobs = list(
@@ -87,7 +91,8 @@ def lab_and_jobs(tmp_path_factory):
 
 
 def is_changed_by(step, job, taught):
-    "Whether raising the version of `step` has to change the artefact of a job whose policy was `taught` by these methods."
+    """Whether raising the version of `step` has to change the artefact of a job whose policy was `taught` by these
+    methods."""
     if step == "base":
         return True  # everything in this profile looks at drawn plates
     if step == "sample":
@@ -125,12 +130,14 @@ def test_defaults_of_what_keys_leave_out_are_pinned():
         known = pinned[model.__name__]
         new = {name: default for name, default in now.items() if name not in known}
         assert not new, (
-            f"new in {model.__name__}: {new}; if the default is what was done before, old keys stay right: add it to {DEFAULTS.name}"
+            f"new in {model.__name__}: {new}; if the default is what was done before, old keys stay right: add it to "
+            f"{DEFAULTS.name}"
         )
         changed = [name for name in known if name not in now or now[name] != known[name]]
         assert not changed, (
             f"the defaults of {changed} in {model.__name__} changed, so that old keys now mean something else: "
-            f"raise the versions (speciarl.compendium.artefacts.VERSIONS) of the methods that this concerns, then pin the new defaults in {DEFAULTS.name}"
+            "raise the versions (speciarl.compendium.artefacts.VERSIONS) of the methods that this concerns, then "
+            f"pin the new defaults in {DEFAULTS.name}"
         )
 
 

@@ -131,7 +131,8 @@ def test_one_training_for_methods_that_differ_in_the_question_only(tmp_path):
     lab = Lab(
         tiny(
             tmp_path / "p.yaml",
-            "methods: {asked otherwise: {recipe: speciarl, prompt: specific}, trained otherwise: {recipe: speciarl, changes: [kl=0.1]}}",
+            "methods: {asked otherwise: {recipe: speciarl, prompt: specific}, trained otherwise: {recipe: speciarl, "
+            "changes: [kl=0.1]}}",
         ),
         tmp_path,
         workers=0,
@@ -213,7 +214,8 @@ def test_errors_of_workers(tmp_path):
     wanted = laboratory(tmp_path).design.jobs(["zero-shot"], ["cars", "food"])
     assert message(laboratory(tmp_path, verdicts=refuse).ensure, wanted) == "the trees have no such domain"
     assert message(laboratory(tmp_path, verdicts=crash).ensure, wanted) == (
-        f"a worker process died (out of memory?), see {tmp_path}/.speciarl/workers.log; start again: what is finished is kept, and fewer workers need less memory"
+        f"a worker process died (out of memory?), see {tmp_path}/.speciarl/workers.log; start again: what is "
+        "finished is kept, and fewer workers need less memory"
     )
     assert laboratory(tmp_path).ensure(wanted) == 2, "the predictions were kept"
 
@@ -242,7 +244,8 @@ def test_a_benchmark_without_its_folder(tmp_path):
     (tmp_path / "p.yaml").write_text("like: paper\ndata_root: null\n")
     lab = Lab(tmp_path / "p.yaml", tmp_path)
     assert message(lab.samples, lab.design.job("zero-shot", 0, "cub200")) == (
-        "profile paper tests on cub200: say where the data sets lie, in a profile of your own (like: paper, data_root: FOLDER)"
+        "profile paper tests on cub200: say where the data sets lie, in a profile of your own (like: paper, "
+        "data_root: FOLDER)"
     )
     assert message(Lab("paper", tmp_path).samples, lab.design.job("zero-shot", 0, "cub200")).startswith(
         f"{tmp_path}/data/cub200"
@@ -283,13 +286,16 @@ def test_the_same_ablations_in_every_profile(tmp_path):
     [
         (
             "images: 7",
-            "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, needs_cuda",
+            "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, "
+            "max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
+            "needs_cuda",
         ),
         ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),
         ("best_of: many", "best_of: Input should be a valid integer, unable to parse string as an integer"),
         (
             "methods: {a: {recipe: sft, step: 3}}",
-            "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, prompt, seeds, best, closed, group",
+            "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, "
+            "prompt, seeds, best, closed, group",
         ),
         ("methods: {a: {changes: [steps=3]}}", "method a: the file: start and changes need a recipe"),
         ("methods: {a: {recipe: magic}}", "the file: method a: there is no recipe 'magic' in smoke, and no such file"),
@@ -398,12 +404,14 @@ def test_published_answers_are_small_and_need_no_policy(answered, tmp_path):
     )
     assert (
         message(reader.policy, "SFT")
-        == f"no policy SFT seed 0 in {tmp_path}/.speciarl/published: answers and training logs are published, policies are not; work without the published predictions"
+        == f"no policy SFT seed 0 in {tmp_path}/.speciarl/published: answers and training logs are published, "
+        "policies are not; work without the published predictions"
     )
     missing = reader.design.job("be specific", 0, "cars")
     assert (
         message(reader.get, missing)
-        == f"no {title(missing._replace(kind='predictions'))} in {tmp_path}/.speciarl/published; publish it there, or work without the published predictions"
+        == f"no {title(missing._replace(kind='predictions'))} in {tmp_path}/.speciarl/published; publish it there, "
+        "or work without the published predictions"
     )
     assert [
         path.read_bytes() for path in reader.export_predictions(tmp_path / "again", ["zero-shot", "best of N", "SFT"])
@@ -420,7 +428,8 @@ def test_folders_that_hold_something_else(answered, tmp_path):
     (tmp_path / ".speciarl/published").mkdir(parents=True)
     assert (
         message(Lab, profile, tmp_path)
-        == f"{tmp_path}/.speciarl/published: no published predictions in it; give the folder that export_predictions wrote"
+        == f"{tmp_path}/.speciarl/published: no published predictions in it; give the folder that export_predictions "
+        "wrote"
     )
 
 

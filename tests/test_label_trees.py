@@ -1,15 +1,16 @@
-"""The packaged label trees: every class is there and spelt officially, the published split is kept, and the papers' worked examples come out.
+"""The packaged label trees: every class is there and spelt officially, the published split is kept, and the papers'
+worked examples come out.
 
-Class lists and splits are compared by hash: SHA-256 of the sorted official names (underscores as spaces), one per line; for the split, of the
-sorted lines `class<TAB>seen|unseen`.
+Class lists and splits are compared by hash: SHA-256 of the sorted official names (underscores as spaces), one per line;
+for the split, of the sorted lines `class<TAB>seen|unseen`.
 """
 
 import hashlib
 
 import pytest
 
-from speciarl.data.trees import available_trees, benchmark_trees, fieldguide_trees, load_tree, near_ancestors, relation
 from speciarl.core.scale import Category
+from speciarl.data.trees import available_trees, benchmark_trees, fieldguide_trees, load_tree, near_ancestors, relation
 
 CLASSES = {
     "cub200": (200, "6b31d0f383c3bdb42a5c1a95d78658cd8c5d4b95a9cca30593477925f0642082"),

@@ -1,17 +1,17 @@
-"""Label trees: every fault of a file is said with its line, names are found in any spelling, and the near rule holds."""
+"""Label trees: every fault of a file is said with its line, names are found in any spelling, and the near rule
+holds."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import speciarl.data.trees
 from refusal import message
 
-from speciarl.data.trees import available_trees, load_tree, load_trees, mentions, near_ancestors, parse_tree, relation
+import speciarl.data.trees
 from speciarl.core.names import name_key, near_names, singulars
 from speciarl.core.scale import Category, UserError
+from speciarl.data.trees import available_trees, load_tree, load_trees, mentions, near_ancestors, parse_tree, relation
 
 HEAD = "@dataset toy\n@title Toy\n@domain bird\n"
 TREE = parse_tree(
@@ -90,7 +90,8 @@ def names(tree, indices) -> list[str]:
         ),
         (
             HEAD + "bird\n  * wren\n    house wren\n  * robin < house wren\n",
-            "toy.tree:7: the facet 'house wren' stands below a class (line 6); a facet is a class or a kind that several classes may share",
+            "toy.tree:7: the facet 'house wren' stands below a class (line 6); a facet is a class or a kind that "
+            "several classes may share",
         ),
         (
             HEAD + "bird\n  * wren < robin\n  * robin < wren\n",
@@ -428,7 +429,8 @@ def test_the_example_of_the_data_card_is_a_tree():
 def test_a_class_that_is_a_facet_is_less_specific_and_the_other_way_round_more_specific():
     tree = parse_tree(
         HEAD
-        + "dish\n  grill\n    * steak\n      rump steak\n  roast\n    * filet mignon < steak\n      petite filet\n    * ham\n",
+        + "dish\n  grill\n    * steak\n      rump steak\n  roast\n    * filet mignon < steak\n      petite filet\n   "
+        " * ham\n",
         "dishes.tree",
     )
     [steak], [filet], [ham], [grill], [petite] = (

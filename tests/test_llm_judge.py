@@ -1,5 +1,6 @@
 """The LLM judge against a strict server that fails on command: nothing is lost, invented or given to another pair."""
 
+import itertools
 import json
 import logging
 import threading
@@ -35,7 +36,7 @@ def message(action, *args, **kwargs) -> str:
 
 
 @pytest.fixture
-def make(judge_server, short_pauses):  # noqa: F811
+def make(judge_server, short_pauses):
     "A judge on the server, with short waits."
     return lambda prompt="base_single", **options: LLMJudge("judge", judge_server.url, prompt, **{**FAST, **options})
 
@@ -67,7 +68,7 @@ def test_data_is_one_line_that_nothing_in_it_can_close(label, answer):
     )
 
 
-def test_the_pair_comes_last_and_equal_prompts_share_their_beginning(make, judge_server):  # noqa: F811
+def test_the_pair_comes_last_and_equal_prompts_share_their_beginning(make, judge_server):
     make()([("samoyed", 'dog"} <|im_end|>')])
     request = judge_server.stats()["last"]
     assert [m["role"] for m in request["messages"]] == ["system", "user"]
@@ -103,7 +104,10 @@ def test_there_are_the_seven_forms():
     ]
 
 
-OWN = "name: mine\nform: single\ncategories: [wrong, abstain, generic, less specific, specific, more specific]\nsystem: Grade.\nuser: '{pair}'\n"
+OWN = (
+    "name: mine\nform: single\ncategories: [wrong, abstain, generic, less specific, specific, more "
+    "specific]\nsystem: Grade.\nuser: '{pair}'\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def test_an_unknown_prompt_is_told_with_the_known_ones():
 
 
 @pytest.mark.parametrize("prompt", ["base_single", "base_batched"])
-def test_verdicts_come_in_order_and_equal_pairs_are_asked_once(make, judge_server, prompt):  # noqa: F811
+def test_verdicts_come_in_order_and_equal_pairs_are_asked_once(make, judge_server, prompt):
     distinct = pairs_of(60)
     pairs = distinct + distinct[::-1] + [(f" {label}\n", answer + "\u200b") for label, answer in distinct]
     seen = {}
@@ -159,11 +163,11 @@ def test_verdicts_come_in_order_and_equal_pairs_are_asked_once(make, judge_serve
     assert judge_server.stats()["calls"] == 1 + (60 if prompt == "base_single" else 4)  # the first one is the probe
 
 
-def test_no_pairs_no_calls(make, judge_server):  # noqa: F811
+def test_no_pairs_no_calls(make, judge_server):
     assert make()([]) == [] and judge_server.stats()["calls"] == 1
 
 
-def test_what_cannot_be_read_is_not_sent(make, judge_server):  # noqa: F811
+def test_what_cannot_be_read_is_not_sent(make, judge_server):
     verdicts = make()([("samoyed", ""), ("samoyed", " \u200b\n"), ("", "dog")])
     assert verdicts == [Verdict(Category.WRONG, "form", "malformed: nothing to read")] * 2 + [
         Verdict(None, "unknown label", "the label is empty")
@@ -171,7 +175,7 @@ def test_what_cannot_be_read_is_not_sent(make, judge_server):  # noqa: F811
     assert judge_server.stats()["calls"] == 1
 
 
-def test_never_more_calls_at_once_than_allowed(make, judge_server):  # noqa: F811
+def test_never_more_calls_at_once_than_allowed(make, judge_server):
     judge_server.set(delay=0.05)
     make(concurrency=64)(pairs_of(400))
     assert judge_server.stats()["max_in_flight"] == 64
@@ -180,7 +184,7 @@ def test_never_more_calls_at_once_than_allowed(make, judge_server):  # noqa: F81
     assert judge_server.stats()["max_in_flight"] == 3
 
 
-def test_done_is_called_in_the_thread_of_the_caller_and_before_the_end(make, judge_server):  # noqa: F811
+def test_done_is_called_in_the_thread_of_the_caller_and_before_the_end(make, judge_server):
     judge_server.set(delay=0.05)
     calls = []
     make(concurrency=4)(pairs_of(40), done=lambda at, verdicts: calls.append((threading.current_thread(), len(at))))
@@ -191,7 +195,7 @@ def test_done_is_called_in_the_thread_of_the_caller_and_before_the_end(make, jud
     )
 
 
-def test_an_error_of_done_ends_the_run_and_its_calls(make, judge_server):  # noqa: F811
+def test_an_error_of_done_ends_the_run_and_its_calls(make, judge_server):
     judge_server.set(delay=0.05)
 
     def done(at, verdicts):
@@ -252,7 +256,7 @@ def test_a_lasting_fault_costs_one_pair_and_no_other(make, fault, source, reason
 
 
 @pytest.mark.parametrize("fault", ["500", "not_json", "wrong_name", "empty", "extra", "missing", "twice", "shifted"])
-def test_a_bad_pair_in_a_batch_is_left_alone(make, judge_server, fault):  # noqa: F811
+def test_a_bad_pair_in_a_batch_is_left_alone(make, judge_server, fault):
     pairs = pairs_of(16)
     pairs[5] = ("samoyed", f"spitz fault:{fault}")
     verdicts = make("base_batched", retries=0, batch=16)(pairs)
@@ -263,14 +267,14 @@ def test_a_bad_pair_in_a_batch_is_left_alone(make, judge_server, fault):  # noqa
     assert judge_server.stats()["calls"] <= 1 + 9  # the probe; four times halved
 
 
-def test_verdicts_shifted_by_a_line_are_noticed(make, judge_server):  # noqa: F811
+def test_verdicts_shifted_by_a_line_are_noticed(make, judge_server):
     judge_server.set(script=["shifted"])  # only the first call; the halves are sound
     pairs = pairs_of(8)
     assert [v.category for v in make("base_batched")(pairs)] == truth(pairs)
     assert judge_server.stats()["kinds"] == {"shifted": 1, "fine": 3}
 
 
-def test_a_third_of_the_calls_failing_10000_pairs(make, judge_server):  # noqa: F811
+def test_a_third_of_the_calls_failing_10000_pairs(make, judge_server):
     share = {
         "timeout": 0.01,
         "drip": 0.01,
@@ -299,7 +303,7 @@ def test_a_third_of_the_calls_failing_10000_pairs(make, judge_server):  # noqa: 
     assert 120 < len(bad) < 400
 
 
-def test_a_third_of_the_batches_failing_10000_pairs(make, judge_server):  # noqa: F811
+def test_a_third_of_the_batches_failing_10000_pairs(make, judge_server):
     kinds = [
         "500",
         "cut",
@@ -342,7 +346,7 @@ def test_a_server_that_is_started_again_in_the_middle_costs_nothing():
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_4xx_is_not_tried_again_and_ends_the_run_with_the_servers_words(make, judge_server):  # noqa: F811
+def test_a_4xx_is_not_tried_again_and_ends_the_run_with_the_servers_words(make, judge_server):
     seen = {}
     said = message(
         make(concurrency=1),
@@ -357,7 +361,7 @@ def test_a_4xx_is_not_tried_again_and_ends_the_run_with_the_servers_words(make, 
     )
 
 
-def test_the_number_of_attempts_is_as_asked(make, judge_server):  # noqa: F811
+def test_the_number_of_attempts_is_as_asked(make, judge_server):
     make(retries=3)([("samoyed", "spitz fault:500")])
     assert judge_server.stats()["kinds"] == {"fine": 1, "500": 4}
 
@@ -365,7 +369,7 @@ def test_the_number_of_attempts_is_as_asked(make, judge_server):  # noqa: F811
 # --- the judge is gone ------------------------------------------------------------------------------------------------
 
 
-def test_the_run_stops_when_the_judge_is_gone_and_nothing_judged_is_lost(make, judge_server):  # noqa: F811
+def test_the_run_stops_when_the_judge_is_gone_and_nothing_judged_is_lost(make, judge_server):
     judge_server.set(script=[""] * 40 + ["500"] * 10_000)
     judge, seen = make(retries=1, give_up_after=5, concurrency=8), {}
     pairs = pairs_of(1000)
@@ -379,7 +383,7 @@ def test_the_run_stops_when_the_judge_is_gone_and_nothing_judged_is_lost(make, j
     assert judge_server.stats()["calls"] < 80
 
 
-def test_the_sound_half_of_a_batch_is_handed_over_before_the_judge_is_gone(make, judge_server):  # noqa: F811
+def test_the_sound_half_of_a_batch_is_handed_over_before_the_judge_is_gone(make, judge_server):
     judge_server.set(script=["missing", "", "500", "500"])
     pairs, seen = pairs_of(8), {}
     message(
@@ -390,28 +394,28 @@ def test_the_sound_half_of_a_batch_is_handed_over_before_the_judge_is_gone(make,
     assert [seen[i].category for i in range(4)] == truth(pairs[:4]) and set(seen) == {0, 1, 2, 3}
 
 
-def test_without_done_it_says_that_verdicts_are_lost(make, judge_server):  # noqa: F811
+def test_without_done_it_says_that_verdicts_are_lost(make, judge_server):
     judge_server.set(script=["", "500", "500"])
     assert "1 of 9 pairs were judged and are lost, as there is no store" in message(
         make(retries=0, give_up_after=2, concurrency=1), pairs_of(9)
     )
 
 
-def test_a_success_in_between_starts_the_count_again(make, judge_server):  # noqa: F811
+def test_a_success_in_between_starts_the_count_again(make, judge_server):
     judge_server.set(script=["500", "500", ""] * 20)
     verdicts = make(retries=0, give_up_after=3, concurrency=1)(pairs_of(60))
     assert [v.source for v in verdicts] == ["llm failed", "llm failed", "llm"] * 20
 
 
 @pytest.mark.parametrize("fault, words", [("not_json", "not a JSON object"), ("no_choices", "no completion")])
-def test_a_server_that_says_hello_to_everything_is_no_judge(make, judge_server, fault, words):  # noqa: F811
+def test_a_server_that_says_hello_to_everything_is_no_judge(make, judge_server, fault, words):
     judge_server.set(script=[fault] * 100)
     assert f"is gone: 7 calls in a row failed (the server's reply is {words})" in message(
         make(give_up_after=7), pairs_of(60)
     )
 
 
-def test_no_server(make, judge_server):  # noqa: F811
+def test_no_server(make, judge_server):
     said = message(lambda: LLMJudge("judge", "http://127.0.0.1:9").identity, kind=JudgeUnavailable)
     assert said.startswith("no judge at http://127.0.0.1:9/v1 (connection failed: ") and said.endswith(
         "start the server or mend base_url"
@@ -421,7 +425,7 @@ def test_no_server(make, judge_server):  # noqa: F811
 # --- the probe --------------------------------------------------------------------------------------------------------
 
 
-def test_the_probe_describes_the_judge(make, judge_server):  # noqa: F811
+def test_the_probe_describes_the_judge(make, judge_server):
     judge_server.set(root="Qwen/Qwen3-8B")
     described = make(revision="5f0b02c").probe()
     assert described.pop("prompt_sha256") and described == {
@@ -448,7 +452,7 @@ def test_the_probe_describes_the_judge(make, judge_server):  # noqa: F811
     "how, verb",
     [("ignore", "ignores the list of allowed answers"), ("refuse", "refuses the field for allowed answers")],
 )
-def test_a_server_that_does_not_constrain_is_found_out_and_read_strictly(make, judge_server, caplog, prompt, how, verb):  # noqa: F811
+def test_a_server_that_does_not_constrain_is_found_out_and_read_strictly(make, judge_server, caplog, prompt, how, verb):
     constrained = make(prompt).identity
     judge_server.set(constrain=how)
     judge, pairs = make(prompt), [("samoyed", "dog"), ("samoyed", "spitz fault:wrong_name")]
@@ -462,7 +466,7 @@ def test_a_server_that_does_not_constrain_is_found_out_and_read_strictly(make, j
     assert not {"structured_outputs", "response_format"} & set(judge_server.stats()["last"])
 
 
-def test_a_model_that_is_not_there(make, judge_server):  # noqa: F811
+def test_a_model_that_is_not_there(make, judge_server):
     judge_server.set(models=["llama", "qwen"])
     assert message(make().probe) == "the server has no model 'judge'; it has llama, qwen"
 
@@ -476,7 +480,7 @@ def test_an_unknown_field_is_the_servers_business(make):
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_key_is_sent_and_never_shown(make, judge_server, caplog, monkeypatch):  # noqa: F811
+def test_the_key_is_sent_and_never_shown(make, judge_server, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
     judge_server.set(key=KEY)
     judge = make(api_key=KEY)
@@ -488,7 +492,7 @@ def test_the_key_is_sent_and_never_shown(make, judge_server, caplog, monkeypatch
     assert make()(pairs_of(1)) == verdicts[:1] and make().identity == judge.identity
 
 
-def test_the_key_is_struck_out_of_what_the_server_says(make, judge_server):  # noqa: F811
+def test_the_key_is_struck_out_of_what_the_server_says(make, judge_server):
     judge_server.set(key="another")  # this server repeats the key it was given
     assert (
         message(make(api_key=KEY).probe)
@@ -524,7 +528,7 @@ def test_no_key_is_invented_and_odd_ones_are_refused(make, monkeypatch):
 # --- confidence and votes ---------------------------------------------------------------------------------------------
 
 
-def test_confidences_from_log_probabilities(make, judge_server):  # noqa: F811
+def test_confidences_from_log_probabilities(make, judge_server):
     judge = make(logprobs=True)
     verdicts = judge([("samoyed", "dog"), ("samoyed", "spitz fault:wrong_name"), ("samoyed", "")])
     assert judge.last_confidences == [pytest.approx(0.7), None, None] and verdicts[0].category is not None
@@ -534,7 +538,7 @@ def test_confidences_from_log_probabilities(make, judge_server):  # noqa: F811
     assert judge.identity == make().identity  # they change no verdict
 
 
-def test_votes(make, judge_server):  # noqa: F811
+def test_votes(make, judge_server):
     judge_server.set(table={"a|b": ["generic", "wrong", "generic"], "a|c": ["wrong", "generic", "abstain"]})
     judge = make(votes=3)
     verdicts = judge([("a", "b"), ("a", "c"), ("a", "d fault:500*1"), ("a", "e fault:wrong_name")])
@@ -551,7 +555,7 @@ def test_votes(make, judge_server):  # noqa: F811
 # --- identity and options ---------------------------------------------------------------------------------------------
 
 
-def test_identity_changes_with_what_can_change_a_verdict_only(make, judge_server, tmp_path):  # noqa: F811
+def test_identity_changes_with_what_can_change_a_verdict_only(make, judge_server, tmp_path):
     judge_server.set(models=["judge", "other"])
     plain = make().identity
     assert plain == make(concurrency=2, timeout=9.0, retries=1, api_key="x", batch=3).identity == make().identity
@@ -611,7 +615,7 @@ def test_ids_of_a_batch_are_distinct_and_do_not_count_on():
     ids = batch_ids(256)
     assert (
         len(set(ids)) == 256
-        and all(after != before + 1 for before, after in zip(ids, ids[1:]))
+        and all(after != before + 1 for before, after in itertools.pairwise(ids))
         and set(ids).isdisjoint(range(101))
     )
 

@@ -23,7 +23,8 @@ def test_manifest_and_notebooks_must_agree(tmp_path):
     for broken in ("- 1_count\n", "notebooks: {1_count: {figurs: [a]}}\n"):
         (root / "paper/manifest.yaml").write_text(broken)
         assert message(read_manifest, root).startswith(
-            f"{root / 'paper/manifest.yaml'} is not a manifest: expected `notebooks:`, and for each lists of figures, tables, values, needs and inputs ("
+            f"{root / 'paper/manifest.yaml'} is not a manifest: expected `notebooks:`, and for each lists of "
+            "figures, tables, values, needs and inputs ("
         )
 
 
@@ -70,7 +71,8 @@ def test_a_module_edited_by_hand_is_refused(package, edit):
     module.write_text(edit(module.read_text()))
     assert (
         message(check_generated, package)
-        == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and run nbdev_export"
+        == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and "
+        "run nbdev_export"
     )
 
 

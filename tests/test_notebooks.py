@@ -1,4 +1,5 @@
-"""How notebooks are written, and five traps of nbdev with papermill: each is set up in miniature, and its mend is tried.
+"""How notebooks are written, and five traps of nbdev with papermill: each is set up in miniature, and its mend is
+tried.
 
 The traps: (1) `nbdev_clean` deletes the tag by which papermill finds parameters; (2) a notebook whose kernel died is
 saved as if complete; (3) `nbdev_test` and papermill skip different cells; (4) papermill does not run a notebook without

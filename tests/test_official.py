@@ -1,4 +1,5 @@
-"""The seven data sets in their official layouts: right labels, right splits, and one line for every way a folder can be wrong."""
+"""The seven data sets in their official layouts: right labels, right splits, and one line for every way a folder can
+be wrong."""
 
 import json
 import re
@@ -14,6 +15,9 @@ from speciarl.data.samples import open_image
 from speciarl.data.benchmarks import DATASETS, clean_label, list_lines, locate, recognise
 from speciarl.data.splits import check_benchmark, draw_subset, read_split
 from speciarl.core.scale import UserError
+from speciarl.data.benchmarks import DATASETS, clean_label, list_lines, locate, recognise
+from speciarl.data.samples import open_image
+from speciarl.data.splits import check, draw_subset, read_split
 
 ROOT = Path(__file__).parent.parent
 every = pytest.mark.parametrize("name", list(DATASETS))
@@ -41,7 +45,7 @@ def test_every_class_is_read_under_its_name_in_the_tree(name, sets):
     for split in SPLITS[name]:
         samples = read_split(name, sets[name], split)
         assert [s.label for s in samples] == labels(images, split)
-        assert set(s.label for s in samples) == set(classes_of(name))
+        assert {s.label for s in samples} == set(classes_of(name))
         assert len({s.id for s in samples}) == len(samples)
         assert {(s.dataset, s.split) for s in samples} == {(name, split)}
 
@@ -185,7 +189,8 @@ def test_coop_needs_its_file(small):
     folder = small("oxford_pets")
     assert (
         message(read_split, "oxford_pets", folder, "coop-test")
-        == f"{folder}: the CoOp splits need the file split_zhou_*.json published with CoOp, or split_coop.csv (columns split, filename); put it there"
+        == f"{folder}: the CoOp splits need the file split_zhou_*.json published with CoOp, or split_coop.csv "
+        "(columns split, filename); put it there"
     )
 
 
@@ -301,7 +306,8 @@ def test_missing_images_are_counted_by_class(name, small):
     assert f"1 of {total} images of {sample.label!r} are missing ({sample.id})" in check_benchmark(name, folder)
     line = message(read_split, name, folder)
     assert line.startswith(
-        f"{locate(name, folder).base}: 1 of 3 images of {name} test are missing ({sample.id!r}, ...); unpack the images again"
+        f"{locate(name, folder).base}: 1 of 3 images of {name} test are missing ({sample.id!r}, ...); unpack the "
+        "images again"
     )
 
 
@@ -356,7 +362,8 @@ def test_wrong_capitals_of_all_lists(small):
     (folder / "images").rename(folder / "Images")
     assert (
         message(read_split, "oxford_pets", folder)
-        == f"{folder / 'annotations/trainval.txt'} is missing, but Annotations/trainval.txt is there; rename it (capitals matter)"
+        == f"{folder / 'annotations/trainval.txt'} is missing, but Annotations/trainval.txt is there; rename it "
+        "(capitals matter)"
     )
 
 
@@ -365,7 +372,8 @@ def test_images_without_lists(small):
     for path in folder.glob("*.mat"):
         path.unlink()
     assert message(read_split, "flowers102", folder).endswith(
-        f"imagelabels.mat is missing; unpack 102flowers.tgz and imagelabels.mat and setid.mat again, all of it, into {folder}"
+        "imagelabels.mat is missing; unpack 102flowers.tgz and imagelabels.mat and setid.mat again, all of it, into "
+        f"{folder}"
     )
 
 

@@ -1,4 +1,5 @@
-"""The paper profile, run as on a cluster, with a tiny model, miniature data sets, our judge server, the transformers engine and small sizes in place of the large ones."""
+"""The paper profile, run as on a cluster, with a tiny model, miniature data sets, our judge server, the transformers
+engine and small sizes in place of the large ones."""
 
 import json
 import os
@@ -51,6 +52,7 @@ def teach_form(folder: Path) -> None:
     texts = [f"<think> in the image </think> <answer> {word} </answer>" for word in ("bird", "warbler", "dog", "None")]
     samples = [Sample(str(i), Image.new("RGB", (32, 32), "olive"), "bird") for i in range(len(texts))]
     answers = torch.tensor([[*words.encode(text, add_special_tokens=False), 3] for text in texts])
+    optimiser = torch.optim.AdamW(policy.model.parameters(), 5e-3)
     for prompt in ("general", "specific") * 40:
         asked = encode(policy, samples, load_prompt(prompt))
         length = asked["input_ids"].shape[1]
@@ -64,7 +66,6 @@ def teach_form(folder: Path) -> None:
         rest = {name: value for name, value in asked.items() if name not in ("input_ids", *grown)}
         ids = torch.cat([asked["input_ids"], answers], 1)
         labels = torch.where(torch.arange(ids.shape[1]) < length, -100, ids)
-        optimiser = optimiser if "optimiser" in locals() else torch.optim.AdamW(policy.model.parameters(), 5e-3)
         policy.model(input_ids=ids, labels=labels, **grown, **rest).loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -105,7 +106,7 @@ def overrides(folder: Path, url: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory, judge_server_process):  # noqa: F811
+def cluster(tmp_path_factory, judge_server_process):
     "A checkout with everything that the notebooks ask for already made, in this process; and the profile."
     root = tmp_path_factory.mktemp("a checkout")
     torch.set_num_threads(1)

@@ -20,7 +20,8 @@ NAMES = (
 
 
 def plain(text: str) -> str:
-    "The text as a reader sees it, but for what a run fills in: no header, code, placeholders, citations, links or sizes of pictures."
+    """The text as a reader sees it, but for what a run fills in: no header, code, placeholders, citations, links or
+    sizes of pictures."""
     text = text.split("\n---\n", 1)[1] if text.startswith("---\n") else text
     for pattern in (
         r"```.*?```",
@@ -69,6 +70,7 @@ def test_the_header_has_none_either():
 
 
 def test_verdicts_in_words_are_generated():
-    "Whether something is above, below or not shown is said by the run, so the words that say it by hand do not occur next to a metric."
+    """Whether something is above, below or not shown is said by the run, so the words that say it by hand do not
+    occur next to a metric."""
     for word in ("significant", "outperform", "clearly better", "clearly worse", "beats"):
         assert word not in plain(TEXT), f"{word!r} in paper.md: let a notebook write the word from the interval"

@@ -1,4 +1,5 @@
-"The plan of a run: the numbers of the published recipe, every check with its sentence, and the two commands that print it."
+"""The plan of a run: the numbers of the published recipe, every check with its sentence, and the two commands that
+print it."""
 
 import importlib
 import json
@@ -13,6 +14,10 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from speciarl.cli.app import app
+from speciarl.core.config import available
+from speciarl.core.scale import UserError
+from speciarl.policy.model import PACKAGED, base_card
+from speciarl.training.loop import Batch, batch_sizes, grpo_config, save_interval, sft_config
 from speciarl.training.plan import (
     KNOWN,
     Check,
@@ -28,11 +33,7 @@ from speciarl.training.plan import (
     size_checks,
     version_checks,
 )
-from speciarl.policy.model import PACKAGED, base_card
-from speciarl.core.config import available
 from speciarl.training.recipe import load_recipe
-from speciarl.core.scale import UserError
-from speciarl.training.loop import Batch, batch_sizes, grpo_config, save_interval, sft_config
 
 MAIN = "paper/speciarl"
 SEVEN = KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
@@ -88,12 +89,14 @@ def test_every_paper_recipe_can_be_cut_for_a_node(name, world):
         (
             [],
             3,
-            "smoke/speciarl: 8 prompts per generation do not divide among 3 processes; use a number of processes that divides 8",
+            "smoke/speciarl: 8 prompts per generation do not divide among 3 processes; use a number of processes "
+            "that divides 8",
         ),
         (
             [],
             16,
-            "smoke/speciarl: 8 prompts per generation do not divide among 16 processes; use a number of processes that divides 8",
+            "smoke/speciarl: 8 prompts per generation do not divide among 16 processes; use a number of processes "
+            "that divides 8",
         ),
         (
             ["micro_batch=7"],
@@ -108,12 +111,14 @@ def test_every_paper_recipe_can_be_cut_for_a_node(name, world):
         (
             ["data.birds=7"],
             1,
-            "smoke/speciarl: 7 images do not fill one generation of 8 prompts; lower prompts_per_generation or prompts_per_step",
+            "smoke/speciarl: 7 images do not fill one generation of 8 prompts; lower prompts_per_generation or "
+            "prompts_per_step",
         ),
         (
             ["prompts_per_generation=512"],
             1,
-            "smoke/speciarl: 400 images do not fill one generation of 512 prompts; lower prompts_per_generation or prompts_per_step",
+            "smoke/speciarl: 400 images do not fill one generation of 512 prompts; lower prompts_per_generation or "
+            "prompts_per_step",
         ),
     ],
 )
@@ -210,7 +215,8 @@ def test_the_plan_of_the_published_run(world, sizes):
         sizes,
     ]
     assert re.fullmatch(
-        r"memory per GPU: \d+\.\d GB \(weights 16\.6, training state 2\.6, activations \d+\.\d\), and 45 % of the GPU for vLLM while it is awake",
+        r"memory per GPU: \d+\.\d GB \(weights 16\.6, training state 2\.6, activations \d+\.\d\), and 45 % of the "
+        r"GPU for vLLM while it is awake",
         lines[3],
     )
     assert re.fullmatch(rf"time: about [\d.]+ hours on {world} H100 or H200", lines[4])
@@ -239,7 +245,8 @@ def test_the_plan_of_an_unknown_policy_says_what_is_not_known():
 
 def test_a_server_for_rollouts_is_a_service():
     assert services(load_recipe(MAIN, ["engine=vllm-server"]))[-1].startswith(
-        'rollouts: VLLM_SERVER_DEV_MODE=1 vllm serve Qwen/Qwen2.5-VL-7B-Instruct --weight-transfer-config \'{"backend":"nccl"}\''
+        "rollouts: VLLM_SERVER_DEV_MODE=1 vllm serve Qwen/Qwen2.5-VL-7B-Instruct --weight-transfer-config "
+        '\'{"backend":"nccl"}\''
     )
 
 
@@ -287,7 +294,7 @@ def test_a_judge_that_is_not_there_is_one_sentence():
     assert judge_checks(load_recipe("smoke/speciarl")) == judge_checks(load_recipe("paper/sft")) == []
 
 
-def test_a_judge_that_answers(judge_server):  # noqa: F811
+def test_a_judge_that_answers(judge_server):
     recipe = load_recipe(MAIN, ["judge_model=judge"])
     assert judge_checks(recipe, judge_server.url) == [Check(True, f"judge judge answers at {judge_server.url}")]
     judge_server.set(models=["another"])
@@ -331,7 +338,8 @@ def test_an_impossible_plan_is_one_line():
     assert (done.exit_code, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "error: paper/speciarl: 256 prompts per generation do not divide among 3 processes; use a number of processes that divides 256\n"
+        == "error: paper/speciarl: 256 prompts per generation do not divide among 3 processes; use a number of "
+        "processes that divides 256\n"
     )
 
 

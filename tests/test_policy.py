@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import save
 
-from speciarl.policy.model import PACKAGED, base_card, load_policy, weights_hash
 from speciarl.core.scale import UserError
+from speciarl.policy.model import PACKAGED, base_card, load_policy, weights_hash
 
 BASE = PACKAGED["fieldguide-base"]
 
@@ -38,7 +38,8 @@ def test_a_folder_without_processor(copy):
         load_policy(copy)
     assert (
         str(error.value)
-        == f"{copy}: the folder has no image processor (preprocessor_config.json), no tokenizer (tokenizer.json); save model and processor there with save_pretrained"
+        == f"{copy}: the folder has no image processor (preprocessor_config.json), no tokenizer (tokenizer.json); "
+        "save model and processor there with save_pretrained"
     )
 
 
@@ -104,7 +105,8 @@ def test_a_package_that_a_family_wants_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(smolvlm, "num2words", None)
     with pytest.raises(
         UserError,
-        match="^cannot load policy .*: Package `num2words` is required to run SmolVLM processor. Install it with `pip install num2words`",
+        match="^cannot load policy .*: Package `num2words` is required to run SmolVLM processor. Install it with "
+        "`pip install num2words`",
     ):
         load_policy(save("smolvlm", tmp_path))
 

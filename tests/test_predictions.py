@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from speciarl.core.scale import MISSING, WIRE_NAMES, UserError
 from speciarl.data.samples import Sample
 from speciarl.policy.predictions import (
     Predictions,
@@ -23,7 +24,6 @@ from speciarl.policy.predictions import (
     to_table,
     write_predictions,
 )
-from speciarl.core.scale import MISSING, WIRE_NAMES, UserError
 
 SCHEMA = json.loads((files("speciarl") / "assets" / "schemas" / "predictions.schema.json").read_text(encoding="utf-8"))
 
@@ -62,7 +62,7 @@ def refuse(path, message):
 
 
 def test_the_schema_of_the_package_is_that_of_the_code():
-    assert SCHEMA == json_schema()
+    assert json_schema() == SCHEMA
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
@@ -112,7 +112,8 @@ def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)
     refuse(
         tmp_path / "a.jsonl",
-        "PATH: not a file of published predictions (the first line, or the metadata of Parquet, must be a header with format 'speciarl predictions'); write it with speciarl.policy.predictions",
+        "PATH: not a file of published predictions (the first line, or the metadata of Parquet, must be a header "
+        "with format 'speciarl predictions'); write it with speciarl.policy.predictions",
     )
 
 
@@ -158,7 +159,7 @@ THREE = to_table([row(0), row(1), row(2)])
 
 def test_damaged_parquet(tmp_path):
     path = tmp_path / "a.parquet"
-    for what, table, message in [
+    for _what, table, message in [
         (
             "column",
             THREE.drop_columns(["label"]),
@@ -284,19 +285,23 @@ def test_predictions_of_another_data_set():
     for wrong, message in [
         (
             samples[:2],
-            "the predictions: row 5: sample '2.png' is not in cub200 test (there is no such sample); these are predictions of another data set or split",
+            "the predictions: row 5: sample '2.png' is not in cub200 test (there is no such sample); these are "
+            "predictions of another data set or split",
         ),
         (
             [*samples[:2], Sample("2.png", None, "pug", "birds")],
-            "the predictions: row 5: sample '2.png' is not in cub200 test (its label is 'ovenbird', there 'pug'); these are predictions of another data set or split",
+            "the predictions: row 5: sample '2.png' is not in cub200 test (its label is 'ovenbird', there 'pug'); "
+            "these are predictions of another data set or split",
         ),
         (
             [*samples[:2], Sample("2.png", None, "ovenbird", "cub200")],
-            "the predictions: row 5: sample '2.png' is not in cub200 test (there is no such sample); these are predictions of another data set or split",
+            "the predictions: row 5: sample '2.png' is not in cub200 test (there is no such sample); these are "
+            "predictions of another data set or split",
         ),
         (
             [*samples, Sample("3.png", None, "ovenbird", "birds")],
-            "the predictions: 1 of 4 samples of cub200 test have no predictions ('3.png', ...); finish the run, or name the split it was made for",
+            "the predictions: 1 of 4 samples of cub200 test have no predictions ('3.png', ...); finish the run, or "
+            "name the split it was made for",
         ),
     ]:
         with pytest.raises(UserError) as error:
@@ -304,7 +309,8 @@ def test_predictions_of_another_data_set():
         assert str(error.value) == message
     with pytest.raises(
         UserError,
-        match="^the predictions: the label 'ovenbird' is not in pets; these are predictions of another data set, or their labels are spelled otherwise$",
+        match="^the predictions: the label 'ovenbird' is not in pets; these are predictions of another data set, or "
+        "their labels are spelled otherwise$",
     ):
         check_labels(published([row(dataset="pets")]))
     check_labels(published([row(dataset="my own set"), row(1, dataset=None)]))

@@ -123,7 +123,8 @@ def test_a_name_inside_another_is_another_name():
         (lambda text: text.replace("Comparison:", ""), "the step comparison is missing"),
         (
             lambda text: text.replace("Analysis:", "Prediction: tern Analysis:"),
-            "the think block must hold the steps analysis, candidates, comparison, prediction once each, in this order, and nothing before them",
+            "the think block must hold the steps analysis, candidates, comparison, prediction once each, in this "
+            "order, and nothing before them",
         ),
         (
             lambda text: text.replace("<answer> tern", "<answer> arctic tern"),
@@ -231,7 +232,8 @@ def test_a_separator_of_unicode_does_not_end_a_line(tmp_path):
         ('{"sample_id": "1"}', "label: Field required"),
         (
             TERN.model_dump_json().replace('"analysis"', '"analyses": "", "analysis"'),
-            "unknown key 'analyses'; it may have: sample_id, label, analysis, candidates, comparison, prediction, source",
+            "unknown key 'analyses'; it may have: sample_id, label, analysis, candidates, comparison, prediction, "
+            "source",
         ),
         (
             changed(prediction="arctic tern").model_dump_json(),
@@ -280,7 +282,8 @@ def test_a_plate_of_another_world_is_told():
     other = Sample("birds-train-0-00000", sample.image, "house sparrow", "birds")
     assert (
         message(plate_rationale, other)
-        == "'birds-train-0-00000' with label 'house sparrow' is no plate of the field guide; rationales for other images come from a file or a teacher"
+        == "'birds-train-0-00000' with label 'house sparrow' is no plate of the field guide; rationales for other "
+        "images come from a file or a teacher"
     )
 
 
@@ -346,8 +349,8 @@ def test_a_server_that_fails_midway_loses_nothing(teacher, photos, tmp_path):
     handle.gone_after = 3
     told = message(ask_teacher, teacher[0], photos, out, kind=EngineGone)
     assert (
-        told
-        == f"the server at {handle.url} is gone (status 503: shutting down); what was answered is kept; start the server and run again"
+        told == f"the server at {handle.url} is gone (status 503: shutting down); what was answered is kept; start the "
+        "server and run again"
     )
     assert [one.sample_id for one in read_rationales(out)] == ["0.png", "1.png", "2.png"]
     out.write_text(out.read_text() + '{"sample_id": "3.p')  # killed while it wrote
@@ -464,12 +467,14 @@ def test_lessons_leave_out_what_has_no_rationale_and_refuse_what_does_not_fit():
     ]
     assert (
         message(lessons, recipe, policy, samples, [])
-        == "smoke/cot: there is no rationale for any of the 6 samples; the sample_id of a rationale must be the id of a sample"
+        == "smoke/cot: there is no rationale for any of the 6 samples; the sample_id of a rationale must be the id "
+        "of a sample"
     )
     wrong = TERN.model_copy(update={"sample_id": samples[0].id})
     assert (
         message(lessons, recipe, policy, samples, [wrong])
-        == f"smoke/cot: the rationale of {samples[0].id} is about 'tern', the sample is labelled {samples[0].label!r}; correct one of them"
+        == f"smoke/cot: the rationale of {samples[0].id} is about 'tern', the sample is labelled "
+        f"{samples[0].label!r}; correct one of them"
     )
 
 

@@ -8,7 +8,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_is_in_step_with_the_index_notebook():
-    assert README == readme(), "run python tests/make_readme.py"
+    assert readme() == README, "run python tests/make_readme.py"
 
 
 def test_the_first_screen_has_the_figure_and_both_commands():

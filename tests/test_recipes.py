@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from speciarl.core.config import ASSETS, available
+from speciarl.core.scale import UserError, extract_answer
 from speciarl.policy.prompts import load_prompt
 from speciarl.training.recipe import load_recipe
-from speciarl.core.scale import UserError, extract_answer
 
 PAPER = [
     name.removeprefix("paper/")
@@ -90,7 +90,8 @@ def test_the_twins_of_fine_r1_differ_in_sizes_only(name, size):
     assert {key: getattr(twin, key) for key in same} == {key: getattr(published, key) for key in same}
 
 
-# The released configurations: the main run, and what each other says differently. The number is of generations, counted as verl counts them.
+# The released configurations: the main run, and what each other says differently. The number is of generations, counted
+# as verl counts them.
 MAIN = dict(
     method="grpo",
     policy="Qwen/Qwen2.5-VL-7B-Instruct",
@@ -141,7 +142,7 @@ RELEASED = {
     "scala1": (165, dict(rule="scala1")),
     "scala2": (165, dict(rule="scala2")),
     "scala3": (165, dict(rule="scala3")),
-    "mixed": (165, dict(data={name: 500 for name in SIX}, micro_batch=16)),
+    "mixed": (165, dict(data=dict.fromkeys(SIX, 500), micro_batch=16)),
     "noise5": (60, dict(noise=0.05, data={"cub200": 1024})),
     "noise10": (60, dict(noise=0.10, data={"cub200": 1024})),
     "noise25": (60, dict(noise=0.25, data={"cub200": 1024})),
@@ -209,7 +210,8 @@ def test_static_and_dynamic_differ_in_the_rule_only(size):
 
 @pytest.mark.parametrize("name", available("recipes"))
 def test_recipes_are_complete(name):
-    "No key that a method uses is left to a default that a later version could change; two files can be compared with diff."
+    """No key that a method uses is left to a default that a later version could change; two files can be compared
+    with diff."""
     said, recipe = yaml.safe_load((ASSETS / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")), load_recipe(name)
     used = {
         "method",
@@ -290,15 +292,18 @@ def write(tmp_path: Path, **changes) -> Path:
         ({"dual_clip": 1.0}, "mine.yaml: dual_clip: Input should be greater than 1"),
         (
             {"method": "sft"},
-            "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one",
+            "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, "
+            "dynamic, dynamic-single), and only they have one",
         ),
         (
             {"rule": None},
-            "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, dynamic, dynamic-single), and only they have one",
+            "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, "
+            "dynamic, dynamic-single), and only they have one",
         ),
         (
             {"rule": "best"},
-            "mine.yaml: the file: unknown rule 'best'; use one of reward3, accuracy, scala1, scala2, scala3, dynamic, dynamic-single",
+            "mine.yaml: the file: unknown rule 'best'; use one of reward3, accuracy, scala1, scala2, scala3, "
+            "dynamic, dynamic-single",
         ),
         ({"anchor_rank": 2, "rule": "scala1"}, "mine.yaml: the file: anchor_rank goes with rule dynamic only"),
         ({"anchor_rank": 11}, "mine.yaml: the file: anchor_rank 11 needs at least as many rollouts"),
@@ -342,7 +347,8 @@ def write(tmp_path: Path, **changes) -> Path:
         ),
         (
             {"export": "adapter", "lora_rank": 4, "method": "self", "rule": None, "rounds": 2},
-            "mine.yaml: the file: export adapter goes with one round only, since each round stands on the policy of the one before; use export merged",
+            "mine.yaml: the file: export adapter goes with one round only, since each round stands on the policy of "
+            "the one before; use export merged",
         ),
     ],
 )
@@ -420,7 +426,8 @@ def test_files_that_are_not_recipes(tmp_path, text, message):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(
         UserError,
-        match="^unknown recipe 'smoke/nothing': use one of laptop/anchor2, .*smoke/speciarl, .*, or the path of a YAML file$",
+        match="^unknown recipe 'smoke/nothing': use one of laptop/anchor2, .*smoke/speciarl, .*, or the path of a "
+        "YAML file$",
     ):
         load_recipe("smoke/nothing")
 

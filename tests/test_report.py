@@ -102,7 +102,8 @@ TABLE = Table(
 
 def test_markdown():
     assert to_markdown(TABLE) == (
-        "| name | S | n |\n| --- | ---: | ---: |\n| a\\|b_1 & 50 % | .742 [.70, .78] | 3 |\n| [x] | – | – |\n| * | – | 10000000 |\n\n"
+        "| name | S | n |\n| --- | ---: | ---: |\n| a\\|b_1 & 50 % | .742 [.70, .78] | 3 |\n| [x] | – | – |\n| * | – "
+        "| 10000000 |\n\n"
         "Table: Cap_tion.\n\nScale 0 to 1.\n"
     )
     assert repr(TABLE) == TABLE._repr_markdown_() == to_markdown(TABLE)
@@ -361,9 +362,12 @@ from speciarl.report.table import make_record
 from speciarl.report.tables import PUBLISHED
 codes = np.random.default_rng(0).choice(6, size=(50, 8))
 rows = level_table(codes, ks=[1, 2, 8], n_boot=50)
-log = [{"step": s, "seed": k, "reward": 0.1 * s + k, **{"share_" + n.replace(" ", "_"): 1 / 6 for n in WIRE_NAMES}} for k in range(2) for s in range(3)]
+log = [{"step": s, "seed": k, "reward": 0.1 * s + k, **{"share_" + n.replace(" ", "_"): 1 / 6 for n in WIRE_NAMES}}
+       for k in range(2) for s in range(3)]
 figures = {"levels": plot_levels({r["answers"]: r["shares"] for r in rows}), "curve": plot_curve(rows),
-           "plane": specificity_correctness_plane([("SFT", .9, .8, None, "fine-grained"), ("RFT", .7, .7, None, "birds")], PUBLISHED), "training": training_curves({"RFT": log})}
+           "plane": specificity_correctness_plane([("SFT", .9, .8, None, "fine-grained"),
+                                                   ("RFT", .7, .7, None, "birds")], PUBLISHED),
+           "training": training_curves({"RFT": log})}
 for name, figure in figures.items():
     for stem in (name, name + "_again"):
         save_figure(figure, sys.argv[1] + "/" + stem, make_record("test", "smoke"))

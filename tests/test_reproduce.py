@@ -1,4 +1,5 @@
-"""The reproduction engine on miniature projects: what it refuses, what it keeps, and what it does again after a kill."""
+"""The reproduction engine on miniature projects: what it refuses, what it keeps, and what it does again after a
+kill."""
 
 import os
 import re
@@ -144,7 +145,8 @@ def test_artefacts_count_by_their_keys(done, monkeypatch):
 
 
 def test_saved_outputs_and_times_are_not_source(done):
-    """A notebook with saved outputs, copied files, and a clock that jumped to 1999 and 2040: nothing is keyed by time."""
+    """A notebook with saved outputs, copied files, and a clock that jumped to 1999 and 2040: nothing is keyed by
+    time."""
     path = done / "nbs/paper/1_count.ipynb"
     shutil.copy(done / ".speciarl/executed/smoke/1_count.ipynb", path)
     nb = nbformat.read(path, 4)
@@ -263,10 +265,12 @@ def test_unknown_profile_and_notebook(project, tmp_path):
         == "unknown notebook '9_none'; there are: 1_count, 2_share, paper"
     )
     assert message(reproduce, "smoke", root=tmp_path / "elsewhere") == (
-        f"{tmp_path}/elsewhere holds no paper notebooks; get them with: git clone https://github.com/speciarl/speciarl && cd speciarl && make reproduce"
+        f"{tmp_path}/elsewhere holds no paper notebooks; get them with: git clone "
+        "https://github.com/speciarl/speciarl && cd speciarl && make reproduce"
     )
     assert message(reproduce, "smoke", root=project, published=tmp_path / "nowhere") == (
-        f"{tmp_path / 'nowhere'} holds no published predictions (*.parquet); --from-predictions takes the folder that was exported"
+        f"{tmp_path / 'nowhere'} holds no published predictions (*.parquet); --from-predictions takes the folder "
+        "that was exported"
     )
 
 
@@ -315,7 +319,8 @@ def test_a_failure_keeps_what_was_finished(project, capsys):
     failed = project / ".speciarl/executed/smoke/1_count.failed.ipynb"
     assert (
         message(reproduce, "smoke", root=project)
-        == f"1_count.ipynb stopped in cell [3], line 1 (`1 / 0`): ZeroDivisionError: division by zero; look at it with: jupyter lab '{failed}'"
+        == "1_count.ipynb stopped in cell [3], line 1 (`1 / 0`): ZeroDivisionError: division by zero; look at it "
+        f"with: jupyter lab '{failed}'"
     )
     assert failed.exists() and {"[1/3] 1_count: failed", "[2/3] 2_share: done in N s"} <= set(plain(capsys))
     assert (
@@ -381,7 +386,8 @@ def test_folders_that_cannot_be_written(project, monkeypatch):
     (project / "figures").write_text("a file")
     assert (
         message(reproduce, "smoke", root=project)
-        == f"cannot write to {project}/figures/smoke: Not a directory; make it writable, or let results go elsewhere with --out DIR"
+        == f"cannot write to {project}/figures/smoke: Not a directory; make it writable, or let results go elsewhere "
+        "with --out DIR"
     )
     (project / "figures").unlink()
 
@@ -391,7 +397,8 @@ def test_folders_that_cannot_be_written(project, monkeypatch):
     monkeypatch.setattr(engine.tempfile, "TemporaryFile", read_only)
     assert (
         message(reproduce, "smoke", root=project)
-        == f"cannot write to {project}/.speciarl: Read-only file system; make it writable, or let results go elsewhere with --out DIR"
+        == f"cannot write to {project}/.speciarl: Read-only file system; make it writable, or let results go "
+        "elsewhere with --out DIR"
     )
 
 
@@ -411,7 +418,8 @@ def test_a_module_edited_by_hand_stops_everything(project):
         file.write("# quickly\nmended = True\n")
     assert (
         message(reproduce, "smoke", root=project)
-        == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and run nbdev_export"
+        == "speciarl/core/files.py is not what nbs/1_core/2_files.ipynb exports: put your edit into the notebook and "
+        "run nbdev_export"
     )
     assert not (project / ".speciarl").exists()
 
@@ -421,7 +429,8 @@ def test_the_paper_profile_needs_a_gpu(project, monkeypatch):
         engine, "optional", lambda *names: SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False))
     )
     assert message(reproduce, "paper", root=project) == (
-        "the paper profile needs a CUDA GPU and this machine has none; see what it would run with --plan, or use --profile laptop"
+        "the paper profile needs a CUDA GPU and this machine has none; see what it would run with --plan, or use "
+        "--profile laptop"
     )
     assert len(reproduce("paper", root=project, plan=True).steps) == 3
 

@@ -1,4 +1,5 @@
-"""Rewards: the paper's formula, the release's ranks, and what must never change under permutation, missing verdicts or broken formats."""
+"""Rewards: the paper's formula, the release's ranks, and what must never change under permutation, missing verdicts
+or broken formats."""
 
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciarl.core.scale import Category, UserError
 from speciarl.training.rules import (
     FORMAT_PENALTY,
     RULES,
@@ -29,7 +31,6 @@ from speciarl.training.rules import (
     scala2,
     scala3,
 )
-from speciarl.core.scale import Category, UserError
 
 W, A, G, LS, S, MS = Category
 GROUPS = st.lists(st.sampled_from([*Category, None]), min_size=1, max_size=12)
@@ -329,7 +330,8 @@ def test_advantages_add_up_to_nothing(rewards):
     [
         (
             lambda: reward("dynamik", []),
-            "unknown reward rule 'dynamik': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, scala3",
+            "unknown reward rule 'dynamik': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, "
+            "scala3",
         ),
         (
             lambda: find_rule("dynamic", 0),
@@ -373,5 +375,8 @@ def test_a_rule_of_ones_own():
 
 
 def test_rewards_need_no_torch():
-    code = "import sys, speciarl.training.rules; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'pandas', 'matplotlib')))"
+    code = (
+        "import sys, speciarl.training.rules; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', "
+        "'pandas', 'matplotlib')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,5 @@
-"Runs: killed at any moment nothing is lost, two in one folder are refused, failed verdicts are tried again, and only what can be compared is."
+"""Runs: killed at any moment nothing is lost, two in one folder are refused, failed verdicts are tried again, and
+only what can be compared is."""
 
 import csv
 import json
@@ -12,27 +13,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from speciarl.data.samples import Sample
-from speciarl.policy.engines import Sampling, TransformersEngine
+from speciarl.core.scale import Category, UserError
 from speciarl.data.fieldguide import plates
+from speciarl.data.samples import Sample
 from speciarl.data.trees import load_trees
-from speciarl.policy.model import load_policy
-from speciarl.policy.predictions import codes_of, read_predictions
+from speciarl.judges.tree import TreeJudge
+from speciarl.judges.verdict import Verdict
+from speciarl.metrics.matrix import Matrix, compare_runs, list_runs, load_matrix, matrix_runner, matrix_runs, run_matrix
 from speciarl.metrics.runs import (
     FILES,
     evaluate,
-    judge_published,
     hold_run,
+    judge_published,
     open_predictions,
     read_card,
     run_benchmark,
     run_settings,
     sweep,
 )
-from speciarl.metrics.matrix import Matrix, compare_runs, list_runs, load_matrix, matrix_runner, matrix_runs, run_matrix
-from speciarl.core.scale import Category, UserError
-from speciarl.judges.tree import TreeJudge
-from speciarl.judges.verdict import Verdict
+from speciarl.policy.engines import Sampling, TransformersEngine
+from speciarl.policy.model import load_policy
+from speciarl.policy.predictions import codes_of, read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,8 @@ def ask(samples, path):
     with open(path, "a") as file:
         for i, sample in list(enumerate(samples))[whole.count(b"\\n"):]:
             time.sleep(pause)
-            file.write(json.dumps(dict(sample_id=sample.id, dataset=None, split="test", label="x", prompt="general", rollout=0, text="", answer=f"a{i}")) + "\\n")
+            row = dict(sample_id=sample.id, dataset=None, split="test", label="x", prompt="general", rollout=0)
+            file.write(json.dumps(row | dict(text="", answer=f"a{i}")) + "\\n")
             file.flush()
 
 out, pause = sys.argv[1], float(sys.argv[2])
@@ -362,7 +364,8 @@ def test_what_cannot_be_compared(judge, tmp_path):
         "a": "a run is named twice; compare different runs",
         "b": "a and b were judged by different judges, so their scores cannot be compared; judge one of them again",
         "c": "a and c have different labels for image '0.png': these are predictions of another data set or split",
-        "d": "a and d are not over the same images (6 and 4, 4 in all runs); use the same data, or compare the shared ones with --shared",
+        "d": "a and d are not over the same images (6 and 4, 4 in all runs); use the same data, or compare the "
+        "shared ones with --shared",
         "e": "a and e have no image in common: these are predictions of another data set or split",
         "f": f"cannot read {tmp_path / 'f.parquet'}: No such file or directory; give the path of published predictions",
     }.items():
@@ -411,7 +414,8 @@ def test_a_matrix_runs_and_goes_on(judge, tmp_path):
 
 def test_a_matrix_is_every_combination_once(tmp_path):
     (tmp_path / "m.yaml").write_text(
-        "models: [a, {model: b, adapter: c/d, engine: vllm}]\ndata: [photos, {data: cub200, folder: /data, split: train}]\nprompts: [general, specific]\nn: [1, 64]\nseed: 3\n"
+        "models: [a, {model: b, adapter: c/d, engine: vllm}]\ndata: [photos, {data: cub200, folder: /data, split: "
+        "train}]\nprompts: [general, specific]\nn: [1, 64]\nseed: 3\n"
     )
     matrix = load_matrix(tmp_path / "m.yaml")
     names = [run.name for run in matrix_runs(matrix)]
@@ -440,7 +444,8 @@ def test_a_failing_run_does_not_stop_a_matrix(tmp_path):
 
     with pytest.raises(
         UserError,
-        match=r"^1 of 3 runs failed \(b__x__general__n1: b: no such policy\); mend it and start the matrix again, finished runs are kept$",
+        match=r"^1 of 3 runs failed \(b__x__general__n1: b: no such policy\); mend it and start the matrix again, "
+        r"finished runs are kept$",
     ):
         run_matrix(Matrix(models=["a", "b", "c"], data=["x"]), tmp_path, run_one, said.append)
     assert len(ran) == 3 and said[0] == "[1/3] a__x__general__n1" and "[2/3] failed: b: no such policy" in said

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -137,7 +137,7 @@ def test_codes_of_another_run_are_refused():
 def test_risks_are_the_mean_over_all_orders_of_equals(cases):
     cases = [case for case in cases if case[1] >= 0]
     groups = by_confidence(*(map(np.array, zip(*cases)) if cases else (np.array([]), np.array([], int))))
-    orders = [order for order in permutations(cases) if all(a[0] >= b[0] for a, b in zip(order, order[1:]))]
+    orders = [order for order in permutations(cases) if all(a[0] >= b[0] for a, b in pairwise(order))]
     expected = (
         np.mean([np.cumsum([code < 2 for _, code in order]) / np.arange(1, len(order) + 1) for order in orders], axis=0)
         if cases
@@ -184,7 +184,10 @@ def test_intervals_contain_the_value_and_repeat():
 
 
 def test_the_base_install_is_enough():
-    code = "import sys, speciarl.metrics.selection, speciarl.metrics.compare, speciarl.metrics.openworld; print([m for m in ('torch', 'transformers', 'openai', 'matplotlib', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, speciarl.metrics.selection, speciarl.metrics.compare, speciarl.metrics.openworld; print([m "
+        "for m in ('torch', 'transformers', 'openai', 'matplotlib', 'pandas') if m in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

@@ -1,4 +1,5 @@
-"""The page of a run, in a browser: it works from the disk, filters, trusts nothing, and stays quick with 2,000 images."""
+"""The page of a run, in a browser: it works from the disk, filters, trusts nothing, and stays quick with 2,000
+images."""
 
 import json
 
@@ -75,12 +76,16 @@ def page(tmp_path):
     return write_page(publish(tmp_path / "a.parquet", ROWS), tmp_path / "a page", samples)
 
 
-VISIBLE = "[...document.querySelectorAll('article')].filter(a => a.checkVisibility()).map(a => a.querySelector('.id').textContent)"
+VISIBLE = (
+    "[...document.querySelectorAll('article')].filter(a => a.checkVisibility()).map(a => "
+    "a.querySelector('.id').textContent)"
+)
 
 
 def choose(browser, name, value):
     browser.js(
-        f"document.forms[0].elements['{name}'].value = {json.dumps(value)}; document.forms[0].dispatchEvent(new Event('input'))"
+        f"document.forms[0].elements['{name}'].value = {json.dumps(value)}; document.forms[0].dispatchEvent(new "
+        "Event('input'))"
     )
 
 
@@ -93,7 +98,8 @@ def test_the_page_works_from_the_disk(browser, page):
     ]
     assert (
         browser.js(
-            "Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode()))).then(() => [...document.images].map(i => i.naturalWidth))"
+            "Promise.all([...document.images].map(i => (i.loading = 'eager', i.decode()))).then(() => "
+            "[...document.images].map(i => i.naturalWidth))"
         )
         == [192] * 5
     )
@@ -123,7 +129,8 @@ def test_filters_and_counts(browser, page):
     ]
     choose(browser, "label", "")
     browser.js(
-        "document.querySelectorAll('[name=level]').forEach(box => { if (box.value !== 'no-verdict' && box.value !== 'generic') box.click() })"
+        "document.querySelectorAll('[name=level]').forEach(box => { if (box.value !== 'no-verdict' && box.value !== "
+        "'generic') box.click() })"
     )
     assert browser.js(VISIBLE) == ["0.png", "4.png"]
     choose(browser, "text", "QUUX")
@@ -168,7 +175,8 @@ def test_the_keyboard_is_enough(browser, page):
     browser.js("new Promise(done => setTimeout(done, 20))")
     assert len(browser.js(VISIBLE)) == 5
     assert browser.js(
-        "[...document.querySelectorAll('select, input, button')].every(e => e.tabIndex >= 0 && (e.closest('label') || e.textContent))"
+        "[...document.querySelectorAll('select, input, button')].every(e => e.tabIndex >= 0 && (e.closest('label') "
+        "|| e.textContent))"
     )
 
 
@@ -180,17 +188,21 @@ def test_hostile_text_is_only_text(browser, tmp_path):
     page = write_page(publish(tmp_path / "bad.parquet", rows), tmp_path / "page")
     browser.open(page)
     assert browser.js(
-        "[window.hacked ?? 0, document.querySelectorAll('article').length, document.querySelectorAll('script').length, document.querySelectorAll('h1').length, document.querySelectorAll('svg, b, img').length]"
+        "[window.hacked ?? 0, document.querySelectorAll('article').length, "
+        "document.querySelectorAll('script').length, document.querySelectorAll('h1').length, "
+        "document.querySelectorAll('svg, b, img').length]"
     ) == [0, len(HOSTILE), 1, 1, 0]
     assert browser.js("document.querySelector('article bdi').textContent") == HOSTILE[0]
     assert browser.js("document.body.scrollWidth <= document.documentElement.clientWidth"), (
         "no text is wider than the page"
     )
     assert browser.js(
-        "[...document.forms[0].elements.label.options].slice(1).every(o => [...document.querySelectorAll('article')].some(a => a.dataset.label === o.value))"
+        "[...document.forms[0].elements.label.options].slice(1).every(o => "
+        "[...document.querySelectorAll('article')].some(a => a.dataset.label === o.value))"
     ), "every class can be chosen"
     browser.js(
-        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 2\">'), new Promise(done => setTimeout(done, 100))"
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 2\">'), new "
+        "Promise(done => setTimeout(done, 100))"
     )
     assert browser.js("window.hacked ?? 0") == 0, "the policy of the page forbids scripts that are not its own"
 
@@ -218,7 +230,8 @@ def test_names_and_cards_are_only_text_too(browser, tmp_path, attack):
     )
     assert browser.js("document.forms[0].elements.dataset.options.length") == 3
     assert browser.js(
-        "[window.hacked ?? 0, document.querySelectorAll('script').length, document.querySelectorAll('svg, b, img').length]"
+        "[window.hacked ?? 0, document.querySelectorAll('script').length, document.querySelectorAll('svg, b, "
+        "img').length]"
     ) == [0, 1, 0]
 
 
@@ -277,7 +290,8 @@ def test_two_thousand_images_filter_at_once(browser, tmp_path):
     assert len(browser.js(VISIBLE)) == len([r for r in rows if r["label"] == "class 7" and "answer 7" in r["answer"]])
     print(
         browser.js(
-            "(() => { const start = performance.now(); document.forms[0].dispatchEvent(new Event('input')); return performance.now() - start })()"
+            "(() => { const start = performance.now(); document.forms[0].dispatchEvent(new Event('input')); return "
+            "performance.now() - start })()"
         ),
         "ms for one filter",
     )

@@ -1,4 +1,5 @@
-"What the documentation site is made of: pages that are read, a table of contents with every chapter, the public face with its sources."
+"""What the documentation site is made of: pages that are read, a table of contents with every chapter, the public
+face with its sources."""
 
 import re
 

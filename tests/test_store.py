@@ -1,10 +1,10 @@
-"""The verdict store: what is stored comes back, what is missing is never stored, and files are exported whole and imported whole or not at all.
+"""The verdict store: what is stored comes back, what is missing is never stored, and files are exported whole and
+imported whole or not at all.
 
 Every test of the interface runs on SQLite and, where redis-server is installed, on a real Redis of its own.
 """
 
 import json
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import message
 
-from speciarl.judges import store as module
 from speciarl.core.scale import Category, UserError
+from speciarl.judges import store as module
 from speciarl.judges.store import StoredJudge, open_store
 from speciarl.judges.verdict import Verdict
 
@@ -268,7 +268,8 @@ def lines(*values) -> bytes:
         (lines(HEADER, ROW, b"[" * 100_000), ":3: not a line of JSON in UTF-8" + AGAIN),
         (
             lines(HEADER, ROW, OTHER | {"category": "less_specific"}),
-            ":3: unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more specific",
+            ":3: unknown category 'less_specific': use one of wrong, abstain, generic, less specific, specific, more "
+            "specific",
         ),
         (
             lines(HEADER, ROW, {"label": "a"}),
@@ -421,7 +422,10 @@ def test_a_replay_asks_nobody(url):
 
 
 def test_redis_is_not_imported_without_a_redis_address(tmp_path):
-    code = "import sys; from speciarl.judges.store import open_store; open_store(sys.argv[1]); assert not {'redis', 'pyarrow', 'torch'} & set(sys.modules)"
+    code = (
+        "import sys; from speciarl.judges.store import open_store; open_store(sys.argv[1]); assert not {'redis', "
+        "'pyarrow', 'torch'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code, tmp_path / "v.sqlite"], check=True)
 
 
@@ -506,7 +510,8 @@ def test_a_later_layout_is_refused(tmp_path):
     connection.close()
     assert (
         message(open_store, path)
-        == f"{path} is not a sound verdict store (its layout is version 2, this package knows version 1); delete it or choose another path"
+        == f"{path} is not a sound verdict store (its layout is version 2, this package knows version 1); delete it "
+        "or choose another path"
     )
 
 

@@ -1,4 +1,5 @@
-"""Many processes on one store: each pair is judged once in all, and a process killed in the middle costs nothing that was acknowledged."""
+"""Many processes on one store: each pair is judged once in all, and a process killed in the middle costs nothing
+that was acknowledged."""
 
 import signal
 import sqlite3
@@ -15,7 +16,8 @@ from speciarl.core.scale import Category
 from speciarl.judges.store import StoredJudge, open_store
 from speciarl.judges.verdict import Verdict
 
-# Judges PAIRS start..stop. What was asked and what was acknowledged is appended to a file, one line each, before anything else can happen.
+# Judges PAIRS start..stop. What was asked and what was acknowledged is appended to a file, one line each, before
+# anything else can happen.
 WORKER = """
 import os, sys, time
 from speciarl.core.scale import Category
@@ -76,7 +78,7 @@ def check_sound(url, n):
         connection.close()
 
 
-def test_sixteen_processes_pay_once_for_each_pair(url, tmp_path):  # noqa: F811
+def test_sixteen_processes_pay_once_for_each_pair(url, tmp_path):
     log = tmp_path / "log"
     processes = [
         process for i in range(16) for process in start(url, log, 20 * i, 20 * i + 400)
@@ -86,7 +88,7 @@ def test_sixteen_processes_pay_once_for_each_pair(url, tmp_path):  # noqa: F811
     check_sound(url, 700)
 
 
-def test_killed_processes_lose_nothing_acknowledged_and_are_taken_over(url, tmp_path):  # noqa: F811
+def test_killed_processes_lose_nothing_acknowledged_and_are_taken_over(url, tmp_path):
     log = tmp_path / "log"
     doomed = start(url, log, 0, 200, ttl=2, delay=0.1, count=3)
     while not log.exists() or noted(log, "stored").total() < 30:
@@ -108,13 +110,13 @@ def test_killed_processes_lose_nothing_acknowledged_and_are_taken_over(url, tmp_
     check_sound(url, 200)
 
 
-def test_a_slow_judge_keeps_its_claims(url, tmp_path):  # noqa: F811
+def test_a_slow_judge_keeps_its_claims(url, tmp_path):
     log = tmp_path / "log"
     finish(start(url, log, 0, 5, ttl=2, delay=4.0, count=2))
     assert noted(log, "asked") == Counter(map(str, range(5)))
 
 
-def test_what_another_process_could_not_judge_is_tried_here(url):  # noqa: F811
+def test_what_another_process_could_not_judge_is_tried_here(url):
     pair = ("label", "1")
     with open_store(url) as ours, open_store(url) as theirs:
         theirs.claim_many("j", [pair], 0.2)  # and then nothing: the process is dead
@@ -126,7 +128,7 @@ def test_what_another_process_could_not_judge_is_tried_here(url):  # noqa: F811
         assert StoredJudge(judge, ours, ttl=1)([pair]) == [Verdict(Category.GENERIC, "j")]
 
 
-def test_verdicts_may_arrive_from_another_thread(url):  # noqa: F811
+def test_verdicts_may_arrive_from_another_thread(url):
     "As from a judge that runs an event loop of its own beside the notebook's."
     pairs = [("label", str(i)) for i in range(40)]
 
@@ -146,7 +148,7 @@ def test_verdicts_may_arrive_from_another_thread(url):  # noqa: F811
         assert stored.asked == store.count() == 40
 
 
-def test_waiting_ends(url):  # noqa: F811
+def test_waiting_ends(url):
     pairs = [("label", "1"), ("label", "2")]
     with open_store(url) as ours, open_store(url) as theirs:
         theirs.claim_many("j", pairs[:1], 60)  # a process that lives and hangs

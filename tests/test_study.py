@@ -1,4 +1,5 @@
-"""The judge study: the gold set, agreement with it, and verdict tables that others publish. Holds the tree judge to its result on the development half."""
+"""The judge study: the gold set, agreement with it, and verdict tables that others publish. Holds the tree judge to
+its result on the development half."""
 
 import json
 
@@ -6,9 +7,9 @@ import pytest
 from refusal import message
 
 from speciarl.core.scale import Category
-from speciarl.metrics.agreement import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict, write_verdicts
+from speciarl.metrics.agreement import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
 
 DEVELOPMENT = read_gold("development")
 TOY = [
@@ -80,7 +81,8 @@ def test_a_table_without_a_card_that_names_a_model_is_refused(tmp_path, card):
     path = tmp_path / "one.csv"
     assert (
         message(published_verdicts, tmp_path)
-        == f"{path} has no run card that names its model (one.card.json); make both with: speciarl judge PAIRS.csv --judge llm --base-url URL --model NAME --out {path}"
+        == f"{path} has no run card that names its model (one.card.json); make both with: speciarl judge PAIRS.csv "
+        f"--judge llm --base-url URL --model NAME --out {path}"
     )
 
 

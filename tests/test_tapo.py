@@ -1,4 +1,5 @@
-"TAPO: every term against its formula and against finite differences, the reward, the filter, the triplet in the trainer; with nothing switched on it is GRPO."
+"""TAPO: every term against its formula and against finite differences, the reward, the filter, the triplet in the
+trainer; with nothing switched on it is GRPO."""
 
 import json
 import math
@@ -10,15 +11,11 @@ import torch
 from PIL import Image
 from refusal import message
 
-from speciarl.training.reward import SpecificityReward
-from speciarl.data.samples import Sample
-from speciarl.data.fieldguide import DOMAINS
-from speciarl.data.trees import load_trees
-from speciarl.training.plan import KNOWN, memory, plan, triplet_plan
-from speciarl.policy.model import load_policy, weights_hash
 from speciarl.core.config import available
-from speciarl.training.recipe import load_recipe
 from speciarl.core.scale import Category, UserError
+from speciarl.data.fieldguide import DOMAINS
+from speciarl.data.samples import Sample
+from speciarl.data.trees import load_trees
 from speciarl.fine_r1.tapo import (
     TAPO,
     TapoReward,
@@ -31,9 +28,13 @@ from speciarl.fine_r1.tapo import (
     make_tapo_trainer,
     on_positives,
 )
-from speciarl.training.loop import batch_sizes, make_judge, train, training_samples, wanted_classes
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
+from speciarl.policy.model import load_policy, weights_hash
+from speciarl.training.loop import batch_sizes, make_judge, train, training_samples, wanted_classes
+from speciarl.training.plan import KNOWN, memory, plan, triplet_plan
+from speciarl.training.recipe import load_recipe
+from speciarl.training.reward import SpecificityReward
 
 PUBLISHED = Weights(0.01, 0.03, 0.03)
 TINY = [
@@ -329,7 +330,8 @@ def test_every_answer_is_scored_with_the_image_that_it_was_sampled_on_and_on_the
 
 
 def test_the_terms_are_means_over_the_tokens_of_a_step_however_it_is_cut(trainer, generated):
-    "The added gradient of one micro-batch of a step is that of its parts together; answers differ in length, and one is left out."
+    """The added gradient of one micro-batch of a step is that of its parts together; answers differ in length, and
+    one is left out."""
     batch = dict(generated[1])
     batch["completion_mask"] = batch["completion_mask"].clone()
     batch["completion_mask"][5] = 0
@@ -360,7 +362,8 @@ def test_the_terms_are_means_over_the_tokens_of_a_step_however_it_is_cut(trainer
 
 
 def test_the_gradient_of_the_whole_loss_is_a_finite_difference(trainer, generated):
-    "Through the model: clip part, divergence and entropy together, along a random direction. (TRL's fused head counts in single precision, which limits the agreement.)"
+    """Through the model: clip part, divergence and entropy together, along a random direction. (TRL's fused head
+    counts in single precision, which limits the agreement.)"""
     batch = {
         name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
         for name, value in generated[1].items()
@@ -435,7 +438,8 @@ def test_a_server_draws_half_a_group_at_a_time(trainer, monkeypatch):
 
 
 def test_with_nothing_switched_on_it_is_grpo(tmp_path):
-    "The same weights, bit for bit, after two updates on one generation; the log has the two figures of the TAPO reward besides."
+    """The same weights, bit for bit, after two updates on one generation; the log has the two figures of the TAPO
+    reward besides."""
     small = [*TINY[:-1], "data.birds=8", "prompts_per_generation=4", "loss=dapo"]
     plain, off = (
         train(load_recipe("smoke/speciarl", small), tmp_path / "grpo"),
@@ -490,7 +494,8 @@ def test_a_run_says_what_it_made_of_the_triplets_and_trains_the_vision_tower(tmp
     [
         (
             ["shots=1", "data.birds=30"],
-            "30 of 30 classes have one image only, and so no positive: 'glaucous gull'; take more images of each class (shots), or set positives=false",
+            "30 of 30 classes have one image only, and so no positive: 'glaucous gull'; take more images of each "
+            "class (shots), or set positives=false",
         ),
         (["loss=bnpo"], "the terms of TAPO are means over the tokens of a step, and loss bnpo is not: use loss: dapo"),
     ],

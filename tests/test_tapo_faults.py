@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from speciarl.policy.model import weights_hash
-from speciarl.training.recipe import load_recipe
 from speciarl.fine_r1.tapo import TAPO
+from speciarl.policy.model import weights_hash
 from speciarl.training.loop import train
+from speciarl.training.recipe import load_recipe
 
 WORKER = Path(__file__).parent / "workers" / "tapo_worker.py"
 SMALL = [

@@ -118,7 +118,8 @@ def test_when_and_where_it_was_made(project):
     (project / "paper/notebooks/smoke/1_count.made.json").write_text(json.dumps(note))
     assert (
         trace("1c69", project)[3]
-        == "made 2026-11-21T12:00:00+00:00 in 3.5 s, commit ababababab, with changes; Linux, 2 cores; python 3.11.7, numpy 2.0"
+        == "made 2026-11-21T12:00:00+00:00 in 3.5 s, commit ababababab, with changes; Linux, 2 cores; python 3.11.7, "
+        "numpy 2.0"
     )
 
 
@@ -150,7 +151,8 @@ def test_names_that_mean_nothing_or_too_much(project):
     )
     assert (
         message(find, "count.plate", project)
-        == "nothing here is called 'count.plate'; near: count.plates; give an id from the paper, a figure, a table, or a number like benchmark.SpeciaRL.fine.HM"
+        == "nothing here is called 'count.plate'; near: count.plates; give an id from the paper, a figure, a table, "
+        "or a number like benchmark.SpeciaRL.fine.HM"
     )
 
 

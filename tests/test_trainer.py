@@ -1,4 +1,5 @@
-"The mended trainer: each fault is shown with TRL's own trainer, then mended; loss and gradient are the published formulas."
+"""The mended trainer: each fault is shown with TRL's own trainer, then mended; loss and gradient are the published
+formulas."""
 
 import logging
 from types import SimpleNamespace
@@ -10,10 +11,11 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
+from speciarl.core.scale import UserError
 from speciarl.policy.model import load_policy
 from speciarl.policy.prompts import load_prompt
+from speciarl.training.loop import grpo_config
 from speciarl.training.recipe import load_recipe
-from speciarl.core.scale import UserError
 from speciarl.training.trainer import (
     HOOKS,
     SpecificityTrainer,
@@ -24,7 +26,6 @@ from speciarl.training.trainer import (
     one_pad,
     spare_columns,
 )
-from speciarl.training.loop import grpo_config
 
 PAD = 6  # <|image_pad|> of the small policy
 
@@ -220,7 +221,7 @@ def test_pictures_are_opened_once_per_generation_and_sample(tmp_path, micro_step
 def test_trimmed_log_probabilities_are_those_of_the_padded_batch(tmp_path, chunk):
     widths, ours = [], build(SpecificityTrainer, tmp_path)
     inputs = ours._generate_and_score_completions([ours.train_dataset[i] for i in (0, 0, 1, 1)])
-    pad = lambda x, left, right, value: torch.nn.functional.pad(x, (left, right), value=value)  # noqa: E731
+    pad = lambda x, left, right, value: torch.nn.functional.pad(x, (left, right), value=value)
     ids = pad(torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1), 5, 9, 0)
     mask = pad(torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1), 5, 9, 0)
     mask[:2, -10:] = 0  # the first two answers are shorter than the others
@@ -306,7 +307,8 @@ def test_a_trainer_with_other_hooks_is_refused():
     check_trl()
     with pytest.raises(
         UserError,
-        match=r"^this TRL's GRPOTrainer._generate_single_turn is not the one speciarl mends: pip install 'trl==1.16.\*'$",
+        match=r"^this TRL's GRPOTrainer._generate_single_turn is not the one speciarl mends: pip install "
+        r"'trl==1.16.\*'$",
     ):
         check_trl(Other)
     assert all(hasattr(GRPOTrainer, name) for name in HOOKS)

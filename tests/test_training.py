@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
-from speciarl.training.recipe import load_recipe
-from speciarl.policy.engines import Sampling, draw
 from speciarl.core.scale import Category, UserError, extract_answer
+from speciarl.data.fieldguide import plates
+from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
+from speciarl.policy.engines import Sampling, draw
+from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
+from speciarl.training.recipe import load_recipe
 
 training = importlib.import_module("speciarl.training.loop")
 from speciarl.training.loop import (  # noqa: E402
@@ -360,7 +362,8 @@ def test_noise_is_in_the_rollouts(tmp_path):
 
 
 def test_flat_groups_leave_the_loss_if_the_recipe_says_so(tmp_path):
-    "All answers are judged alike, so all groups are flat: dropped, the step changes nothing; kept, the KL term and weight decay are all there is."
+    """All answers are judged alike, so all groups are flat: dropped, the step changes nothing; kept, the KL term and
+    weight decay are all there is."""
 
     def alike(pairs, datasets=None):
         return [Verdict(Category.GENERIC, "test")] * len(pairs)
@@ -418,7 +421,7 @@ def test_asking_held_out_images_does_not_change_the_training(tmp_path, run):
         asked / "policy"
     ) == weights_hash(run / "policy")
     found = json.loads((asked / "best" / "validation.json").read_text())
-    held_out = training.plates("birds", "validation", 3)
+    held_out = plates("birds", "validation", 3)
     with one_thread():
         again = validate(load_policy(asked / "best"), held_out, r, make_judge(r))
     assert {key: value for key, value in found.items() if key != "step"} == again and not {s.id for s in held_out} & {
@@ -473,7 +476,7 @@ def test_nothing_to_learn_from_is_said(monkeypatch):
         self_taught(
             r, policy, training_samples(r), lambda pairs, datasets: [Verdict(Category.WRONG, "test")] * len(pairs)
         )
-    chosen, texts = self_taught(r, policy, training_samples(r), TreeJudge(training.load_trees(["birds"]), strict=True))
+    chosen, texts = self_taught(r, policy, training_samples(r), TreeJudge(load_trees(["birds"]), strict=True))
     assert len(chosen) == len(texts) <= 2 and all(extract_answer(text) for text in texts)
 
 
@@ -516,7 +519,8 @@ def test_progress_is_said_ten_times_at_most(tmp_path):
 
 
 def test_a_group_of_processes_outlives_the_trainer():
-    "If the trainer's reducer were its last owner, torch would take it down under Python's lock and might wait for ever, as runs on two processes now and then did."
+    """If the trainer's reducer were its last owner, torch would take it down under Python's lock and might wait for
+    ever, as runs on two processes now and then did."""
     dist = torch.distributed
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     world = dist.group.WORLD

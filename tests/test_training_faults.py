@@ -1,4 +1,5 @@
-"What can go wrong in training: kill -9 at any moment, a judge that goes away, a full disk, a loss that is no number; each ends in one line, and the same command goes on."
+"""What can go wrong in training: kill -9 at any moment, a judge that goes away, a full disk, a loss that is no
+number; each ends in one line, and the same command goes on."""
 
 import importlib
 import json
@@ -13,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from speciarl.policy.model import load_policy, weights_hash
-from speciarl.training.recipe import load_recipe
 from speciarl.core.scale import UserError
+from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
+from speciarl.policy.model import load_policy, weights_hash
+from speciarl.training.recipe import load_recipe
 
 training = importlib.import_module("speciarl.training.loop")
 adapters = importlib.import_module("speciarl.training.reward")
@@ -57,7 +59,8 @@ def environment() -> dict:
 
 # -- kill -9
 
-# eight images, four at once, two steps each: an epoch has four steps, so a run resumed at step 4 begins its second epoch, at step 6 it is in the middle of it
+# eight images, four at once, two steps each: an epoch has four steps, so a run resumed at step 4 begins its second
+# epoch, at step 6 it is in the middle of it
 MOMENTS = {
     "whole": [],
     "unmarked": [["before_the_mark", 4]],
@@ -194,7 +197,8 @@ def test_a_judge_that_dies_stops_the_run_and_the_same_command_goes_on(tmp_path, 
         training.train(recipe, tmp_path / "run", judge=dies_after(calls))
     assert (
         str(error.value)
-        == f"stopped at step {step}, which is kept: the judge does not answer (asked 4 times, 20 s apart); the same command goes on from there"
+        == f"stopped at step {step}, which is kept: the judge does not answer (asked 4 times, 20 s apart); the same "
+        "command goes on from there"
     )
     assert no_pause == [20.0] * 3
     assert (
@@ -210,7 +214,8 @@ def test_a_judge_that_dies_at_the_first_step_leaves_nothing_to_go_on_with(tmp_pa
     recipe = load_recipe("smoke/speciarl", SIX)
     with pytest.raises(
         UserError,
-        match=r"^stopped before the first step: the judge does not answer \(asked 4 times, 20 s apart\); the same command begins again$",
+        match=r"^stopped before the first step: the judge does not answer \(asked 4 times, 20 s apart\); the same "
+        r"command begins again$",
     ):
         training.train(recipe, tmp_path / "run", judge=dies_after(0))
     assert not list((tmp_path / "run").rglob("checkpoint-*")) and outcome(
@@ -263,7 +268,8 @@ def test_a_judge_that_is_down_is_noticed_before_the_policy_is_loaded(tmp_path, n
     [
         (
             ["data.birds=1"],
-            "smoke/speciarl: 1 images do not fill one generation of 4 prompts; lower prompts_per_generation or prompts_per_step",
+            "smoke/speciarl: 1 images do not fill one generation of 4 prompts; lower prompts_per_generation or "
+            "prompts_per_step",
         ),
         (
             ["micro_batch=3"],
@@ -293,10 +299,11 @@ def test_labels_outside_the_tree_are_refused_before_the_policy_is_loaded(tmp_pat
         ],
     )
     recipe = load_recipe("smoke/speciarl", SIX)
-    judge = TreeJudge(training.load_trees(["birds"]), strict=strict)
+    judge = TreeJudge(load_trees(["birds"]), strict=strict)
     with pytest.raises(
         UserError,
-        match="^1 of [0-9] labels are in no label tree, so no answer could be judged: 'hooded gull'; correct the label or add it to the tree$",
+        match="^1 of [0-9] labels are in no label tree, so no answer could be judged: 'hooded gull'; correct the "
+        "label or add it to the tree$",
     ):
         training.train(recipe, tmp_path / "run", judge=judge)
     assert not (tmp_path / "run").exists()
@@ -394,7 +401,8 @@ def small_files():
 
 @pytest.mark.parametrize("size", [200_000, 5_290_000], ids=["safetensors", "torch"])
 def test_a_full_disk_stops_with_one_line_and_the_same_command_goes_on(tmp_path, whole, small_files, monkeypatch, size):
-    "The limit is on real files: safetensors (200 kB) and torch (5.29 MB: the weights fit, the optimiser does not) say it each in their own way."
+    """The limit is on real files: safetensors (200 kB) and torch (5.29 MB: the weights fit, the optimiser does not)
+    say it each in their own way."""
     plain = training.Watch.on_log
 
     def filling(self, args, state, *others, **more):
@@ -521,7 +529,8 @@ def test_two_processes_stop_together_and_go_on_together(tmp_path):
     assert (
         said
         == [
-            "stopped at step 2, which is kept: process 1 of 2: the judge does not answer: start it (asked 4 times, 20 s apart); the same command goes on from there"
+            "stopped at step 2, which is kept: process 1 of 2: the judge does not answer: start it (asked 4 times, "
+            "20 s apart); the same command goes on from there"
         ]
         * 2
     )

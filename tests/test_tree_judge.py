@@ -1,4 +1,5 @@
-"""The tree judge: what it decides and why, what it leaves open, and that no dressed-up answer is ever called correct."""
+"""The tree judge: what it decides and why, what it leaves open, and that no dressed-up answer is ever called
+correct."""
 
 import subprocess
 import sys
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusal import message
 
-from speciarl.data.trees import load_trees, parse_tree
 from speciarl.core.scale import Category
+from speciarl.data.trees import load_trees, parse_tree
 from speciarl.judges.form import judge_form, spoiled, unwrap
 from speciarl.judges.reading import read_answer
 from speciarl.judges.tree import TreeJudge
@@ -329,7 +330,10 @@ def test_packaged_classes_are_specific_for_themselves_in_every_spelling():
 
 
 def test_judging_needs_no_torch():
-    code = "import sys; from speciarl.judges.tree import TreeJudge; TreeJudge()([('beagle', 'dog')]); sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'matplotlib', 'transformers')))"
+    code = (
+        "import sys; from speciarl.judges.tree import TreeJudge; TreeJudge()([('beagle', 'dog')]); sys.exit(any(m "
+        "in sys.modules for m in ('torch', 'pandas', 'matplotlib', 'transformers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

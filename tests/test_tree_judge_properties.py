@@ -1,4 +1,5 @@
-"""What holds for the tree judge whatever the answer, over all packaged trees; and that no attack is ever judged correct."""
+"""What holds for the tree judge whatever the answer, over all packaged trees; and that no attack is ever judged
+correct."""
 
 import json
 import random
@@ -8,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciarl.data.trees import load_trees, relation
 from speciarl.core.names import name_key
 from speciarl.core.scale import Category
+from speciarl.data.trees import load_trees, relation
 from speciarl.judges.form import judge_form
 from speciarl.judges.reading import read_answer
 from speciarl.judges.tree import TreeJudge

@@ -1,4 +1,5 @@
-"Triplets: every anchor has a positive of its class and a negative of the most confusable other one, of its own size; what cannot have them is refused in one line."
+"""Triplets: every anchor has a positive of its class and a negative of the most confusable other one, of its own
+size; what cannot have them is refused in one line."""
 
 import random
 
@@ -9,7 +10,6 @@ from refusal import message
 
 from speciarl.data.samples import Sample
 from speciarl.data.trees import load_tree
-from speciarl.policy.model import load_policy
 from speciarl.fine_r1.triplets import (
     Triplet,
     by_class,
@@ -25,6 +25,7 @@ from speciarl.fine_r1.triplets import (
     steps_between,
     triplet_opener,
 )
+from speciarl.policy.model import load_policy
 
 LABELS = ("hooded warbler", "pine warbler", "song sparrow", "fox sparrow")
 COLOURS = dict(zip(LABELS, ("gold", "goldenrod", "sienna", "peru")))
@@ -101,7 +102,10 @@ def test_negatives_stay_within_their_data_set():
 
 def test_a_class_with_one_image_has_no_positive():
     some = [*samples(LABELS[:2]), *samples(LABELS[2:3], each=1)]
-    expected = "1 of 3 classes have one image only, and so no positive: 'song sparrow'; take more images of each class (shots), or set positives=false"
+    expected = (
+        "1 of 3 classes have one image only, and so no positive: 'song sparrow'; take more images of each "
+        "class (shots), or set positives=false"
+    )
     assert message(make_triplets, some, True, "sibling") == message(check_classes, some) == expected
     check_classes(some, positives=False)
 
@@ -109,9 +113,12 @@ def test_a_class_with_one_image_has_no_positive():
 @pytest.mark.parametrize("dataset, named", [("birds", "birds"), (None, "the training set")])
 def test_a_domain_with_one_class_has_no_negative(dataset, named):
     some = samples(LABELS[:1], dataset=dataset)
-    expected = f"the images of {named} are all of one class, so none can be a negative; take images of more classes, or set negatives=none"
+    expected = (
+        f"the images of {named} are all of one class, so none can be a negative; take images of more classes, "
+        "or set negatives=none"
+    )
     assert message(make_triplets, some, True, "visual", 0, vectors(some)) == expected
-    assert make_triplets(some, True, "none")["{}/hooded warbler/0".format(dataset)].negative is None
+    assert make_triplets(some, True, "none")[f"{dataset}/hooded warbler/0"].negative is None
 
 
 def test_one_class_in_one_of_two_domains_is_named():

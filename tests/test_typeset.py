@@ -22,7 +22,8 @@ def test_placeholders(tmp_path):
         "| a | b |\n| --- | ---: |\n| x | 1 |\n\nTable: Caption.\n\nNotes.\n\n<!-- record 1 -->\n"
     )
     assert fill("{{table:t}}", values, tmp_path) == (
-        "| a | b |\n| :--- | ---: |\n| x | 1 |\n\nTable: Caption. `#box(text(size: 6.5pt, fill: luma(45%))[record 1])`{=typst} {#tbl-t}\n\n`#text(size: 7.5pt)[`{=typst}Notes.`]`{=typst}"
+        "| a | b |\n| :--- | ---: |\n| x | 1 |\n\nTable: Caption. `#box(text(size: 6.5pt, fill: luma(45%))[record "
+        "1])`{=typst} {#tbl-t}\n\n`#text(size: 7.5pt)[`{=typst}Notes.`]`{=typst}"
     )
     assert (
         message(fill, "{{table:none}}", values, tmp_path)

@@ -1,4 +1,5 @@
-"""Verdicts: the identity of a judge changes with its content only, and tables of verdicts come back as they were or are refused."""
+"""Verdicts: the identity of a judge changes with its content only, and tables of verdicts come back as they were or
+are refused."""
 
 import csv
 
@@ -49,7 +50,8 @@ def test_a_table_comes_back_as_it_was(tmp_path):
     write_verdicts(path, rows(), ["n", "label", "answer"])
     assert (
         path.read_text()
-        == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a dog\n2,samoyed,corgi mix,,llm,no answer\n"
+        == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a "
+        "dog\n2,samoyed,corgi mix,,llm,no answer\n"
     )
     back, columns = read_verdicts(path)
     assert back == rows() and back[0]["category"] is Category.LESS_SPECIFIC and back[2]["category"] is None
@@ -121,7 +123,8 @@ def test_a_file_with_categories_only_is_enough(tmp_path):
         ),
         (
             b"label,category\n\xe9,wrong\n",
-            " is not a CSV file in UTF-8 ('utf-8' codec can't decode byte 0xe9 in position 15: invalid continuation byte); write it again with speciarl judge",
+            " is not a CSV file in UTF-8 ('utf-8' codec can't decode byte 0xe9 in position 15: invalid continuation "
+            "byte); write it again with speciarl judge",
         ),
         (
             b"label,category\n" + b"x" * 1_000_000 + b",wrong\n",

@@ -113,10 +113,12 @@ def test_tables_count_too(tmp_path):
 def test_nothing_to_compare(project, tmp_path):
     assert (
         message(verify, "laptop", root=project)
-        == "no results of profile laptop are committed here; those of laptop are: speciarl reproduce --verify --profile laptop"
+        == "no results of profile laptop are committed here; those of laptop are: speciarl reproduce --verify "
+        "--profile laptop"
     )
     assert message(verify, "smoke", root=project, out=tmp_path / "elsewhere") == (
-        f"nothing to compare the last commit with: no predictions in paper/predictions/smoke, and nothing was retrained in {tmp_path / 'elsewhere'}"
+        "nothing to compare the last commit with: no predictions in paper/predictions/smoke, and nothing was "
+        f"retrained in {tmp_path / 'elsewhere'}"
     )
 
 
@@ -139,16 +141,19 @@ def test_on_the_command_line(project, monkeypatch):
     assert bad.exit_code == 1 and bad.stderr == "error: count.HM: committed as 0.8, and not made here\n"
     refused = call("--plan")
     assert refused.exit_code == 2 and refused.stderr == (
-        "error: --verify makes everything again from the published predictions: leave out --only, --plan, --force, --from-predictions and --publish\n"
+        "error: --verify makes everything again from the published predictions: leave out --only, --plan, --force, "
+        "--from-predictions and --publish\n"
     )
 
 
 def test_what_was_published_stands_for_the_policies(tmp_path, monkeypatch):
-    "From the command line: the base policy is asked once; a reader with an empty store draws the same from the published answers."
+    """From the command line: the base policy is asked once; a reader with an empty store draws the same from the
+    published answers."""
     root = miniature.project(tmp_path / "a project")
     draw = """from speciarl.compendium.lab import Lab
 lab = Lab(profile, "../..", workers=0)
-found = {"right": sum(row["category"] == "specific" for row in lab.rows("zero-shot", 0, "cars")), "chosen": [made.why for made in lab.closed("zero-shot").choices]}
+found = {"right": sum(row["category"] == "specific" for row in lab.rows("zero-shot", 0, "cars")),
+         "chosen": [made.why for made in lab.closed("zero-shot").choices]}
 profile = lab.profile.name"""
     notebook(
         root / "nbs/paper/1_count.ipynb", PARAMETERS, draw, WRITE.format(stem="count", values="{'plates': 48, **found}")

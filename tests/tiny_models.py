@@ -1,6 +1,8 @@
-"""Tiny vision-language models of seven families, with random weights, saved as a checkpoint is: for tests that the same code asks them all.
+"""Tiny vision-language models of seven families, with random weights, saved as a checkpoint is: for tests that the same
+code asks them all.
 
-`save(family, folder)` builds one: model, image processor, tokenizer with the family's own special tokens, processor settings, chat template.
+`save(family, folder)` builds one: model, image processor, tokenizer with the family's own special tokens, processor
+settings, chat template.
 """
 
 import json
@@ -32,7 +34,10 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-WORDS = "name what the image shows . , a bird warbler hooded dog cat of in one word be as specific you can <think> </think> <answer> </answer> None user assistant".split()
+WORDS = (
+    "name what the image shows . , a bird warbler hooded dog cat of in one word be as specific you can <think> "
+    "</think> <answer> </answer> None user assistant"
+).split()
 COMMON = ["<pad>", "<unk>", "<bos>", "<eos>"]
 QWEN = {
     "image_token": "<|image_pad|>",
@@ -68,7 +73,8 @@ def template(place: str) -> str:
     return (
         "{% for m in messages %}<bos> {{ m.role }} {% for part in m.content %}{% if part.type == 'image' %}"
         + place
-        + "{% else %} {{ part.text }}{% endif %}{% endfor %} <eos>{% endfor %}{% if add_generation_prompt %}<bos> assistant{% endif %}"
+        + "{% else %} {{ part.text }}{% endif %}{% endfor %} <eos>{% endfor %}{% if add_generation_prompt %}<bos> "
+        "assistant{% endif %}"
     )
 
 

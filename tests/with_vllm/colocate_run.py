@@ -1,4 +1,5 @@
-"""Two steps of GRPO with colocated vLLM on CPU, by speciarl's trainer or by TRL's own; what was seen goes to a JSON file.
+"""Two steps of GRPO with colocated vLLM on CPU, by speciarl's trainer or by TRL's own; what was seen goes to a JSON
+file.
 
     python tests/with_vllm/colocate_run.py ours|stock FOLDER        (in the environment of `make test-vllm`)
 
@@ -14,11 +15,11 @@ from pathlib import Path
 import torch
 from trl import GRPOTrainer
 
-from speciarl.training import loop as training
 from speciarl.policy.model import load_policy
+from speciarl.training import loop as training
+from speciarl.training.loop import make_judge, make_trainer, training_samples
 from speciarl.training.recipe import load_recipe
 from speciarl.training.trainer import one_pad, with_pictures
-from speciarl.training.loop import make_judge, make_trainer, training_samples
 
 PICTURE_TOKENS = {"image": 6, "video": 7}  # placeholders of the small policy
 
@@ -71,7 +72,8 @@ def logps(trainer, batch: dict) -> torch.Tensor:
 
 
 def watch(trainer, seen: dict) -> None:
-    "Note, of each generation: how long vLLM's prompts and the trainer's are, the log-probabilities, with the adapter and without, and how long a sync takes."
+    """Note, of each generation: how long vLLM's prompts and the trainer's are, the log-probabilities, with the
+    adapter and without, and how long a sync takes."""
     score, generate, sync = (
         trainer._generate_and_score_completions,
         trainer.vllm_generation.generate,
@@ -116,7 +118,8 @@ def watch(trainer, seen: dict) -> None:
 
 
 def sampled_placeholders(trainer, seen: dict) -> dict:
-    "How many of vLLM's samples hold a placeholder, once their scores are made equal to those of two tokens that every answer has."
+    """How many of vLLM's samples hold a placeholder, once their scores are made equal to those of two tokens that
+    every answer has."""
     model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class.tokenizer
     rows = model.get_input_embeddings().weight.data  # tied to the scores; as inputs the two rows are never used
     for kind, twin in (("image", "<think>"), ("video", "</think>")):

@@ -1,4 +1,5 @@
-"""Tests against the real vLLM, on CPU, in an environment of their own: `make test-vllm`. The ordinary pytest run leaves them out.
+"""Tests against the real vLLM, on CPU, in an environment of their own: `make test-vllm`. The ordinary pytest run leaves
+them out.
 
 (The folder is not called "vllm": pytest puts tests/ on the path, and there it would pass for the package.)
 """

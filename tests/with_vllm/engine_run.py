@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
-from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine
-from speciarl.policy.predict import predict
 from speciarl.data.fieldguide import plates
+from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine
 from speciarl.policy.model import load_policy
+from speciarl.policy.predict import predict
 from speciarl.policy.prompts import load_prompt
 
 SMALL = dict(max_model_len=256, max_num_seqs=64, enforce_eager=True, dtype="float32")

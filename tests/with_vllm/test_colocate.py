@@ -1,4 +1,5 @@
-"The trainer and colocated vLLM see the same prompts and mean the same model; each fault is shown with TRL's own trainer."
+"""The trainer and colocated vLLM see the same prompts and mean the same model; each fault is shown with TRL's own
+trainer."""
 
 import json
 import subprocess

@@ -1,4 +1,5 @@
-"vLLM's answers are those of transformers, adapter included; 8 answers to an image differ among themselves and come again with the seed."
+"""vLLM's answers are those of transformers, adapter included; 8 answers to an image differ among themselves and come
+again with the seed."""
 
 import json
 import subprocess

@@ -1,4 +1,5 @@
-"The LLM judge and the real vLLM agree on the protocol. The model is random: every verdict in the six is the constraint's doing."
+"""The LLM judge and the real vLLM agree on the protocol. The model is random: every verdict in the six is the
+constraint's doing."""
 
 import json
 import logging
@@ -48,7 +49,8 @@ def test_the_probe_finds_a_field_that_the_server_ignores(make, old_field, caplog
     with caplog.at_level(logging.WARNING, "speciarl.judges.llm"):
         assert make().probe()["constraint"] == "ignored"
     assert [record.getMessage() for record in caplog.records] == [
-        "the judge's server ignores the list of allowed answers; its replies are read strictly, and whatever is not exactly a category gives no verdict"
+        "the judge's server ignores the list of allowed answers; its replies are read strictly, and whatever is not "
+        "exactly a category gives no verdict"
     ]
 
 

@@ -1,7 +1,7 @@
 """One process of test_adapters_processes.py, started by torchrun: gather_worker.py FOLDER ENDING.
 
-Runs every case on its slice of the batch, writes what came out to FOLDER/<rank>.json, and then ends badly: `error` (a judge
-that raises in process 0) or `killed` (process 1 dies while the others wait for it).
+Runs every case on its slice of the batch, writes what came out to FOLDER/<rank>.json, and then ends badly: `error` (a
+judge that raises in process 0) or `killed` (process 1 dies while the others wait for it).
 """
 
 import json
@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import torch.distributed as dist
 
-from speciarl.training.reward import SpecificityReward
 from speciarl.core.scale import Category, UserError
 from speciarl.judges.verdict import Verdict
+from speciarl.training.reward import SpecificityReward
 
 LEVELS = dict(zip("xaglsm", Category)) | {"?": None}
 

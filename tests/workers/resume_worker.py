@@ -1,7 +1,8 @@
 """Runs of test_training_faults.py that are killed: resume_worker.py FOLDER.
 
-FOLDER/cases.json says, for each run, its recipe and at which moments it is killed with SIGKILL before it is left to end. A run is a process of its own (forked
-after the imports, before torch has done anything), and so is each of its attempts. Two runs go on at once.
+FOLDER/cases.json says, for each run, its recipe and at which moments it is killed with SIGKILL before it is left to
+end. A run is a process of its own (forked after the imports, before torch has done anything), and so is each of its
+attempts. Two runs go on at once.
 """
 
 import json
@@ -11,8 +12,8 @@ import sys
 from pathlib import Path
 
 import speciarl.training.loop as training
-from speciarl.training.reward import SpecificityReward
 from speciarl.training.recipe import load_recipe
+from speciarl.training.reward import SpecificityReward
 
 
 def die() -> None:

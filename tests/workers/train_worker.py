@@ -1,6 +1,7 @@
 """One process of a run on several, started by torchrun: train_worker.py OUT FAILING RECIPE KEY=VALUE...
 
-FAILING is the rank whose judge goes away at the second generation (-1: none). Each process writes what it ended with to OUT.<rank>.json.
+FAILING is the rank whose judge goes away at the second generation (-1: none). Each process writes what it ended with to
+OUT.<rank>.json.
 """
 
 import json
@@ -8,10 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-import speciarl.training.reward
 import speciarl.training.loop as training
-from speciarl.training.recipe import load_recipe
+import speciarl.training.reward
 from speciarl.core.scale import UserError
+from speciarl.training.recipe import load_recipe
 
 out, failing, name, *changes = sys.argv[1:]
 rank = int(os.environ["RANK"])
