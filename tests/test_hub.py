@@ -11,9 +11,7 @@ from command_line import ok, refused
 from PIL import Image
 from refusal import message
 
-from speciarl.data.samples import open_image
-from speciarl.data.samples import read_hub, resolve_revision
-
+from speciarl.data.samples import open_image, read_hub, resolve_revision
 
 NAMES = ["Abyssinian", "american_bulldog", "pug"]
 

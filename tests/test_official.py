@@ -11,13 +11,10 @@ import pytest
 from layouts import SPLITS, build, classes_of, labels, plan
 from refusal import message
 
-from speciarl.data.samples import open_image
-from speciarl.data.benchmarks import DATASETS, clean_label, list_lines, locate, recognise
-from speciarl.data.splits import check_benchmark, draw_subset, read_split
 from speciarl.core.scale import UserError
 from speciarl.data.benchmarks import DATASETS, clean_label, list_lines, locate, recognise
 from speciarl.data.samples import open_image
-from speciarl.data.splits import check, draw_subset, read_split
+from speciarl.data.splits import check_benchmark, draw_subset, read_split
 
 ROOT = Path(__file__).parent.parent
 every = pytest.mark.parametrize("name", list(DATASETS))

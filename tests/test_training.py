@@ -18,7 +18,7 @@ from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
 from speciarl.training.recipe import load_recipe
 
 training = importlib.import_module("speciarl.training.loop")
-from speciarl.training.loop import (  # noqa: E402
+from speciarl.training.loop import (
     best_answers,
     bounded,
     exact_answer,
