@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from ..core.config import Strict, validated
-from ..core.names import name_key
 from ..core.files import append_jsonl, read_jsonl, write_jsonl
+from ..core.names import name_key
 from ..core.scale import UserError
 from ..data.fieldguide import Individual, World, groups, individual_of, looks_of
 from ..data.samples import Sample
