@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from speciarl.data.samples import open_image
-from speciarl.data.trees import load_tree
 from speciarl.data.sets import read_data
+from speciarl.data.trees import load_tree
 
 LIMIT = 2.0  # seconds
 

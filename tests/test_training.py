@@ -17,7 +17,6 @@ from speciarl.policy.engines import Sampling, draw
 from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
 from speciarl.training.recipe import load_recipe
 
-training = importlib.import_module("speciarl.training.loop")
 from speciarl.training.loop import (
     best_answers,
     bounded,
@@ -41,6 +40,8 @@ from speciarl.training.loop import (
 TINY = ["steps=2", "data.birds=8", "prompts_per_generation=2", "prompts_per_step=2", "rollouts=4", "micro_batch=8"]
 SFT = ["steps=2", "data.birds=8", "prompts_per_step=2", "micro_batch=2"]
 LORA = ["lora_rank=4", "lora_alpha=8"]
+
+training = importlib.import_module("speciarl.training.loop")
 
 
 def recipe(*changes, name="smoke/speciarl"):

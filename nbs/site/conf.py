@@ -1,4 +1,5 @@
-"The documentation site: every notebook with its saved outputs, the public face as a reference, the command line, and search. Built by `make docs`."
+"""The documentation site: every notebook with its saved outputs, the public face as a reference, the command line,
+and search. Built by `make docs`."""
 
 project = "speciarl"
 author = "The speciarl developers"
