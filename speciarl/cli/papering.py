@@ -113,8 +113,8 @@ def trace(
     ] = None,
 ) -> None:
     "Print the whole ancestry of a figure, a table or a number of the paper."
-    from speciarl.compendium.paper import checkout
     from speciarl.compendium.audit import trace as ancestry
+    from speciarl.compendium.paper import checkout
 
     for line in ancestry(name, checkout(Path.cwd()), profile):
         typer.echo(line)

@@ -117,8 +117,8 @@ LONGEST_LINE = 10_000_000  # bytes
 def read_lines(path: str | Path, todo: str = "check that it is the right file") -> Iterator[bytes]:
     """The lines of a file, one after another, with their ends.
 
-    Raises `UserError` for a line of more than `LONGEST_LINE` bytes (`todo` says what to do then), and OSError for a file
-    that cannot be read.
+    Raises `UserError` for a line of more than `LONGEST_LINE` bytes (`todo` says what to do then), and OSError for a
+    file that cannot be read.
     """
     with open(path, "rb") as file:
         number = 0

@@ -29,7 +29,8 @@ class UserError(Exception):
 
 # %% ../../nbs/1_core/1_scale.ipynb #57fedb80
 class Category(IntEnum):
-    "The six levels, ordered WRONG < ABSTAIN < GENERIC < LESS_SPECIFIC < SPECIFIC < MORE_SPECIFIC (SpeciaRL, section 3)."
+    """The six levels, ordered WRONG < ABSTAIN < GENERIC < LESS_SPECIFIC < SPECIFIC < MORE_SPECIFIC (SpeciaRL,
+    section 3)."""
 
     WRONG, ABSTAIN, GENERIC, LESS_SPECIFIC, SPECIFIC, MORE_SPECIFIC = range(6)
 
@@ -60,7 +61,8 @@ _ANSWER = regex.compile(r"<answer>(.*?)</answer>", regex.DOTALL)
 
 
 def extract_answer(text: str) -> str | None:
-    "The text inside the first `<answer>` tag, stripped; None when there is no complete tag (output contract of the papers)."
+    """The text inside the first `<answer>` tag, stripped; None when there is no complete tag (output contract of the
+    papers)."""
     match = _ANSWER.search(text)
     return match[1].strip() if match else None
 
@@ -104,7 +106,8 @@ def is_abstention(answer: str) -> bool:
 # %% ../../nbs/1_core/1_scale.ipynb #9bd400cc
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w", **kwargs) -> Iterator[IO]:
-    "Open `path` for writing so that it is replaced only when the block ends well. Raises `UserError` if the folder cannot be written."
+    """Open `path` for writing so that it is replaced only when the block ends well. Raises `UserError` if the folder
+    cannot be written."""
     path = Path(path)
     if "b" not in mode:
         kwargs.setdefault("encoding", "utf-8")
