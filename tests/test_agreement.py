@@ -6,7 +6,7 @@ import pytest
 
 from speciarl.metrics.agreement import (
     LEVELS,
-    by_class,
+    class_interval,
     confusion,
     kappa,
     ladder_noise,
@@ -77,8 +77,8 @@ def test_intervals_over_classes_are_reproducible_and_hold_the_value():
     gold = dice.integers(0, 6, 400)
     found = np.where(dice.random(400) < 0.8, gold, dice.integers(0, 6, 400))
     labels = [f"class {i // 5}" for i in range(400)]
-    low, high = by_class(kappa, gold, found, labels)
-    assert low < kappa(confusion(gold, found)) < high and by_class(kappa, gold, found, labels) == (low, high)
+    low, high = class_interval(kappa, gold, found, labels)
+    assert low < kappa(confusion(gold, found)) < high and class_interval(kappa, gold, found, labels) == (low, high)
 
 
 def test_simulated_verdicts_follow_the_confusion():

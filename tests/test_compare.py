@@ -207,3 +207,9 @@ def test_the_worst_are_bad_with_certainty():
     )
     assert [row["group"] for row in worst(rows)] == ["bad", "rare", "middling"] and len(worst(rows, n=1)) == 1
     assert message(worst, rows, "accuracy") == "unknown metric 'accuracy': use one of specificity, correctness, hm"
+
+
+def test_paired_tests_show_themselves_in_a_notebook():
+    html = paired_tests(np.zeros(5, int), np.full(5, 4), n_boot=10)._repr_html_()
+    assert "5 images; drawn: images only; McNemar: p = 0.0625; Cohen's h: 3.142" in html
+    assert "<th>correctness</th><td>+1.000</td><td>[+1.000, +1.000]</td>" in html

@@ -9,7 +9,7 @@ import pytest
 
 import speciarl
 from speciarl import UserError
-from speciarl.report.face import rows_of
+from speciarl.report.face import table_rows
 
 ROWS = [
     {"label": "Border Terrier", "answer": "border terrier", "note": 1},
@@ -27,7 +27,7 @@ def test_a_table_comes_back_as_what_it_was(make):
     table = make(ROWS)
     judged = speciarl.judge(table, dataset="pets")
     assert type(judged) is type(table)
-    rows = rows_of(judged)
+    rows = table_rows(judged)
     assert [row["category"] for row in rows] == LEVELS and [row["note"] for row in rows] == [1, 2, 3, 4, 5]
     assert rows[4]["source"] == "format", "NaN and None are no answer"
 

@@ -284,3 +284,10 @@ def test_pass_at_k_grows_with_k_and_covers_every_k():
     assert curve[1] == pytest.approx((codes >= Category.SPECIFIC).mean()) and curve[64] == pytest.approx(
         (codes.max(1) >= Category.SPECIFIC).mean()
     )
+
+
+def test_scores_show_themselves_in_a_notebook():
+    html = score([4, 2, 0, -1], format_failure=[False, False, True, False])._repr_html_()
+    for part in ("4 answers, weights released", "<th>HM</th>", "<td>0.600</td>", "<td>0.667</td>", "format failures"):
+        assert part in html
+    assert "<td>–</td>" in score([0])._repr_html_() and "format failures" not in score([0])._repr_html_()

@@ -29,7 +29,7 @@ from speciarl.metrics.runs import (
     read_card,
     run_benchmark,
     run_settings,
-    sweep,
+    remove_leftovers,
 )
 from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import load_policy
@@ -259,7 +259,7 @@ def test_a_lock_without_a_run_leaves_nothing(tmp_path):
 def test_sweeping_takes_only_our_own_leftovers(tmp_path):
     for name in (".card.json.x1y2", ".verdicts.csv.q", ".gitignore", ".DS_Store", "card.json"):
         (tmp_path / name).touch()
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".DS_Store", ".gitignore", "card.json"]
 
 
@@ -385,6 +385,15 @@ def test_images_are_matched_whatever_their_order(judge, tmp_path):
     compared = compare_runs([tmp_path / "a", tmp_path / "b"])
     assert all(row["value"] == 0 and row["low"] == row["high"] == 0 for row in compared.tests)
     assert compared.mcnemar[0]["test"].first_only == compared.mcnemar[0]["test"].second_only == 0
+
+
+def test_a_comparison_shows_itself_with_the_names_of_runs_as_text(judge, tmp_path):
+    names = ["<b>a", "<b>b"]
+    for name in names:
+        toy(tmp_path / name, judge, lambda i: "ovenbird")
+    html = compare_runs([tmp_path / name for name in names])._repr_html_()
+    assert html.count("<table>") == 2 and "<b>" not in html and "<td>&lt;b&gt;a</td>" in html
+    assert "<td>correctness</td><td>+0.000 [+0.000, +0.000]</td>" in html
 
 
 def test_best_of_n_is_compared_where_all_runs_have_the_same_n(engine, judge, tmp_path):

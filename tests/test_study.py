@@ -9,7 +9,7 @@ from refusal import message
 from speciarl.core.scale import Category
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict, write_verdicts
-from speciarl.metrics.agreement import Gold, against, ask, disagreements, published_verdicts, read_gold, replayed
+from speciarl.metrics.agreement import Gold, against, ask_gold, disagreements, published_verdicts, read_gold, replayed
 
 DEVELOPMENT = read_gold("development")
 TOY = [
@@ -21,13 +21,13 @@ TOY = [
 
 
 def test_the_tree_judge_holds_its_result_on_the_development_half():
-    result = against(DEVELOPMENT, ask(TreeJudge(), DEVELOPMENT))
+    result = against(DEVELOPMENT, ask_gold(TreeJudge(), DEVELOPMENT))
     assert result.pairs == len(DEVELOPMENT) and result.kappa >= 0.95 and result.undecided <= 0.03
     assert result.low <= result.kappa <= result.high and result.counts.sum() == result.pairs
 
 
 def test_it_holds_for_each_data_set_too():
-    verdicts = ask(TreeJudge(), DEVELOPMENT)
+    verdicts = ask_gold(TreeJudge(), DEVELOPMENT)
     for name in sorted({pair.dataset for pair in DEVELOPMENT}):
         here = [i for i, pair in enumerate(DEVELOPMENT) if pair.dataset == name]
         result = against([DEVELOPMENT[i] for i in here], [verdicts[i] for i in here])
@@ -61,7 +61,7 @@ def test_agreement_counts_accepted_verdicts_and_leaves_missing_ones_out_of_kappa
 
 def test_a_judge_is_asked_pair_by_pair_with_its_data_set():
     asked = []
-    ask(lambda pairs, datasets: asked.append((pairs, datasets)), TOY)
+    ask_gold(lambda pairs, datasets: asked.append((pairs, datasets)), TOY)
     assert asked == [([("samoyed", "samoyed"), ("samoyed", "spitz"), ("pug", "cat"), ("pug", "dog")], ["dogs"] * 4)]
 
 

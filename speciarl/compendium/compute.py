@@ -117,7 +117,7 @@ def train_policy(
 # %% ../../nbs/9_compendium/3_compute.ipynb #21c15743
 def sample_answers(engine: "Engine", samples: "Sequence[Sample]", job: Job, folder: Path, max_tokens: int) -> None:
     "Ask about `samples` as `job` says, into `folder`: predictions.parquet and, for images on disk, samples.csv."
-    from speciarl.metrics.runs import ask_all, write_samples
+    from speciarl.metrics.runs import ask_samples, write_samples
     from speciarl.policy.engines import Sampling
     from speciarl.policy.predict import predict
     from speciarl.policy.predictions import Predictions, write_predictions
@@ -129,7 +129,7 @@ def sample_answers(engine: "Engine", samples: "Sequence[Sample]", job: Job, fold
     def ask(asked: "Sequence[Sample]", path: Path) -> object:
         return predict(engine, asked, question.text, question.name, how, path, question.tag)
 
-    table, errors = ask_all(ask, samples, stream)
+    table, errors = ask_samples(ask, samples, stream)
     if isinstance(samples[0].image, str | Path):
         write_samples(folder / "samples.csv", samples, errors)
     write_predictions(folder / "predictions.parquet", Predictions(_card(job, engine, how, samples), table))

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from html import escape
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -267,8 +268,15 @@ def align(found: Mapping[str, Codes], shared: bool = False) -> dict[str, np.ndar
     return {name: run.codes[[places[name][key] for key in common]] for name, run in found.items()}
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #825e0b1f
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    "Rows of text, the first of them the names of the columns, as an HTML table; every cell is escaped."
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows[1:]]
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
+
+
 class Comparison(NamedTuple):
-    """What `compare_runs` returns, as plain rows.
+    """What `compare_runs` returns, as plain rows; in a notebook it shows itself as two tables.
 
     scores: one per run and kind of answers, with run, answers, images, missing (share), S, C, HM as (value, low, high).
     tests: one per pair of runs, kind of answers and metric, with answers, and what `compare.compare_all` says.
@@ -279,6 +287,18 @@ class Comparison(NamedTuple):
     scores: list[dict[str, Any]]
     tests: list[dict[str, Any]]
     mcnemar: list[dict[str, Any]]
+
+    def _repr_html_(self) -> str:
+        scores = [["run", "answers", "images", "S", "C", "HM"]]
+        for row in self.scores:
+            figures = ["{:.3f} [{:.3f}, {:.3f}]".format(*row[metric]) for metric in ("S", "C", "HM")]
+            scores.append([row["run"], row["answers"], f"{row['images']:,}", *figures])
+        tests = [["run", "against", "answers", "metric", "difference", "p, Holm"]]
+        for row in self.tests:
+            difference = "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**row)
+            names = [row["second"], row["first"], row["answers"], row["metric"]]
+            tests.append([*names, difference, f"{row['p_holm']:.4f}"])
+        return _html_table(scores) + _html_table(tests)
 
 
 def _kinds(codes: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

@@ -31,5 +31,8 @@ __getattr__, __dir__, __all__ = attach(
         "sampling_table": "speciarl.report.tables",
         "selector_table": "speciarl.report.tables",
         "write_page": "speciarl.report.page",
+        "ScoreReport": "speciarl.report.scores",
+        "score_report": "speciarl.report.scores",
+        "base_scores": "speciarl.report.calibration",
     },
 )

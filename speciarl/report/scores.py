@@ -20,7 +20,7 @@ from ..judges.verdict import rollout_grid, verdict_codes
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, score
 from ..metrics.resampling import intervals
 from .figures import plot_levels, save_figure
-from .table import Interval, Levels, Table, fmt_number, make_record, write_table
+from .table import Interval, Levels, Table, fmt_number, make_record, to_html, write_table
 
 if TYPE_CHECKING:  # a table of verdicts is scored without loading what reads a run
     from matplotlib.figure import Figure
@@ -169,13 +169,14 @@ def open_world_of(predictions: "Predictions", using: OpenWorld, paths: dict[tupl
     datasets, samples, labels, answers, texts = ([row[0] for row in column_of(predictions, name)] for name in names)
     outputs = [answer or "" if text is None else text for text, answer in zip(texts, answers)]
     places = [paths.get((dataset or "", sample)) for dataset, sample in zip(datasets, samples)]
+    known = [place for place in places if place is not None]
     ask = ow.server(using.url, using.model or ow.LLAMA) if using.url else ow.NotRun("no judge server was given")
     rows = ow.open_world(
         labels,
         outputs,
         answers,
         domains=domains_of(datasets),
-        paths=places if all(places) else None,
+        paths=known if len(known) == len(places) else None,
         encoder=ow.attempt(load_encoder, using.encoder),
         chunks=ow.attempt(ow.spacy_chunks, using.spacy),
         ask=ask,
@@ -214,6 +215,9 @@ class ScoreReport:
     def _repr_markdown_(self) -> str:
         "What Jupyter shows: the table of scores."
         return str(self.table)
+
+    def _repr_html_(self) -> str:
+        return to_html(self.table)
 
     def write(self, out: str | Path) -> None:
         "Write `files` to the folder `out`. Raises `UserError` if it cannot be written."

@@ -140,9 +140,13 @@ def group_table(
 # %% ../../nbs/6_report/3_tables.ipynb #f9ee1864
 def worst_rows(table: Table, n: int) -> Table:
     "A `group_table` cut to the `n` rows that are surely worst, see `compare.worst`; rows without a C are left out."
-    known = [row for row in table.rows if not np.isnan(row[3].high)]
-    known.sort(key=lambda row: (row[3].high, row[3].value, row[0]))
-    return Table(table.columns, known[:n], table.caption, table.notes)
+    ranked = []
+    for row in table.rows:
+        correctness = row[3]
+        if isinstance(correctness, Interval) and not np.isnan(correctness.high):
+            ranked.append((correctness.high, correctness.value, str(row[0]), row))
+    ranked.sort(key=lambda found: found[:3])
+    return Table(table.columns, [row for *_, row in ranked[:n]], table.caption, table.notes)
 
 # %% ../../nbs/6_report/3_tables.ipynb #281d4161
 def sampling_table(
