@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['name_key', 'singulars', 'spellings', 'deletions', 'one_slip', 'slip_table', 'mend_word', 'beginnings', 'Finder',
-           'scan', 'near_names']
+           'scan', 'named_in', 'near_names']
 
 # %% ../../nbs/1_core/5_names.ipynb #8e31f903
 import difflib
@@ -169,6 +169,23 @@ def scan(words: Sequence[str], names: Finder) -> list[int | str]:
             parts.append(words[at])
             at += 1
     return parts
+
+# %% ../../nbs/1_core/5_names.ipynb #da85ff4e
+def named_in(text: str, names: Iterable[str]) -> list[str]:
+    """Which of `names` (or their plurals) a text names, in the order of `names`, each once.
+
+    A name that stands only inside a longer name of the list does not count.
+    """
+    names = list(dict.fromkeys(names))
+    rest, found = name_key(text), set()
+    keys = {name_key(name) for name in names} - {""}
+    for key in sorted(keys, key=lambda key: (-len(key), key)):
+        if key not in rest:  # which is quick to see
+            continue
+        rest, times = re.subn(rf"(?<!\S){re.escape(key)}(?:s|es)?(?!\S)", "|", rest)
+        if times:
+            found.add(key)
+    return [name for name in names if name_key(name) in found]
 
 # %% ../../nbs/1_core/5_names.ipynb #1ccc6f17
 def near_names(text: str, names: Iterable[str], k: int = 3, cutoff: float = 0.5) -> list[str]:

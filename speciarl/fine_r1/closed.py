@@ -15,22 +15,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..core.encoder import TextEncoder
-from ..core.names import name_key
+from ..core.names import name_key, named_in
 from ..core.scale import UserError, extract_answer
 from ..data.fieldguide import SIBLINGS
 from ..data.samples import Sample
 from ..data.sets import classes_in
 from ..data.trees import load_tree
-from .rationales import named_in
 from ..metrics.openworld import Mean, NotRun, fine_r1_inclusion, mean, relative_similarities, without_body
-from ..policy.engines import Engine, Sampling, TransformersEngine
-from ..policy.model import Policy
-from ..policy.predict import replies
+
+if TYPE_CHECKING:  # asking loads torch; reading what was answered does not
+    from speciarl.policy.engines import Engine
+    from speciarl.policy.model import Policy
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #6ccf171b
 Distractors = (
@@ -261,9 +261,13 @@ def closed_prompt(question: Question, prompt: str = CLOSED_PROMPT) -> str:
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #bc8a5a53
 def answers(
-    who: Policy | Engine, samples: Sequence[Sample], prompts: Sequence[str], max_tokens: int = 64, batch: int = 32
+    who: "Policy | Engine", samples: Sequence[Sample], prompts: Sequence[str], max_tokens: int = 64, batch: int = 32
 ) -> list[str | None]:
     "The greedy answer of a policy or engine to each sample's own prompt; None for a reply that never came."
+    from speciarl.policy.engines import Sampling, TransformersEngine
+    from speciarl.policy.model import Policy
+    from speciarl.policy.predict import replies
+
     engine = TransformersEngine(who) if isinstance(who, Policy) else who
     turns = [(prompt,) for prompt in prompts]
     size = batch if engine.together else len(samples)
@@ -272,7 +276,7 @@ def answers(
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #d04ef2ef
 def evaluate_closed(
-    who: Policy | Engine,
+    who: "Policy | Engine",
     samples: Sequence[Sample],
     *,
     options: int = 4,
