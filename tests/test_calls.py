@@ -10,7 +10,7 @@ import pytest
 import refusal
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import rule
+from judge_server import judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
 from speciarl.core.calls import (
     BadReply,

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from judge_server import rule
+from judge_server import judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
 from speciarl.core.scale import Category
 from speciarl.judges.choose import CascadeJudge, is_left

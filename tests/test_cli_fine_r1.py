@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import call, ok, refused
 from PIL import Image
+from policy_server import policy_server  # noqa: F401 - a fixture
 
 from speciarl.data.samples import Sample
 from speciarl.data.sets import read_data

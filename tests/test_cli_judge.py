@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from judge_server import rule
+from judge_server import judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 from typer.testing import CliRunner
 
 from speciarl.cli.app import app

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import call, ok, refused
+from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from layouts import BUILDERS, build, classes_of, plan
 
 from speciarl.data.samples import Sample

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from policy_server import expected
+from policy_server import expected, policy_server  # noqa: F401 - a fixture
 from tiny_models import FAMILIES, save
 
 from speciarl.core.scale import UserError

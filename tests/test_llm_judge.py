@@ -10,7 +10,7 @@ import pytest
 import refusal
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import NAMES, Handle, rule
+from judge_server import NAMES, Handle, judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
 from speciarl.core.scale import WIRE_NAMES, Category
 from speciarl.judges.llm import JudgeUnavailable, LLMJudge

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from layouts import build, classes_of, plan
 from PIL import Image
 from tiny_models import save

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from packaging.version import Version
 from safetensors.torch import save_file
 from typer.testing import CliRunner

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from policy_server import policy_server  # noqa: F401 - a fixture
 from refusal import message
 
 from speciarl.core.config import ASSETS

@@ -27,9 +27,9 @@ from speciarl.metrics.runs import (
     judge_published,
     open_predictions,
     read_card,
+    remove_leftovers,
     run_benchmark,
     run_settings,
-    remove_leftovers,
 )
 from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import load_policy

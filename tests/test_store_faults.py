@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import pytest
+from test_store import redis_port, url  # noqa: F401 - fixtures
 
 from speciarl.core.scale import Category
 from speciarl.judges.store import StoredJudge, open_store

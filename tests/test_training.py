@@ -15,8 +15,6 @@ from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
 from speciarl.policy.engines import Sampling, draw
 from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
-from speciarl.training.recipe import load_recipe
-
 from speciarl.training.loop import (
     best_answers,
     bounded,
@@ -36,6 +34,7 @@ from speciarl.training.loop import (
     training_samples,
     validate,
 )
+from speciarl.training.recipe import load_recipe
 
 TINY = ["steps=2", "data.birds=8", "prompts_per_generation=2", "prompts_per_step=2", "rollouts=4", "micro_batch=8"]
 SFT = ["steps=2", "data.birds=8", "prompts_per_step=2", "micro_batch=2"]
