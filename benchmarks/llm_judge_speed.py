@@ -21,8 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from judge_server import Handle, rule
 
+from speciarl.judges.choose import StoredJudge
 from speciarl.judges.llm import LLMJudge
-from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.store import open_store
 
 REFERENCE = {"LLM calls": 130, "pairs, cold": 824, "pairs, warm": 22_000}  # per second
 REQUEST = 2560  # pairs a call of the judge, those of one training step

@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from speciarl.core.scale import Category
-from speciarl.judges.store import Store, StoredJudge, open_store
+from speciarl.judges.choose import StoredJudge
+from speciarl.judges.store import Store, open_store
 from speciarl.judges.verdict import Verdict, identity
 
 JUDGE = identity(judge="benchmark")

@@ -20,7 +20,8 @@ from refusal import message
 
 from speciarl.core.scale import Category, UserError
 from speciarl.judges import store as module
-from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.choose import StoredJudge
+from speciarl.judges.store import open_store
 from speciarl.judges.verdict import Verdict
 
 PAIRS = [("samoyed", "spitz"), ("samoyed", "dog"), ("samoyed", "corgi mix")]
@@ -169,11 +170,11 @@ def test_memory_is_bounded_and_right(url, monkeypatch):
         store.put_many("j", pairs, given_out)
         for part in (pairs, pairs[:6], pairs[3:9], pairs[-1:], pairs):
             assert store.get_many("j", part) == [given_out[pairs.index(pair)] for pair in part]
-            assert len(store._memory.of["j"]) == store._memory.size <= 10 and pairs[-1] not in store._memory.of["j"]
+            assert len(store._memory["j"]) == store._remembered <= 10 and pairs[-1] not in store._memory["j"]
         store.put_many("k", pairs, given_out)
         assert (
             store.get_many("k", pairs[:8]) == given_out[:8]
-            and sum(map(len, store._memory.of.values())) == store._memory.size <= 10
+            and sum(map(len, store._memory.values())) == store._remembered <= 10
         )
 
 
@@ -332,8 +333,10 @@ def test_other_endings_and_missing_files(tmp_path):
                 message(action, tmp_path / "v.csv")
                 == f"{tmp_path / 'v.csv'}: verdicts are exported as .jsonl or .parquet; choose one of these endings"
             )
-        for name in ("v.jsonl", "v.parquet"):
-            assert message(store.import_, tmp_path / name).startswith(f"cannot read {tmp_path / name}: No such file")
+        assert message(store.import_, tmp_path / "v.jsonl") == f"{tmp_path / 'v.jsonl'}: no such file; check the path"
+        assert message(store.import_, tmp_path / "v.parquet").startswith(
+            f"{tmp_path / 'v.parquet'}: cannot be read (No "
+        )
         assert message(store.import_, tmp_path).endswith("choose one of these endings")
 
 

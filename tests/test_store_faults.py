@@ -13,7 +13,8 @@ import pytest
 from test_store import redis_port, url  # noqa: F401 - fixtures
 
 from speciarl.core.scale import Category
-from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.choose import StoredJudge
+from speciarl.judges.store import open_store
 from speciarl.judges.verdict import Verdict
 
 # Judges PAIRS start..stop. What was asked and what was acknowledged is appended to a file, one line each, before
@@ -21,7 +22,8 @@ from speciarl.judges.verdict import Verdict
 WORKER = """
 import os, sys, time
 from speciarl.core.scale import Category
-from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.choose import StoredJudge
+from speciarl.judges.store import open_store
 from speciarl.judges.verdict import Verdict
 
 url, log, start, stop, ttl, delay = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:])

@@ -1,5 +1,4 @@
-"""Verdicts: the identity of a judge changes with its content only, and tables of verdicts come back as they were or
-are refused."""
+"""Verdicts: the identity of a judge changes with its content only, and tables of verdicts come back as they were or are refused."""
 
 import csv
 
@@ -50,8 +49,7 @@ def test_a_table_comes_back_as_it_was(tmp_path):
     write_verdicts(path, rows(), ["n", "label", "answer"])
     assert (
         path.read_text()
-        == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a "
-        "dog\n2,samoyed,corgi mix,,llm,no answer\n"
+        == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a dog\n2,samoyed,corgi mix,,llm,no answer\n"
     )
     back, columns = read_verdicts(path)
     assert back == rows() and back[0]["category"] is Category.LESS_SPECIFIC and back[2]["category"] is None
@@ -96,39 +94,30 @@ def test_a_file_with_categories_only_is_enough(tmp_path):
 @pytest.mark.parametrize(
     "content, expected",
     [
-        (
-            b"",
-            " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge",
-        ),
+        (b"", ": the file is empty; it needs a header line and one line per row"),
         (
             b"label,answer\na,b\n",
-            " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge",
+            ": no column 'category' (found 'label', 'answer'); make it with speciarl judge, or rename one",
         ),
-        (
-            b"category,category\nwrong,wrong\n",
-            " is not a verdict file: it needs one column 'category' and no column twice; make one with speciarl judge",
-        ),
+        (b"category,category\nwrong,wrong\n", ": column 'category' appears twice in the header; rename or drop one"),
+        (b"label,category\n", ": a header but no rows; add one line per row"),
         (
             b"label,category\na,wrong\nb,Wrong\n",
-            ":3: unknown category 'Wrong': use one of wrong, abstain, generic, less specific, specific, more specific",
+            ": row 2: unknown category 'Wrong': use one of wrong, abstain, generic, less specific, specific, more specific",
         ),
-        (b"label,category\na,b,wrong\n", ":2: 3 cells under 2 columns; put cells that hold commas in quotation marks"),
         (
-            b"label,category\na\0,wrong\n",
-            " is not a CSV file in UTF-8 (it holds a NUL byte); write it again with speciarl judge",
+            b"label,category\na,b,wrong\n",
+            ": line 2 has 3 cells, the header 2; put a cell that contains a comma in quotation marks",
         ),
+        (b"label,category\na\0,wrong\n", ": NUL byte in line 2; save as plain UTF-8 text"),
         (
             b'label,category\n"a,wrong\n',
-            " is not a CSV file in UTF-8 (unexpected end of data); write it again with speciarl judge",
+            ": line 2: broken quoting (unexpected end of data); close the quotation mark, and double those inside a cell",
         ),
-        (
-            b"label,category\n\xe9,wrong\n",
-            " is not a CSV file in UTF-8 ('utf-8' codec can't decode byte 0xe9 in position 15: invalid continuation "
-            "byte); write it again with speciarl judge",
-        ),
+        (b"label,category\n\xe9,wrong\n", ": not UTF-8 (byte 0xe9 in line 2); save as UTF-8"),
         (
             b"label,category\n" + b"x" * 1_000_000 + b",wrong\n",
-            " is not a CSV file in UTF-8 (field larger than field limit (131072)); write it again with speciarl judge",
+            ": line 2, column 'label': a cell of more than 100,000 characters; shorten it, or close its quotation mark",
         ),
     ],
 )
@@ -139,10 +128,7 @@ def test_files_that_cannot_be_trusted(tmp_path, content, expected):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    assert (
-        message(read_verdicts, tmp_path / "v.csv")
-        == f"cannot read {tmp_path / 'v.csv'}: No such file or directory; give the path of a verdict file"
-    )
+    assert message(read_verdicts, tmp_path / "v.csv") == f"{tmp_path / 'v.csv'}: no such file; check the path"
 
 
 def test_a_failed_write_leaves_the_old_table(tmp_path):

@@ -120,8 +120,17 @@ def evaluate(
         return
     if predictions is None and (model is None or data is None):
         fail("say what to evaluate: --model and --data, or --predictions, or --matrix")
-    spec = JudgeSpec(judge_name, None, strict, judge_url, judge_model, judge_prompt, votes, confidence)
-    judge = make_judge(spec, verdicts, say, "--judge-url http://localhost:8000/v1 --judge-model NAME")
+    spec = JudgeSpec(
+        judge_name,
+        strict=strict and judge_name == "taxonomy",
+        model=judge_model,
+        url=judge_url,
+        prompt=judge_prompt,
+        votes=votes,
+        confidence=confidence,
+    )
+    needs = "--judge-url http://localhost:8000/v1 --judge-model NAME"
+    judge = make_judge(spec, verdicts, say=say, needs=needs)
     check_writable(out)
     samples = None if data is None else read_data(data, split, limit)
     if predictions is not None:
@@ -146,13 +155,13 @@ def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
 
     spec = JudgeSpec(
         kind=matrix.judge,
-        base_url=matrix.judge_url,
         model=matrix.judge_model,
+        url=matrix.judge_url,
         prompt=matrix.judge_prompt,
         votes=matrix.judge_votes,
         confidence=matrix.judge_confidence,
     )
-    judge = make_judge(spec, store, say, "judge_url and judge_model in the matrix file")
+    judge = make_judge(spec, store, say=say, needs="judge_url and judge_model in the matrix file")
     with training_extra():
         run_matrix(matrix, out, matrix_runner(matrix, judge, quiet=not sys.stderr.isatty()), typer.echo)
 

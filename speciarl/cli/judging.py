@@ -95,7 +95,7 @@ def judge(
 ) -> None:
     "Give each label/answer pair of a table a category."
     from speciarl.core.files import read_csv, write_json
-    from speciarl.judges.choose import JudgeSpec, judge_card, make_judge
+    from speciarl.judges.choose import JudgeSpec, judge_card, label_trees, make_judge
     from speciarl.judges.verdict import VERDICT_COLUMNS, judge_rows, with_verdict, write_verdicts
 
     card = out.with_suffix(".card.json")
@@ -104,9 +104,17 @@ def judge(
     for name in VERDICT_COLUMNS:
         if name in columns:
             fail(f"{pairs}: the column {name!r} is one this command adds; rename or drop it")
-    spec = JudgeSpec(judge_name, dataset, strict, base_url, model, prompt, votes, confidence)
+    spec = JudgeSpec(
+        judge_name,
+        strict=strict and judge_name == "taxonomy",
+        model=model,
+        url=base_url,
+        prompt=prompt,
+        votes=votes,
+        confidence=confidence,
+    )
     needs = "--base-url http://localhost:8000/v1 --model NAME"
-    decide = make_judge(spec, store or out.with_suffix(".sqlite"), say, needs)
+    decide = make_judge(spec, store or out.with_suffix(".sqlite"), label_trees(dataset), say, needs)
     verdicts = judge_rows(rows, decide, dataset)
     write_verdicts(out, [with_verdict(row, verdict) for row, verdict in zip(rows, verdicts)], columns)
     missing = sum(verdict.category is None for verdict in verdicts)

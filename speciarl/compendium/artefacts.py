@@ -18,12 +18,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .profile import CLOSED, Design, Job, JudgeChoice, title
+from .profile import CLOSED, Design, Job, title
 from ..core.config import ASSETS, read_yaml
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
 from ..data.fieldguide import SIBLINGS
 from ..data.sets import all_strict, named_set
+from ..judges.choose import JudgeSpec
 from ..policy.prompts import load_question
 
 if TYPE_CHECKING:
@@ -281,10 +282,10 @@ def tree_judge(datasets: tuple[str, ...], strict: bool) -> "TreeJudge":
     return TreeJudge(load_trees(datasets), strict=strict)
 
 
-def judge_facts(choice: JudgeChoice, trees: str) -> dict[str, Any]:
+def judge_facts(choice: JudgeSpec, trees: str) -> dict[str, Any]:
     "What stands for a judge in a key; `trees` is the identity of its label trees."
     told: dict[str, Any] = {"kind": choice.kind}
-    if choice.kind != "taxonomy":
+    if choice.asks_model:
         prompt = read_yaml(choice.prompt, "judge_prompts")[0]
         told |= {"model": choice.model, "revision": choice.revision, "prompt": prompt}
     if choice.kind != "llm":
@@ -358,7 +359,7 @@ class Keys:
         if recipe.judged:
             revision = None if recipe.judge == "taxonomy" else profile.judge.revision
             model, prompt = recipe.judge_model, recipe.judge_prompt
-            choice = JudgeChoice(kind=recipe.judge, model=model, revision=revision, prompt=prompt)
+            choice = JudgeSpec(recipe.judge, model=model, revision=revision, prompt=prompt)
             trees = tree_judge(tuple(recipe.data), all_strict(recipe.data))
             told["judge"] = judge_facts(choice, trees.identity)
         rationales = self.design.methods[job.policy].rationales

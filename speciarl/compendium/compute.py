@@ -7,17 +7,19 @@ __all__ = ['Instruments', 'train_policy', 'sample_answers', 'choose_options', 'j
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #1aaed2b9
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .artefacts import Published, tree_judge
+from .artefacts import Published
 from .profile import Design, Job
-from ..core.scale import Category, UserError
+from ..core.scale import UserError
 from ..data.fieldguide import World
 from ..data.sets import FieldGuideSet, named_set
-from ..judges.verdict import Verdict
+from ..data.trees import load_trees
+from ..judges.choose import make_judge
+from ..judges.verdict import Judge, Verdict, verdict_of
 from ..policy.prompts import load_question
 from ..training.recipe import Recipe
 
@@ -38,6 +40,7 @@ class Instruments:
         self.design, self.root = design, root
         folder = design.profile.data_root
         self.data_root = root / folder if folder else None
+        self.verdicts = root / ".speciarl" / "verdicts.sqlite"  # where those of a language model are kept
         self._engine: tuple[str, Engine] | None = None  # the last one, and its policy
 
     def __reduce__(self) -> tuple[type, tuple[Design, Path]]:
@@ -75,21 +78,10 @@ class Instruments:
         self._engine = None
 
     @cached_property
-    def judge(self) -> Callable[..., list[Verdict]]:
+    def judge(self) -> Judge:
         "The judge of the profile. Raises `UserError` if it is a language model whose server is not there."
-        from speciarl.judges.choose import CascadeJudge
-        from speciarl.judges.llm import LLMJudge
-        from speciarl.judges.store import StoredJudge, open_store
-
-        choice = self.design.profile.judge
-        trees = tree_judge(tuple(sorted(self.design.domains)), choice.strict)
-        if choice.kind == "taxonomy":
-            return trees
-        assert choice.model and choice.url  # see check_profile
-        model = LLMJudge(choice.model, choice.url, choice.prompt, revision=choice.revision)
-        model.probe()
-        stored = StoredJudge(model, open_store(self.root / ".speciarl" / "verdicts.sqlite"))
-        return stored if choice.kind == "llm" else CascadeJudge(trees, stored)
+        trees = load_trees(sorted(self.design.domains))
+        return make_judge(self.design.profile.judge, self.verdicts, trees)
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #64615ba4
 def train_policy(
@@ -169,7 +161,7 @@ def choose_options(engine: "Engine", samples: "Sequence[Sample]", job: Job, fold
     write_predictions(folder / "predictions.parquet", Predictions(card, to_table(rows)))
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #02afe771
-def judge_answers(source: Path, folder: Path, judge: Callable[..., list[Verdict]]) -> None:
+def judge_answers(source: Path, folder: Path, judge: Judge) -> None:
     "Judge the answers in the folder `source` into `folder`: card.json, predictions.parquet, verdicts.csv and .jsonl."
     from speciarl.metrics.runs import judge_published
 
@@ -203,8 +195,7 @@ class Replay:
         self.identity: str = entry["judge"]
         self.known: dict[tuple[str, str], Verdict] = {}
         for row in table.to_pylist():
-            category = Category.from_wire(row["category"]) if row["category"] else None
-            verdict = Verdict(category, row["source"] or "not published", row["reason"] or "")
+            verdict = verdict_of(row["category"], row["source"] or "not published", row["reason"])
             self.known[row["label"], row["answer"]] = verdict
 
     def __call__(self, pairs: Sequence[tuple[str, str]], datasets: Any = None, done: Any = None) -> list[Verdict]:

@@ -8,7 +8,7 @@ __all__ = ['VERSION', 'Key', 'Value', 'judge_reading', 'combine', 'Meaning', 'Wo
 
 # %% ../../nbs/3_judges/3_tree.ipynb #5a0c0708
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ from ..core.scale import Category, UserError
 from ..data.trees import LabelTree, fieldguide_trees, load_trees, relation
 from . import form
 from .reading import EATEN, Reading, finest, read_answer, several
-from .verdict import Verdict, identity
+from .verdict import Done, Pair, Verdict, identity
 
 # %% ../../nbs/3_judges/3_tree.ipynb #37eb02ef
 def _reason(tree: LabelTree, label: int, node: int) -> str:
@@ -338,7 +338,7 @@ class TreeJudge:
     Offline and deterministic; no verdict where the trees do not know, or with `strict` wrong.
     """
 
-    def __init__(self, trees: dict[str, LabelTree] | None = None, strict: bool = False):
+    def __init__(self, trees: Mapping[str, LabelTree] | None = None, strict: bool = False):
         self.trees = load_trees() if trees is None else dict(trees)
         self.strict = strict
         self._library = Library(self.trees)
@@ -357,10 +357,7 @@ class TreeJudge:
         )
 
     def __call__(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        datasets: Sequence[str | None] | None = None,
-        done: Callable[[Sequence[int], list[Verdict]], None] | None = None,
+        self, pairs: Sequence[Pair], datasets: Sequence[str | None] | None = None, done: Done | None = None
     ) -> list[Verdict]:
         """One verdict per (label, answer). `datasets` names the tree to ask for each pair, None or '' for all.
 

@@ -30,7 +30,7 @@ from speciarl.core.files import (
 )
 from ..core.scale import Category, UserError
 from ..data.samples import Sample
-from ..judges.verdict import FORMAT_FAILURE, Verdict
+from ..judges.verdict import FORMAT_FAILURE, Verdict, has_answer
 from .rates import headline
 from speciarl.policy.predictions import (
     Codes,
@@ -259,10 +259,10 @@ def judge_table(table: "pa.Table", judge: Callable[..., list[Verdict]], log: Pat
     import pyarrow as pa
 
     keys = list(zip(*(table[name].to_pylist() for name in ("dataset", "label", "answer"))))
-    distinct = list(dict.fromkeys(key for key in keys if key[2]))
+    distinct = list(dict.fromkeys(key for key in keys if has_answer(key[2])))
     verdicts = judge_keys(distinct, judge, log, datasets)
     write_log(log, {key: verdicts[key] for key in distinct})  # in the order of the predictions, however they arrived
-    given = [verdicts[key] if key[2] else FORMAT_FAILURE for key in keys]
+    given = [verdicts.get(key, FORMAT_FAILURE) for key in keys]
     columns = {
         "category": [None if verdict.category is None else verdict.category.wire for verdict in given],
         "source": [verdict.source for verdict in given],

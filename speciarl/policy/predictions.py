@@ -18,8 +18,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core.files import atomic_write, read_lines, write_jsonl
-from ..core.scale import MISSING, WIRE_NAMES, UserError
+from ..core.scale import MISSING, WIRE_NAMES, Category, UserError
 from ..data.samples import Sample
+from ..judges.verdict import FORMAT_FAILURE, rollout_grid
 
 if TYPE_CHECKING:  # pyarrow is loaded when a file is read or written
     import pyarrow as pa
@@ -114,7 +115,8 @@ def to_table(rows: Iterable[Mapping[str, Any]]) -> "pa.Table":
 
     def columns(part: Sequence[Mapping[str, Any]]) -> pa.Table:
         picked = {name: [_sound(row.get(name)) for row in part] for name in Prediction.model_fields}
-        picked["category"] = [category or None for category in picked["category"]]
+        for i, category in enumerate(picked["category"]):  # a category by itself, or its wire name
+            picked["category"][i] = category.wire if isinstance(category, Category) else category or None
         return pa.table(picked, table_schema())
 
     stream = iter(rows)
@@ -384,15 +386,8 @@ def _grid(predictions: Predictions) -> tuple[list[tuple[str, str]], np.ndarray]:
     Raises `UserError` if images have different rollouts.
     """
     keys, sample = _sample_codes(predictions.table)
-    counts = np.bincount(sample, minlength=len(keys))
-    if len(set(counts.tolist())) > 1:
-        odd = int(np.argmax(counts != counts[0]))
-        raise UserError(
-            f"{predictions.name}: sample {keys[odd][1][:80]!r} has {counts[odd]} rollouts, the first one {counts[0]}; "
-            "finish the run or drop the sample"
-        )
-    order = np.lexsort((predictions.table["rollout"].to_numpy(), sample))
-    return keys, order.reshape(len(keys), counts[0] if len(keys) else 0)
+    rollout = predictions.table["rollout"].to_numpy()
+    return keys, rollout_grid(sample, rollout, [name for _, name in keys], predictions.name)
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #2f416937
 def codes_of(predictions: Predictions) -> Codes:
@@ -409,7 +404,7 @@ def codes_of(predictions: Predictions) -> Codes:
         raise UserError(f"{predictions.name}: row {at + 1}: no judge has seen it; judge the predictions first")
     keys, grid = _grid(predictions)
     code = pc.fill_null(pc.index_in(table["category"], pa.array(WIRE_NAMES)), MISSING).to_numpy().astype(np.int8)
-    failed = pc.fill_null(pc.equal(table["source"], "format"), False).to_numpy()
+    failed = pc.fill_null(pc.equal(table["source"], FORMAT_FAILURE.source), False).to_numpy()
     first = pa.array(grid[:, 0] if grid.size else [], pa.int64())
     return Codes(keys, table["label"].take(first).to_pylist(), code[grid], failed[grid])
 

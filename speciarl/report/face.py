@@ -51,8 +51,8 @@ def judge(table: Any, judge: Callable | None = None, *, dataset: str | None = No
     judge (default: the packaged label trees; `strict`: what they cannot place is wrong). A list of dicts or a file (its
     path) gives a list of dicts, a frame the same kind of frame. Raises `UserError` for a table without these columns.
     """
-    from speciarl.judges.choose import make_tree_judge
-    from speciarl.judges.verdict import VERDICT_COLUMNS, judge_rows
+    from speciarl.judges.choose import JudgeSpec, label_trees, make_judge
+    from speciarl.judges.verdict import VERDICT_COLUMNS, judge_rows, wire_name
 
     rows = table_rows(table)
     for name in ("label", "answer"):
@@ -60,9 +60,11 @@ def judge(table: Any, judge: Callable | None = None, *, dataset: str | None = No
             raise UserError(f"the table has no column {name!r}; it has: {', '.join(map(str, rows[0]))}")
     names = [name for name in ("label", "answer", "dataset") if rows and name in rows[0]]
     texts: list[dict[str, str]] = [{name: as_text(row[name]) for name in names} for row in rows]
-    verdicts = judge_rows(texts, judge or make_tree_judge(dataset, strict), dataset)
+    if judge is None:
+        judge = make_judge(JudgeSpec(strict=strict), trees=label_trees(dataset))
+    verdicts = judge_rows(texts, judge, dataset)
     columns = {
-        "category": [verdict.category.wire if verdict.category is not None else "" for verdict in verdicts],
+        "category": [wire_name(verdict.category) for verdict in verdicts],
         "source": [verdict.source for verdict in verdicts],
         "reason": [verdict.reason for verdict in verdicts],
     }

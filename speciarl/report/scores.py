@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.files import check_header, read_csv
 from ..core.scale import UserError
-from ..judges.verdict import rollout_grid, verdict_codes
+from ..judges.verdict import FORMAT_FAILURE, row_grid, verdict_codes
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, score
 from ..metrics.resampling import intervals
 from .figures import plot_levels, save_figure
@@ -52,8 +52,8 @@ def lines_of_rows(
     path: str | Path, rows: Sequence[dict[str, str]], weights: str = "released", by: str | None = None
 ) -> list[ScoreLine]:
     "The lines for the text `rows` of the table `path`. Raises `UserError` for rows that cannot be scored."
-    codes = verdict_codes(path, rows)
-    rollout_grid(path, rows)  # whatever is wrong with the whole table is found before its parts are scored
+    codes = verdict_codes(rows, path)
+    row_grid(rows, path)  # whatever is wrong with the whole table is found before its parts are scored
     parts: dict[str, list[int]] = {}
     if by is not None:
         check_header(path, list(rows[0]), [by])
@@ -62,10 +62,10 @@ def lines_of_rows(
     lines = []
     for name, places in [*parts.items(), ("all", list(range(len(rows))))]:
         part = [rows[i] for i in places]
-        grid = rollout_grid(path, part)
+        grid = row_grid(part, path)
         failed = None
         if "source" in rows[0]:
-            failed = np.array([row["source"] == "format" for row in part])[grid].ravel()
+            failed = np.array([row["source"] == FORMAT_FAILURE.source for row in part])[grid].ravel()
         lines += score_lines(name, codes[places][grid], weights, failed)
     return lines
 

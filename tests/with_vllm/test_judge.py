@@ -13,9 +13,10 @@ from openai import OpenAI
 
 import speciarl.judges.llm as module
 from speciarl.core.scale import Category, UserError
+from speciarl.judges.choose import StoredJudge
 from speciarl.judges.llm import JudgeUnavailable, LLMJudge, confidence
 from speciarl.judges.prompt import JudgePrompt, as_data, batch_ids, constraint_fields, load_judge_prompt, read_batch
-from speciarl.judges.store import StoredJudge, open_store
+from speciarl.judges.store import open_store
 
 
 def pairs_of(count: int, word: str = "answer") -> list[tuple[str, str]]:
