@@ -33,7 +33,7 @@ from speciarl.data.fieldguide import DOMAINS, all_words, plates
 from speciarl.data.trees import load_trees
 from speciarl.policy.model import StillProcessor, small_processor
 from speciarl.policy.prompts import load_prompt
-from speciarl.training.loop import freeze_vision, lora_config, make_judge
+from speciarl.training.loop import freeze_vision, lora_config, recipe_judge
 from speciarl.training.recipe import load_recipe
 from speciarl.training.reward import SpecificityReward
 from speciarl.training.trainer import SpecificityTrainer
@@ -238,7 +238,7 @@ def measure(options) -> list[str]:
     data, pictures = rows(options.prompts, options.pixels)
     recipe = load_recipe("smoke/speciarl", ["lora_rank=64", "lora_alpha=32"])
     with tempfile.TemporaryDirectory() as folder:
-        reward = SpecificityReward(make_judge(recipe), "dynamic", options.rollouts, tokenizer=Names())
+        reward = SpecificityReward(recipe_judge(recipe), "dynamic", options.rollouts, tokenizer=Names())
         trainer = SpecificityTrainer(
             model,
             reward,

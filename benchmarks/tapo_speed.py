@@ -25,7 +25,7 @@ from training_speed import Stepper, quartiles
 
 from speciarl.fine_r1.tapo import TAPO
 from speciarl.policy.model import load_policy
-from speciarl.training.loop import make_judge, make_trainer, train, training_samples
+from speciarl.training.loop import recipe_judge, make_trainer, train, training_samples
 from speciarl.training.recipe import load_recipe
 
 LIMITS = {"ratio": 1.6, "run": 150.0}
@@ -38,7 +38,7 @@ def stepper(name: str, folder: Path) -> Stepper:
     make = TAPO.trainer if recipe.method == "tapo" else make_trainer
     folder.mkdir()
     policy = load_policy(recipe.policy, dtype=torch.float32, device="cpu")
-    found = Stepper(make(recipe, policy, training_samples(recipe), folder, make_judge(recipe)))
+    found = Stepper(make(recipe, policy, training_samples(recipe), folder, recipe_judge(recipe)))
     for group in found.trainer.optimizer.param_groups:
         group["lr"] = 0.0
     return found

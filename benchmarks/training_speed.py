@@ -29,7 +29,7 @@ from speciarl.policy.model import load_policy
 from speciarl.training.loop import (
     freeze_vision,
     grpo_config,
-    make_judge,
+    recipe_judge,
     make_trainer,
     picture_opener,
     train,
@@ -47,7 +47,7 @@ def constant(completions, **columns) -> list[float]:
 
 def ours(recipe, folder: Path):
     policy = load_policy(recipe.policy, dtype=torch.float32, device="cpu")
-    return make_trainer(recipe, policy, training_samples(recipe), folder, make_judge(recipe))
+    return make_trainer(recipe, policy, training_samples(recipe), folder, recipe_judge(recipe))
 
 
 def stock(recipe, folder: Path):

@@ -6,7 +6,7 @@ In tests: `from judge_server import judge_server, judge_server_process` and take
 
     judge_server.url                      base URL for a client
     judge_server.set(key="secret")        change a setting (see `Settings`); every test starts with the defaults
-    judge_server.stats()                  what it has served so far
+    judge_server.stats()                  what it has served so far, and how often it was asked about each pair
     rule(label, answer)                   the verdict it gives a pair, so that a test can tell one pair from another
 
 Faults come in three ways: by a marker in the answer of a pair (`"spitz fault:500*2"` fails that call twice), by
@@ -163,6 +163,7 @@ class Server:
 
     def reset(self) -> None:
         self.asked: Counter = Counter()  # content -> calls
+        self.pairs: Counter = Counter()  # "label|answer" -> calls
         self.kinds: Counter = Counter()
         self.bad: set = set()  # pairs that got an answer no one can read
         self.calls = self.in_flight = self.max_in_flight = 0
@@ -180,6 +181,7 @@ class Server:
                 "in_flight": self.in_flight,
                 "max_in_flight": self.max_in_flight,
                 "kinds": self.kinds,
+                "pairs": self.pairs,
                 "bad": sorted(self.bad),
                 "last": self.last,
             }
@@ -232,6 +234,7 @@ class Server:
         content = request["messages"][-1]["content"]
         attempt = self.asked[content]
         self.asked[content] += 1
+        self.pairs.update(f"{pair['label']}|{pair['answer']}" for pair in pairs)
         self.last = request
         if self.settings.delay:
             await asyncio.sleep(self.settings.delay)

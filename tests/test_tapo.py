@@ -31,7 +31,7 @@ from speciarl.fine_r1.tapo import (
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
 from speciarl.policy.model import load_policy, weights_hash
-from speciarl.training.loop import batch_sizes, make_judge, train, training_samples, wanted_classes
+from speciarl.training.loop import batch_sizes, recipe_judge, train, training_samples, wanted_classes
 from speciarl.training.plan import KNOWN, memory, plan, triplet_plan
 from speciarl.training.recipe import load_recipe
 from speciarl.training.reward import SpecificityReward
@@ -292,7 +292,7 @@ def trainer(tmp_path_factory):
         load_policy(recipe.policy, dtype=torch.float32, device="cpu"),
         samples,
         tmp_path_factory.mktemp("tapo"),
-        make_judge(recipe),
+        recipe_judge(recipe),
     )
 
 

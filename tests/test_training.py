@@ -20,7 +20,7 @@ from speciarl.training.loop import (
     bounded,
     exact_answer,
     grpo_config,
-    make_judge,
+    recipe_judge,
     make_reward,
     make_trainer,
     one_thread,
@@ -165,7 +165,7 @@ def test_checkpoints_fall_on_the_ends_of_generations():
 
 def test_the_reward_gets_what_the_recipe_says():
     reward = make_reward(
-        recipe("anchor_rank=3", "noise=0.25", "think=true", "overlong=4", "seed=9"), make_judge(recipe())
+        recipe("anchor_rank=3", "noise=0.25", "think=true", "overlong=4", "seed=9"), recipe_judge(recipe())
     )
     assert (reward.num_generations, reward.anchor_rank, reward.noise, reward.think, reward.overlong, reward.seed) == (
         4,
@@ -175,12 +175,12 @@ def test_the_reward_gets_what_the_recipe_says():
         (16, 4),
         9,
     )
-    assert reward.rule.keywords == {"k": 3} and make_reward(recipe(), make_judge(recipe())).overlong is None
+    assert reward.rule.keywords == {"k": 3} and make_reward(recipe(), recipe_judge(recipe())).overlong is None
 
 
 def test_the_judge_of_the_field_guide_is_strict_and_that_of_photographs_is_not():
-    assert make_judge(recipe()).strict and set(make_judge(recipe("data.food=3")).trees) == {"birds", "food"}
-    assert not make_judge(load_recipe("paper/speciarl", ["judge=taxonomy"])).strict
+    assert recipe_judge(recipe()).strict and set(recipe_judge(recipe("data.food=3")).trees) == {"birds", "food"}
+    assert not recipe_judge(load_recipe("paper/speciarl", ["judge=taxonomy"])).strict
 
 
 # -- what is trained
@@ -299,7 +299,7 @@ def test_the_folder_of_a_run(run):
     assert card["recipe"] == recipe("save_every=1").model_dump(mode="json") and card["sha256"] == weights_hash(
         run / "policy"
     )
-    assert (card["processes"], card["resumed_from"], card["judge"]) == (1, 0, make_judge(recipe()).identity) and set(
+    assert (card["processes"], card["resumed_from"], card["judge"]) == (1, 0, recipe_judge(recipe()).identity) and set(
         card["versions"]
     ) == {"torch", "transformers", "trl", "numpy", "pillow"}
     assert load_policy(run / "policy").model.config.model_type == "qwen2_5_vl"
@@ -423,7 +423,7 @@ def test_asking_held_out_images_does_not_change_the_training(tmp_path, run):
     found = json.loads((asked / "best" / "validation.json").read_text())
     held_out = plates("birds", "validation", 3)
     with one_thread():
-        again = validate(load_policy(asked / "best"), held_out, r, make_judge(r))
+        again = validate(load_policy(asked / "best"), held_out, r, recipe_judge(r))
     assert {key: value for key, value in found.items() if key != "step"} == again and not {s.id for s in held_out} & {
         s.id for s in training_samples(r)
     }

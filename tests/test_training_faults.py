@@ -174,7 +174,7 @@ def no_pause(monkeypatch):
 
 def dies_after(calls: int):
     "The judge of the recipe, which answers `calls` times and then no more."
-    judge, asked = training.make_judge(load_recipe("smoke/speciarl", SIX)), []
+    judge, asked = training.recipe_judge(load_recipe("smoke/speciarl", SIX)), []
 
     def failing(pairs, datasets=None):
         asked.append(1)
@@ -224,7 +224,7 @@ def test_a_judge_that_dies_at_the_first_step_leaves_nothing_to_go_on_with(tmp_pa
 
 
 def test_a_judge_that_comes_back_in_time_is_not_noticed(tmp_path, whole, no_pause):
-    judge, asked = training.make_judge(load_recipe("smoke/speciarl", SIX)), []
+    judge, asked = training.recipe_judge(load_recipe("smoke/speciarl", SIX)), []
 
     def flaky(pairs, datasets=None):
         asked.append(1)

@@ -56,6 +56,14 @@ def train(
     judge_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the recipe's LLM judge is served.", show_default=False)
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where an LLM judge's verdicts are kept, a file or redis://HOST; RUN.sqlite if not given.",
+            show_default=False,
+        ),
+    ] = None,
     rationales: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +92,7 @@ def train(
         fail("give the folder of the run with --out, or ask for the --plan")
     refuse_existing([out / "card.json"])
     check_writable(out)
-    options = dict(data_root=data_root, judge_url=judge_url, report_to=report_to, say=say)
+    options = dict(data_root=data_root, judge_url=judge_url, store=store, report_to=report_to, say=say)
     with training_extra():
         if rationales is None:
             methods.train(loaded, out, **options)

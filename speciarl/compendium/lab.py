@@ -190,8 +190,8 @@ def _make_policy(lab: "Lab", job: Job, folder: Path) -> None:
     lab.instruments.release()
     file = lab.design.methods[job.policy].rationales
     rationales = lab.root / file if file else None
-    recipe, url = lab.started_recipe(job), lab.profile.judge.url
-    train_policy(recipe, folder, rationales, lab.instruments.data_root, url)
+    recipe, tools = lab.started_recipe(job), lab.instruments
+    train_policy(recipe, folder, rationales, tools.data_root, lab.profile.judge, tools.verdicts)
 
 
 def _make_predictions(lab: "Lab", job: Job, folder: Path) -> None:

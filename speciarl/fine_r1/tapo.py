@@ -31,7 +31,7 @@ from speciarl.training.loop import (
     freeze_vision,
     grpo_config,
     lora_config,
-    make_judge,
+    recipe_judge,
     name_base,
     picture_opener,
     training_rows,
@@ -289,7 +289,9 @@ def make_tapo_trainer(
         triplets = kept_triplets(Path(out) / "triplets.json", samples, partial(find_triplets, recipe, policy, samples))
     rows = [{**row, **triplets[row["picture"]]._asdict()} for row in training_rows(samples, recipe.prompt)]
     opener = triplet_opener(picture_opener(samples, recipe.max_pixels, recipe.min_pixels))
-    payment = tapo_reward(recipe, judge or make_judge(recipe), Path(out) / "rollouts.jsonl", policy.processor.tokenizer)
+    payment = tapo_reward(
+        recipe, judge or recipe_judge(recipe), Path(out) / "rollouts.jsonl", policy.processor.tokenizer
+    )
     weights = Weights(recipe.inter_weight, recipe.entropy_weight, recipe.negative_entropy_weight)
     trainer = TapoTrainer(
         policy.model,

@@ -18,9 +18,10 @@ from typing import NamedTuple
 from packaging.version import Version
 
 from ..core.scale import UserError
+from ..judges.choose import ask_model
 from ..data.sets import named_set
 from ..policy.model import PACKAGED
-from .loop import batch_sizes, save_interval
+from .loop import JUDGE_NEEDS, batch_sizes, judge_spec, save_interval
 from .recipe import Recipe
 
 # %% ../../nbs/7_training/6_plan.ipynb #e97dd4eb
@@ -198,14 +199,12 @@ def judge_checks(recipe: Recipe, url: str | None = None) -> list[Check]:
     "Does the judge answer, and does it keep to the six names?"
     if not samples_answers(recipe) or recipe.judge == "taxonomy":
         return []
-    from speciarl.judges.llm import LLMJudge
-
-    where = url or recipe.judge_url
+    spec = judge_spec(recipe, url)
     try:
-        LLMJudge(recipe.judge_model, where, prompt=recipe.judge_prompt).probe()
+        ask_model(spec, JUDGE_NEEDS)
     except UserError as error:
         return [Check(False, str(error))]
-    return [Check(True, f"judge {recipe.judge_model} answers at {where}")]
+    return [Check(True, f"judge {spec.model} answers at {spec.url}")]
 
 # %% ../../nbs/7_training/6_plan.ipynb #ef676c25
 def services(recipe: Recipe) -> list[str]:

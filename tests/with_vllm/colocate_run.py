@@ -17,7 +17,7 @@ from trl import GRPOTrainer
 
 from speciarl.policy.model import load_policy
 from speciarl.training import loop as training
-from speciarl.training.loop import make_judge, make_trainer, training_samples
+from speciarl.training.loop import recipe_judge, make_trainer, training_samples
 from speciarl.training.recipe import load_recipe
 from speciarl.training.trainer import one_pad, with_pictures
 
@@ -140,7 +140,7 @@ def main(kind: str, folder: Path) -> None:
         training.SpecificityTrainer = Stock
     chosen = recipe()
     policy = load_policy(chosen.policy, dtype=torch.float32)
-    trainer = make_trainer(chosen, policy, training_samples(chosen), folder, make_judge(chosen))
+    trainer = make_trainer(chosen, policy, training_samples(chosen), folder, recipe_judge(chosen))
     model = trainer.accelerator.unwrap_model(trainer.model)
     base = {name: weight.detach().clone() for name, weight in model.named_parameters() if model.prefix not in name}
     seen = {"generations": [], "sync_seconds": []}

@@ -17,7 +17,7 @@ from speciarl.training.recipe import load_recipe
 out, failing, name, *changes = sys.argv[1:]
 rank = int(os.environ["RANK"])
 recipe = load_recipe(name, changes)
-judge, asked = training.make_judge(recipe), []
+judge, asked = training.recipe_judge(recipe), []
 
 
 def going_away(pairs, datasets=None):
