@@ -25,7 +25,7 @@ from training_speed import Stepper, quartiles
 
 from speciarl.fine_r1.tapo import TAPO
 from speciarl.policy.model import load_policy
-from speciarl.training.loop import recipe_judge, make_trainer, train, training_samples
+from speciarl.training.loop import make_trainer, recipe_judge, train, training_samples
 from speciarl.training.recipe import load_recipe
 
 LIMITS = {"ratio": 1.6, "run": 150.0}

@@ -29,9 +29,9 @@ from speciarl.policy.model import load_policy
 from speciarl.training.loop import (
     freeze_vision,
     grpo_config,
-    recipe_judge,
     make_trainer,
     picture_opener,
+    recipe_judge,
     train,
     training_rows,
     training_samples,

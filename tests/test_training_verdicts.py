@@ -1,4 +1,4 @@
-"Training keeps and finds a language model's verdicts: no pair is paid for twice, in a run, by its ranks, or in the next run."
+"Training keeps and finds a language model's verdicts: no pair is paid for twice, by its ranks or in the next run."
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from judge_server import judge_server, judge_server_process  # noqa: F401
+from judge_server import judge_server, judge_server_process
 
 from speciarl.core.scale import UserError
 from speciarl.fine_r1.methods import train
@@ -39,7 +39,7 @@ def pairs_in(*files: Path) -> list[tuple[str, str]]:
     return [(row["label"], row["answer"]) for row in rows if row["answer"]]
 
 
-def test_a_run_pays_once_for_a_pair_and_the_next_run_for_none(tmp_path, judge_server):  # noqa: F811
+def test_a_run_pays_once_for_a_pair_and_the_next_run_for_none(tmp_path, judge_server):
     recipe = load_recipe("smoke/speciarl", [*SMALL, f"judge_url={judge_server.url}"])
     train(recipe, tmp_path / "bare", judge=recipe_judge(recipe))  # a judge of one's own is taken as it is
     assert not (tmp_path / "bare.sqlite").exists()
@@ -57,7 +57,7 @@ def test_a_run_pays_once_for_a_pair_and_the_next_run_for_none(tmp_path, judge_se
         assert cards == [StoredJudge(None, store).identity] * 3 and store.count() == len(asked)
 
 
-def test_evaluation_finds_what_training_paid_for(tmp_path, judge_server):  # noqa: F811
+def test_evaluation_finds_what_training_paid_for(tmp_path, judge_server):
     recipe = load_recipe("smoke/speciarl", [*SMALL, "steps=1", "data.birds=4", f"judge_url={judge_server.url}"])
     train(recipe, tmp_path / "run")
     judge_server.set()
@@ -71,7 +71,7 @@ def test_evaluation_finds_what_training_paid_for(tmp_path, judge_server):  # noq
 
 
 @pytest.mark.slow
-def test_the_ranks_of_a_run_pay_once_for_a_pair(tmp_path, judge_server):  # noqa: F811
+def test_the_ranks_of_a_run_pay_once_for_a_pair(tmp_path, judge_server):
     judge_server.set(delay=0.2)  # what one rank asks about is not answered before the others ask
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     sizes = ["data.birds=16", "prompts_per_generation=8", "prompts_per_step=8"]  # of few classes: both ranks see each
@@ -86,7 +86,7 @@ def test_the_ranks_of_a_run_pay_once_for_a_pair(tmp_path, judge_server):  # noqa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.sqlite"]
 
 
-def test_a_refused_run_leaves_no_store(tmp_path, judge_server):  # noqa: F811
+def test_a_refused_run_leaves_no_store(tmp_path, judge_server):
     recipe = load_recipe("smoke/speciarl", [*SMALL, f"judge_url={judge_server.url}", "policy=no/such/policy"])
     with pytest.raises((UserError, OSError)):
         train(recipe, tmp_path / "run")

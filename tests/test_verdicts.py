@@ -1,4 +1,5 @@
-"""Verdicts: the identity of a judge changes with its content only, and tables of verdicts come back as they were or are refused."""
+"""Verdicts: the identity of a judge changes with its content only, and tables of verdicts come back as they were or
+are refused."""
 
 import csv
 
@@ -49,7 +50,8 @@ def test_a_table_comes_back_as_it_was(tmp_path):
     write_verdicts(path, rows(), ["n", "label", "answer"])
     assert (
         path.read_text()
-        == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a dog\n2,samoyed,corgi mix,,llm,no answer\n"
+        == "n,label,answer,category,source,reason\n0,samoyed,spitz,less specific,llm,\n1,samoyed,dog,generic,llm,a "
+        "dog\n2,samoyed,corgi mix,,llm,no answer\n"
     )
     back, columns = read_verdicts(path)
     assert back == rows() and back[0]["category"] is Category.LESS_SPECIFIC and back[2]["category"] is None
@@ -103,7 +105,8 @@ def test_a_file_with_categories_only_is_enough(tmp_path):
         (b"label,category\n", ": a header but no rows; add one line per row"),
         (
             b"label,category\na,wrong\nb,Wrong\n",
-            ": row 2: unknown category 'Wrong': use one of wrong, abstain, generic, less specific, specific, more specific",
+            ": row 2: unknown category 'Wrong': use one of wrong, abstain, generic, less specific, specific, more "
+            "specific",
         ),
         (
             b"label,category\na,b,wrong\n",
@@ -112,7 +115,8 @@ def test_a_file_with_categories_only_is_enough(tmp_path):
         (b"label,category\na\0,wrong\n", ": NUL byte in line 2; save as plain UTF-8 text"),
         (
             b'label,category\n"a,wrong\n',
-            ": line 2: broken quoting (unexpected end of data); close the quotation mark, and double those inside a cell",
+            ": line 2: broken quoting (unexpected end of data); close the quotation mark, and double those inside a "
+            "cell",
         ),
         (b"label,category\n\xe9,wrong\n", ": not UTF-8 (byte 0xe9 in line 2); save as UTF-8"),
         (

@@ -17,7 +17,7 @@ from trl import GRPOTrainer
 
 from speciarl.policy.model import load_policy
 from speciarl.training import loop as training
-from speciarl.training.loop import recipe_judge, make_trainer, training_samples
+from speciarl.training.loop import make_trainer, recipe_judge, training_samples
 from speciarl.training.recipe import load_recipe
 from speciarl.training.trainer import one_pad, with_pictures
 
