@@ -8,6 +8,7 @@ __all__ = ['Instruments', 'train_policy', 'sample_answers', 'choose_options', 'j
 # %% ../../nbs/9_compendium/3_compute.ipynb #1aaed2b9
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from ..core.scale import UserError
 from ..data.fieldguide import World
 from ..data.sets import FieldGuideSet, named_set
 from ..data.trees import load_trees
-from ..judges.choose import make_judge
+from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge, Verdict, verdict_of
 from ..policy.prompts import load_question
 from ..training.recipe import Recipe
@@ -89,22 +90,28 @@ def train_policy(
     folder: Path,
     rationales: Path | None = None,
     data_root: Path | None = None,
-    judge_url: str | None = None,
+    served: JudgeSpec | None = None,
+    verdicts: Path | None = None,
 ) -> None:
     """Train a policy into `folder`: policy/, log.jsonl, card.json. A killed run is taken up where it was.
 
-    `rationales` are those that a recipe of method cot learns; None: the field guide's own."""
+    `rationales` are those that a recipe of method cot learns; None: the field guide's own. `served` says where a language
+    model that judges is served, and of which revision it is; its verdicts are kept in the store `verdicts`."""
     if (folder / "card.json").exists():
         return
+    from speciarl.training import loop
+
+    judge = loop.judge_spec(recipe)
+    if served is not None:
+        judge = replace(judge, url=served.url or judge.url, revision=served.revision)
     if rationales is None:
         from speciarl.fine_r1.methods import train
 
-        train(recipe, folder, data_root=data_root, judge_url=judge_url)
+        train(recipe, folder, data_root=data_root, judge=judge, store=verdicts)
     else:
         from speciarl.fine_r1.cot import cot
-        from speciarl.training import loop
 
-        loop.train(recipe, folder, way=cot(rationales), data_root=data_root, judge_url=judge_url)
+        loop.train(recipe, folder, data_root=data_root, judge=judge, store=verdicts, way=cot(rationales))
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #21c15743
 def sample_answers(engine: "Engine", samples: "Sequence[Sample]", job: Job, folder: Path, max_tokens: int) -> None:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PASSED_ON', 'JUDGES', 'only_identity', 'StoredJudge', 'is_left', 'count_calls', 'CascadeJudge', 'Confident',
-           'JudgeSpec', 'ask_model', 'label_trees', 'remembering', 'make_judge', 'judge_card', 'check_datasets']
+           'UnknownJudge', 'JudgeSpec', 'ask_model', 'label_trees', 'remembering', 'make_judge', 'judge_card',
+           'check_datasets']
 
 # %% ../../nbs/3_judges/6_choose.ipynb #0c4e9f22
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core.scale import UserError
@@ -326,6 +327,10 @@ class Confident:
 JUDGES = ("taxonomy", "llm", "cascade")
 
 
+class UnknownJudge(UserError, ValueError):
+    "A kind of judge that there is not; a ValueError, too, so that a YAML file that holds it is named."
+
+
 @dataclass(frozen=True)
 class JudgeSpec:
     """Which judge: taxonomy (the label trees), llm (a language model), or cascade (the model for what the trees leave).
@@ -333,7 +338,7 @@ class JudgeSpec:
     Raises `UserError` for another kind.
     """
 
-    kind: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
+    kind: str = "taxonomy"
     strict: bool = False  # what the label trees cannot place is wrong (and nothing is left for a language model)
     model: str | None = None  # llm, cascade: the model's name on its server
     url: str | None = None  # llm, cascade: an OpenAI-compatible server
@@ -344,7 +349,7 @@ class JudgeSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in JUDGES:
-            raise UserError(f"unknown judge {self.kind[:40]!r}: use one of {', '.join(JUDGES)}")
+            raise UnknownJudge(f"unknown judge {self.kind[:40]!r}: use one of {', '.join(JUDGES)}")
 
     @property
     def asks_model(self) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.scale import MISSING, Category, UserError, to_codes
-from ..judges.verdict import Verdict, read_verdicts
+from ..judges.verdict import Judge, Verdict, read_verdicts
 
 # %% ../../nbs/5_metrics/8_agreement.ipynb #3995483f
 LEVELS = len(Category)
@@ -148,7 +148,7 @@ def against(gold: Sequence[Gold], verdicts: Sequence[Verdict]) -> Agreement:
     return Agreement(len(gold), kappa(counts), low, high, undecided(counts), equal, counts)
 
 # %% ../../nbs/5_metrics/8_agreement.ipynb #f4e3031e
-def ask_gold(judge: Callable[..., list[Verdict]], gold: Sequence[Gold]) -> list[Verdict]:
+def ask_gold(judge: Judge, gold: Sequence[Gold]) -> list[Verdict]:
     "The verdicts of `judge` on the gold pairs, each asked with its data set."
     return judge([(pair.label, pair.answer) for pair in gold], [pair.dataset for pair in gold])
 

@@ -22,7 +22,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from ..core.config import Strict, read_yaml, validated
 from ..core.scale import UserError
 from ..data.sets import read_data, split_word
-from ..judges.verdict import Verdict
+from ..judges.verdict import Judge
 from .compare import compare_all, mcnemar
 from .rates import METRICS, best_of_n, score
 from .resampling import intervals
@@ -167,7 +167,7 @@ def run_matrix(
     return cards
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #993fac86
-def matrix_runner(matrix: Matrix, judge: Callable[..., list[Verdict]], quiet: bool = True) -> RunOne:
+def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool = True) -> RunOne:
     "A `run_one` for `run_matrix` that loads engines and data and calls `evaluate`."
     held: dict[ModelSource, Engine] = {}  # the last one
 

@@ -30,7 +30,7 @@ from speciarl.core.files import (
 )
 from ..core.scale import Category, UserError
 from ..data.samples import Sample
-from ..judges.verdict import FORMAT_FAILURE, Verdict, has_answer
+from ..judges.verdict import FORMAT_FAILURE, Judge, Verdict, has_answer
 from .rates import headline
 from speciarl.policy.predictions import (
     Codes,
@@ -228,9 +228,7 @@ def write_log(path: Path, verdicts: Mapping[VerdictKey, Verdict]) -> None:
     write_jsonl(path, _log_rows(verdicts), json.dumps)
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #5af1e497
-def judge_keys(
-    keys: Sequence[VerdictKey], judge: Callable[..., list[Verdict]], log: Path, datasets: bool = True
-) -> dict[VerdictKey, Verdict]:
+def judge_keys(keys: Sequence[VerdictKey], judge: Judge, log: Path, datasets: bool = True) -> dict[VerdictKey, Verdict]:
     """A verdict for each key; those in `log` are kept, all others asked of `judge` and logged as they arrive.
 
     With `datasets`, the judge is told each key's data set.
@@ -254,7 +252,7 @@ def judge_keys(
     return asked | {key: found[key] for key in keys if key in found}
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #a4fbde2c
-def judge_table(table: "pa.Table", judge: Callable[..., list[Verdict]], log: Path, datasets: bool = True) -> "pa.Table":
+def judge_table(table: "pa.Table", judge: Judge, log: Path, datasets: bool = True) -> "pa.Table":
     "The predictions with the verdicts of `judge` in the columns category, source and reason; see `judge_keys`."
     import pyarrow as pa
 
@@ -326,7 +324,7 @@ def run_benchmark(
     out: str | Path,
     samples: Sequence[Sample],
     ask: Ask,
-    judge: Callable[..., list[Verdict]],
+    judge: Judge,
     settings: Mapping[str, Any],
     datasets: bool = True,
 ) -> dict[str, Any]:
@@ -354,7 +352,7 @@ def evaluate(
     engine: "Engine",
     samples: Sequence[Sample],
     out: str | Path,
-    judge: Callable[..., list[Verdict]],
+    judge: Judge,
     prompt: str = "general",
     how: "Sampling | None" = None,
     datasets: bool = True,
@@ -380,11 +378,7 @@ def evaluate(
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #89b627e5
 def judge_published(
-    source: str | Path,
-    out: str | Path,
-    judge: Callable[..., list[Verdict]],
-    samples: Sequence[Sample] | None = None,
-    datasets: bool = True,
+    source: str | Path, out: str | Path, judge: Judge, samples: Sequence[Sample] | None = None, datasets: bool = True
 ) -> dict[str, Any]:
     """Judge the published predictions in `source` into a run at `out`, and return its card.
 

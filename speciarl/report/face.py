@@ -6,7 +6,7 @@
 __all__ = ['table_rows', 'as_text', 'judge', 'score', 'compare', 'plot']
 
 # %% ../../nbs/6_report/6_face.ipynb #fc6a68df
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ..core.scale import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from speciarl.judges.verdict import Judge
     from speciarl.metrics.matrix import Comparison
     from speciarl.report.scores import ScoreReport
 
@@ -44,7 +45,7 @@ def as_text(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 # %% ../../nbs/6_report/6_face.ipynb #594c515d
-def judge(table: Any, judge: Callable | None = None, *, dataset: str | None = None, strict: bool = False) -> Any:
+def judge(table: Any, judge: "Judge | None" = None, *, dataset: str | None = None, strict: bool = False) -> Any:
     """`table` with the columns category (a level's name, empty for no verdict), source and reason.
 
     The table has the columns label and answer, and perhaps dataset (`dataset` for rows that name none). `judge` is any

@@ -446,9 +446,7 @@ def best_answers(texts: list[list[str]], samples: list[Sample], judge: Judge, se
     return chosen
 
 # %% ../../nbs/7_training/5_loop.ipynb #b3d5927c
-def self_taught(
-    recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable
-) -> tuple[list[Sample], list[str]]:
+def self_taught(recipe: Recipe, policy: Policy, samples: list[Sample], judge: Judge) -> tuple[list[Sample], list[str]]:
     "The samples for which `policy` has an answer worth learning, and the answers."
     engine = TransformersEngine(policy, batch=8 * recipe.rollouts, share=False)  # as all runs so far were drawn
     how = Sampling(recipe.rollouts, recipe.temperature, recipe.top_p, recipe.seed, recipe.max_tokens)
@@ -744,7 +742,7 @@ def as_they_are(
 
 
 def own_best(
-    recipe: Recipe, policy: Policy, samples: list[Sample], judge: Callable
+    recipe: Recipe, policy: Policy, samples: list[Sample], judge: Judge
 ) -> tuple[Policy, list[Sample], list[str]]:
     "The lessons of self-training."
     return policy, *self_taught(recipe, policy, samples, judge)
@@ -786,25 +784,28 @@ def train(
     kept = store_beside(out, store)
     samples = training_samples(recipe, data_root)
     spec = judge_spec(recipe, judge_url) if judge is None else judge
+    asked: Judge | None
     if isinstance(spec, JudgeSpec):  # a judge that is not there is found out before the model is loaded
-        judge = recipe_judge(recipe, spec) if recipe.judged else None
-    if judge:
-        check_labels(samples, judge)
+        asked = recipe_judge(recipe, spec) if recipe.judged else None
+    else:
+        asked = spec
+    if asked:
+        check_labels(samples, asked)
     policy = load_policy(recipe.policy, dtype=getattr(torch, recipe.dtype))
     claim(out, recipe)  # a run that was refused leaves nothing behind
     with ExitStack() as held:
         held.enter_context(orderly())
-        if judge and isinstance(spec, JudgeSpec) and spec.asks_model:
-            judge = remembering(judge, held.enter_context(open_store(kept)))
+        if asked and isinstance(spec, JudgeSpec) and spec.asks_model:
+            asked = remembering(asked, held.enter_context(open_store(kept)))
         for number in range(1, recipe.rounds):
-            policy = teach_itself(recipe, policy, samples, judge, out / f"round-{number}", say)
-        policy, chosen, texts = way.lessons(recipe, policy, samples, judge)
+            policy = teach_itself(recipe, policy, samples, asked, out / f"round-{number}", say)
+        policy, chosen, texts = way.lessons(recipe, policy, samples, asked)
         trainer, began = train_once(
             recipe,
             policy,
             chosen,
             out,
-            judge,
+            asked,
             say,
             report_to,
             texts,
@@ -821,7 +822,7 @@ def train(
                 sha256=sha256,
                 resumed_from=began,
                 processes=trainer.args.world_size,
-                judge=getattr(judge, "identity", None),
+                judge=getattr(asked, "identity", None),
                 seconds=round(time.time() - started, 1),
                 versions=versions(),
             ),

@@ -74,7 +74,7 @@ def judge_texts(
     judge: Judge,
     texts: Sequence[str],
     labels: Sequence[str],
-    datasets: Sequence[str] | None = None,
+    datasets: Sequence[str | None] | None = None,
     think: bool = False,
 ) -> list[Judged]:
     """Every text with its verdict, in order. Texts of broken format (see `is_formatted`) are not judged.
