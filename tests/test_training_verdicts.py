@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from judge_server import judge_server, judge_server_process
 
 from speciarl.core.scale import UserError
 from speciarl.fine_r1.methods import train
