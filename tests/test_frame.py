@@ -1,6 +1,7 @@
 """The project's files agree with each other: settings.ini, setup.py, the lock, environment.yml, CITATION.cff, the
 package."""
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -9,6 +10,7 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -22,19 +24,12 @@ EXTRAS = {"train": ["train"], "vllm": ["vllm"], "paper": ["paper"], "dev": ["dev
 NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgit==0.1.4"}
 NEEDS_TORCH = {
     "policy.base",
-    "fine_r1.closed",
-    "fine_r1.closed_run",
-    "policy.engines",
     "training.plan",
     "policy.model",
     "fine_r1.cot",
-    "fine_r1.rationales",
-    "policy.predict",
     "fine_r1.tapo",
     "training.trainer",
     "training.loop",
-    "fine_r1.teaching",
-    "fine_r1.triplets",
 }  # the only modules that may import it at once
 
 
@@ -175,3 +170,23 @@ def test_light_modules_do_not_import_the_heavy_libraries(module):
     code = f"import sys, json, speciarl.{module}; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     assert json.loads(out) == []
+
+
+PAPER = sorted((ROOT / "nbs" / "paper").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_reading_results_loads_no_model_library(path):
+    "Whatever a paper notebook imports outside a block of its own: no torch, and nothing that trains or samples."
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    imports = []
+    for cell in cells:
+        tree = ast.parse(re.sub(r"^(\s*)[!%].*", r"\1pass", cell, flags=re.MULTILINE))
+        imports += [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert any("speciarl" in line for line in imports)
+    heavy = ["torch", "transformers", "trl", "peft", "datasets", "accelerate"]
+    imports += ["import json, sys", f"print(json.dumps([name for name in {heavy} if name in sys.modules]))"]
+    out = subprocess.run(
+        [sys.executable, "-c", "\n".join(imports)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert json.loads(out.stdout) == []

@@ -10,7 +10,7 @@ __all__ = ['Class', 'by_class', 'check_classes', 'steps_between', 'nearest_in_tr
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,9 @@ from ..core.files import read_json, write_json
 from ..core.scale import UserError
 from ..data.samples import Sample
 from ..data.trees import LabelTree, load_tree
-from ..policy.model import Policy
+
+if TYPE_CHECKING:  # torch is loaded where pictures are looked at
+    from speciarl.policy.model import Policy
 
 # %% ../../nbs/8_fine_r1/3_triplets.ipynb #1124ecaa
 Class = tuple[str | None, str]  # data set, label
@@ -95,7 +97,7 @@ def most_similar(means: dict[str, np.ndarray]) -> dict[str, str]:
     return {name: names[int(i)] for name, i in zip(names, cosines.argmax(1))}
 
 # %% ../../nbs/8_fine_r1/3_triplets.ipynb #de84c628
-def picture_vectors(policy: Policy, images: Iterable[Image.Image], size: int = 32) -> np.ndarray:
+def picture_vectors(policy: "Policy", images: Iterable[Image.Image], size: int = 32) -> np.ndarray:
     """One vector per image, float64 (number of images, width): the mean of the image tokens that the vision tower of
     `policy` makes of it. `size` images go through it at once."""
     import torch

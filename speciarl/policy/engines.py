@@ -17,16 +17,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..core.calls import CallFailed, Server, ServerGone, Session, ask_each, find_model
-from ..core.files import find_json
 from ..core.scale import UserError
 from ..data.samples import Sample, open_image
-from .model import ADAPTER, Policy, adapter_base, encode, find_policy, load_policy, placeholders
 from .prompts import Question, chat, turns_of
+
+if TYPE_CHECKING:  # torch is loaded when a model is asked: a server is asked without it
+    import torch
+
+    from speciarl.policy.model import Policy
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def batch_seed(seed: int, samples: Sequence[Sample]) -> int:
 _PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 
-def read_once(policy: Policy, inputs: dict[str, torch.Tensor], n: int) -> dict[str, Any]:
+def read_once(policy: "Policy", inputs: "dict[str, torch.Tensor]", n: int) -> dict[str, Any]:
     """Inputs from which `generate` goes on `n` times for each prompt of `inputs`.
 
     All of the prompt but its last token is read here, once, and what was read is copied.
@@ -119,9 +120,8 @@ def read_once(policy: Policy, inputs: dict[str, torch.Tensor], n: int) -> dict[s
     return {**copied, "past_key_values": cache}
 
 # %% ../../nbs/4_policy/3_engines.ipynb #8f97bc0f
-@torch.inference_mode()
 def draw(
-    policy: Policy,
+    policy: "Policy",
     samples: Sequence[Sample],
     prompt: Question,
     how: Sampling,
@@ -133,25 +133,25 @@ def draw(
 
     share: each picture is looked at once for all its answers; otherwise once for each.
     """
+    import torch
+
+    from speciarl.policy.model import encode, placeholders
+
     n = n or how.n
-    inputs: dict[str, Any] = encode(policy, samples, prompt)
-    length = inputs["input_ids"].shape[1]
     settings: dict[str, Any] = {"do_sample": False}
     if not how.greedy:
         settings = {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
-    if n > 1 and share:
-        inputs = read_once(policy, inputs, n)
-    elif n > 1:
-        settings["num_return_sequences"] = n
+    settings |= {"repetition_penalty": 1.0, "max_new_tokens": how.max_tokens, "suppress_tokens": placeholders(policy)}
     seed = batch_seed(how.seed, samples) + first if first else how.seed
-    torch.manual_seed(batch_seed(seed, samples))
-    output = policy.model.generate(
-        **inputs,
-        **settings,
-        repetition_penalty=1.0,
-        max_new_tokens=how.max_tokens,
-        suppress_tokens=placeholders(policy),
-    )
+    with torch.inference_mode():
+        inputs: dict[str, Any] = encode(policy, samples, prompt)
+        length = inputs["input_ids"].shape[1]
+        if n > 1 and share:
+            inputs = read_once(policy, inputs, n)
+        elif n > 1:
+            settings["num_return_sequences"] = n
+        torch.manual_seed(batch_seed(seed, samples))
+        output = policy.model.generate(**inputs, **settings)
     texts = policy.processor.tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
     return [texts[i * n : (i + 1) * n] for i in range(len(samples))]
 
@@ -169,6 +169,8 @@ def _parts(places: int, n: int, limit: int) -> list[tuple[int, int, int, int]]:
 # %% ../../nbs/4_policy/3_engines.ipynb #1263bacc
 def out_of_memory(error: Exception) -> bool:
     "Whether an error says that a device, or the machine, has no memory left."
+    import torch
+
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)  # the words of torch on a CPU
@@ -178,7 +180,7 @@ def out_of_memory(error: Exception) -> bool:
 class TransformersEngine:
     "A loaded policy, asked in batches of `batch` answers. `share`: see `draw`."
 
-    policy: Policy
+    policy: "Policy"
     batch: int | None = 64
     limit: int | None = None
     share: bool = True
@@ -218,6 +220,8 @@ class TransformersEngine:
                 "out of memory with a single answer; use a smaller model, bfloat16, device auto, or smaller pictures"
             )
         self.limit = limit // 2
+        import torch
+
         _log.warning("out of memory with %d answers at once; going on with %d", limit, self.limit)
         gc.collect()
         torch.cuda.empty_cache()
@@ -235,18 +239,6 @@ class TransformersEngine:
         )
         return told if self.share else {**told, "share": False}
 
-# %% ../../nbs/4_policy/3_engines.ipynb #d0d5093b
-def _vllm() -> tuple[Any, Any]:
-    "The module vllm and its way to ask for an adapter. Raises `UserError` if it is not installed."
-    try:
-        import vllm
-        from vllm.lora.request import LoRARequest
-    except ImportError:
-        raise UserError(
-            "engine vllm needs the package vllm: pip install 'speciarl[vllm]', or use engine transformers or openai"
-        ) from None
-    return vllm, LoRARequest
-
 # %% ../../nbs/4_policy/3_engines.ipynb #02d9b8dd
 class VLLMEngine:
     """A model inside vLLM, in this process.
@@ -258,7 +250,15 @@ class VLLMEngine:
     limit: int | None = None
 
     def __init__(self, model: str | Path, adapter: str | Path | None = None, batch: int | None = 512, **options: Any):
-        vllm, request = _vllm()
+        from speciarl.policy.model import ADAPTER, adapter_base, adapter_rank, find_policy
+
+        try:
+            import vllm
+            from vllm.lora.request import LoRARequest
+        except ImportError:
+            raise UserError(
+                "engine vllm needs the package vllm: pip install 'speciarl[vllm]', or use engine transformers or openai"
+            ) from None
         source = find_policy(model)
         if (Path(source) / ADAPTER).is_file():
             source, adapter = find_policy(adapter_base(source)), adapter or source
@@ -270,8 +270,10 @@ class VLLMEngine:
         )
         self._lora = {}
         if adapter:
-            self._lora = {"lora_request": request("adapter", 1, str(adapter))}
-            settings |= {"enable_lora": True, "max_lora_rank": _rank(adapter)}
+            self._lora = {"lora_request": LoRARequest("adapter", 1, str(adapter))}
+            rank = adapter_rank(adapter)
+            fitting = [size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank]  # those that vLLM has
+            settings |= {"enable_lora": True, "max_lora_rank": min(fitting, default=rank)}
         self.llm = vllm.LLM(**{**settings, **options})
         self._said = dict(
             engine="vllm",
@@ -307,18 +309,6 @@ class VLLMEngine:
     def describe(self) -> dict[str, Any]:
         "What a run card should say of it."
         return {**self._said, "batch": self.batch}
-
-# %% ../../nbs/4_policy/3_engines.ipynb #cd5a95af
-def _rank(adapter: str | Path) -> int:
-    "The LoRA rank of the adapter in a folder, rounded up to one that vLLM has."
-    try:
-        rank = int(find_json(Path(adapter) / ADAPTER)["r"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{adapter}: no LoRA adapter; give a folder with {ADAPTER}") from None
-    for size in (8, 16, 32, 64, 128, 256, 320, 512):
-        if size >= rank:
-            return size
-    return rank  # which vLLM will refuse
 
 # %% ../../nbs/4_policy/3_engines.ipynb #b6724245
 def as_url(sample: Sample) -> str:
@@ -439,6 +429,8 @@ def make_engine(
         return ServerEngine(str(model), base_url, **options)
     if kind != "transformers":
         raise UserError(f"unknown engine {kind!r}: use one of transformers, vllm, openai")
+    from speciarl.policy.model import load_policy
+
     how = {name: options.pop(name) for name in ("dtype", "device") if name in options}
     return TransformersEngine(load_policy(model, adapter=adapter, **how), **options)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'PACKAGED', 'ADAPTER', 'word_tokenizer', 'StillProcessor', 'small_processor',
-           'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'still',
-           'load_processor', 'load_policy', 'base_card', 'weights_hash', 'encode', 'placeholders']
+           'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'adapter_rank',
+           'still', 'load_processor', 'load_policy', 'base_card', 'weights_hash', 'encode', 'placeholders']
 
 # %% ../../nbs/4_policy/2_model.ipynb #80073f62
 import hashlib
@@ -224,6 +224,14 @@ def adapter_base(folder: str | Path) -> str:
         raise UserError(
             f"{Path(folder) / ADAPTER} names no base_model_name_or_path; add the base policy's name or folder there"
         ) from None
+
+
+def adapter_rank(folder: str | Path) -> int:
+    "The LoRA rank of the adapter in `folder`. Raises `UserError` if there is none."
+    try:
+        return int(find_json(Path(folder) / ADAPTER)["r"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder}: no LoRA adapter; give a folder with {ADAPTER}") from None
 
 # %% ../../nbs/4_policy/2_model.ipynb #af97cea6
 def still(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
