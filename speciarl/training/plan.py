@@ -18,8 +18,8 @@ from typing import NamedTuple
 from packaging.version import Version
 
 from ..core.scale import UserError
-from ..judges.choose import ask_model
 from ..data.sets import named_set
+from ..judges.choose import ask_model
 from ..policy.model import PACKAGED
 from .loop import JUDGE_NEEDS, batch_sizes, judge_spec, save_interval
 from .recipe import Recipe
@@ -85,7 +85,8 @@ def tokens_of(recipe: Recipe) -> tuple[int, int]:
 
 
 def lora_parameters(size: Size, rank: int) -> float:
-    "Parameters of adapters on all linear layers of a language model of Qwen2.5's proportions (7B, rank 64: 161 million)."
+    """Parameters of adapters on all linear layers of a language model of Qwen2.5's proportions (7B, rank 64: 161
+    million)."""
     return size.layers * rank * size.hidden * 25.1
 
 # %% ../../nbs/7_training/6_plan.ipynb #6305adc9
@@ -165,11 +166,13 @@ def size_checks(recipe: Recipe, world: int) -> list[Check]:
     return [
         Check(
             True,
-            f"batch: {world} processes x {batch.micro} answers x {batch.accumulation} accumulated = {recipe.prompts_per_step} prompts per step; {batch.steps_per_generation} such per generation",
+            f"batch: {world} processes x {batch.micro} answers x {batch.accumulation} accumulated = "
+            f"{recipe.prompts_per_step} prompts per step; {batch.steps_per_generation} such per generation",
         ),
         Check(
             True,
-            f"{recipe.images - dropped} of {recipe.images} images in an epoch; the last {dropped} do not fill a generation"
+            f"{recipe.images - dropped} of {recipe.images} images in an epoch; the last {dropped} do not fill a "
+            "generation"
             if dropped
             else f"all {recipe.images} images in an epoch",
         ),
@@ -216,11 +219,13 @@ def services(recipe: Recipe) -> list[str]:
     )
     if recipe.judge != "taxonomy" and samples_answers(recipe):
         lines.append(
-            f"judge: vllm serve {recipe.judge_model} --served-model-name {recipe.judge_model} --max-model-len 4096 --max-num-seqs 512 --generation-config vllm --max-logprobs 20"
+            f"judge: vllm serve {recipe.judge_model} --served-model-name {recipe.judge_model} --max-model-len 4096 "
+            "--max-num-seqs 512 --generation-config vllm --max-logprobs 20"
         )
     if recipe.engine == "vllm-server":
         lines.append(
-            f'rollouts: VLLM_SERVER_DEV_MODE=1 vllm serve {recipe.policy} --weight-transfer-config \'{{"backend":"nccl"}}\' --logprobs-mode processed_logprobs --max-logprobs -1 --enable-scale-out'
+            f"rollouts: VLLM_SERVER_DEV_MODE=1 vllm serve {recipe.policy} --weight-transfer-config "
+            f'\'{{"backend":"nccl"}}\' --logprobs-mode processed_logprobs --max-logprobs -1 --enable-scale-out'
         )
     return lines
 
@@ -247,12 +252,14 @@ def triplet_plan(recipe: Recipe) -> list[str]:
 
 
 def split_plan(recipe: Recipe, parts: dict[str, float], world: int) -> list[str]:
-    "The line about FSDP2 for a large policy of which all parameters are trained on several processes; none for any other."
+    """The line about FSDP2 for a large policy of which all parameters are trained on several processes; none for any
+    other."""
     whole = parts["weights"] + parts["training state"] + parts.get("reference", 0.0)
     if recipe.lora_rank or world == 1 or whole < 20:
         return []
     return [
-        f"split by FSDP2 over {world} processes (accelerate launch --config_file fsdp2.yaml): {sum(parts.values()) - whole + whole / world:.1f} GB per GPU"
+        f"split by FSDP2 over {world} processes (accelerate launch --config_file fsdp2.yaml): "
+        f"{sum(parts.values()) - whole + whole / world:.1f} GB per GPU"
     ]
 
 # %% ../../nbs/7_training/6_plan.ipynb #e98a9d41
@@ -279,7 +286,8 @@ def plan(recipe: Recipe, world: int = 1) -> list[str]:
         f"{recipe.optimiser_steps} steps of {recipe.prompts_per_step} prompts; {recipe.generation} prompts"
         + (f" x {recipe.rollouts} rollouts" if samples_answers(recipe) else "")
         + " at once",
-        f"{batch.world} processes, per_device_train_batch_size {batch.micro}, steps_per_generation {batch.steps_per_generation}, gradient_accumulation_steps {batch.accumulation}",
+        f"{batch.world} processes, per_device_train_batch_size {batch.micro}, steps_per_generation "
+        f"{batch.steps_per_generation}, gradient_accumulation_steps {batch.accumulation}",
     ]
     lines += triplet_plan(recipe)
     if size is None:

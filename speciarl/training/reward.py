@@ -28,22 +28,26 @@ Result = TypeVar("Result")
 
 # %% ../../nbs/7_training/2_reward.ipynb #9ebe6822
 def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
-    "The blocks of `num_generations` consecutive completions, checked against the group key `uids`. Raises `UserError` if a block is not one sample."
+    """The blocks of `num_generations` consecutive completions, checked against the group key `uids`. Raises
+    `UserError` if a block is not one sample."""
     if uids is None:
         raise UserError(
-            "the batch has no column 'uid': add one value per sample, so that the rollouts of a sample can be kept together"
+            "the batch has no column 'uid': add one value per sample, so that the rollouts of a sample can be kept "
+            "together"
         )
     if any(uid is None or uid == "" for uid in uids):
         raise UserError("a sample has no uid: give every row of the training set its own value in column 'uid'")
     if len(uids) % num_generations:
         raise UserError(
-            f"{len(uids)} completions are not whole groups of {num_generations}: make the batch divisible by num_generations"
+            f"{len(uids)} completions are not whole groups of {num_generations}: make the batch divisible by "
+            "num_generations"
         )
     blocks = [slice(start, start + num_generations) for start in range(0, len(uids), num_generations)]
     mixed = next((block for block in blocks if len(set(uids[block])) > 1), None)
     if mixed is not None:
         raise UserError(
-            f"completions {mixed.start} to {mixed.stop - 1} belong to {len(set(uids[mixed]))} samples: is num_generations={num_generations} the trainer's?"
+            f"completions {mixed.start} to {mixed.stop - 1} belong to {len(set(uids[mixed]))} samples: is "
+            f"num_generations={num_generations} the trainer's?"
         )
     return blocks
 
@@ -101,7 +105,8 @@ def one_line(error: Exception) -> str:
 
 # %% ../../nbs/7_training/2_reward.ipynb #2999b758
 def patiently(ask: Callable[[], Result], retries: int, pause: float) -> Result:
-    "`ask()`, asked again up to `retries` times, `pause` seconds apart, while it raises `UserError` or `OSError`; then `UserError`."
+    """`ask()`, asked again up to `retries` times, `pause` seconds apart, while it raises `UserError` or `OSError`;
+    then `UserError`."""
     for left in range(retries, -1, -1):
         try:
             return ask()
@@ -117,9 +122,11 @@ def patiently(ask: Callable[[], Result], retries: int, pause: float) -> Result:
 
 # %% ../../nbs/7_training/2_reward.ipynb #745cd4a4
 def gather_ranks(mine: Result) -> tuple[list[Result], int]:
-    """What every process passed, in rank order, and the rank of this one. Without torch.distributed there is one process.
+    """What every process passed, in rank order, and the rank of this one. Without torch.distributed there is one
+    process.
 
-    Raises `UserError` if another process is gone or does not come within the timeout of the process group (`ddp_timeout`).
+    Raises `UserError` if another process is gone or does not come within the timeout of the process group
+    (`ddp_timeout`).
     """
     dist = sys.modules.get("torch.distributed")  # not imported: then nobody has started a process group
     if dist is None or not dist.is_available() or not dist.is_initialized():
@@ -139,7 +146,8 @@ Gather = Callable[[Any], tuple[list[Any], int]]
 
 @contextmanager
 def all_heard(gather: Gather) -> Iterator[None]:
-    "If the block raises, as it must in all processes alike, no process leaves it before the slowest has finished the exchange before."
+    """If the block raises, as it must in all processes alike, no process leaves it before the slowest has finished
+    the exchange before."""
     try:
         yield
     except Exception:
@@ -149,7 +157,8 @@ def all_heard(gather: Gather) -> Iterator[None]:
 
 # %% ../../nbs/7_training/2_reward.ipynb #19d8cf38
 def together(work: Callable[[], Result], gather: Gather = gather_ranks) -> tuple[list[Result], int]:
-    "The results of `work` in all processes, in rank order, and the rank of this one. If it raises in one of several, all raise `UserError` with the same line."
+    """The results of `work` in all processes, in rank order, and the rank of this one. If it raises in one of
+    several, all raise `UserError` with the same line."""
     fault, result, caught = "", None, None
     try:
         result = work()
@@ -166,7 +175,8 @@ def together(work: Callable[[], Result], gather: Gather = gather_ranks) -> tuple
 
 # %% ../../nbs/7_training/2_reward.ipynb #3ac5d4be
 def level_metrics(categories: Sequence[Category | None], formatted: Sequence[bool]) -> dict[str, float]:
-    "Shares over all completions: `share_<level>` for the six levels, `share_unformatted`, `share_missing`; they add up to 1."
+    """Shares over all completions: `share_<level>` for the six levels, `share_unformatted`, `share_missing`; they
+    add up to 1."""
     counts = Counter(
         "unformatted" if not ok else "missing" if c is None else c.wire for c, ok in zip(categories, formatted)
     )
@@ -179,7 +189,8 @@ def level_metrics(categories: Sequence[Category | None], formatted: Sequence[boo
 def group_metrics(
     groups: Sequence[Sequence[Category | None]], rewards: Sequence[Sequence[float | None]], anchor_rank: int = 1
 ) -> dict[str, float]:
-    "Over groups, None for a broken format or no verdict: shares `groups_flat`, `groups_masked` and `anchor_<level>`; `mean_reward` over rollouts with a reward, if any."
+    """Over groups, None for a broken format or no verdict: shares `groups_flat`, `groups_masked` and
+    `anchor_<level>`; `mean_reward` over rollouts with a reward, if any."""
     masked = [not any(in_loss(paid)) for paid in rewards]
     anchors = Counter(anchor(group, anchor_rank) for group in groups)
     paid = [value for group in rewards for value in group if value is not None]
@@ -223,7 +234,8 @@ def drop_from(path: Path, step: int) -> None:
 def rollout_row(
     step: int, uid: Any, label: str, judged: Judged, counted_as: Category | None, paid: float | None
 ) -> dict[str, Any]:
-    "One line of the file: step, uid, label, answer, category, source, reward; and `noised` where noise made it another category."
+    """One line of the file: step, uid, label, answer, category, source, reward; and `noised` where noise made it
+    another category."""
     category = judged.verdict.category
     row = dict(
         step=step,
@@ -238,13 +250,15 @@ def rollout_row(
 
 # %% ../../nbs/7_training/2_reward.ipynb #da5e7db6
 class RolloutLog:
-    "Appends rows to the rollout files at `path`, one file per rank; the first time it drops what a killed run left of `step` and later."
+    """Appends rows to the rollout files at `path`, one file per rank; the first time it drops what a killed run left
+    of `step` and later."""
 
     def __init__(self, path: str | Path):
         self.path, self._started = path, False
 
     def write(self, rank: int, step: int | None, rows: Sequence[dict[str, Any]]) -> None:
-        "Append `rows` of `step` (None: unknown, then nothing is dropped). Raises `UserError` if they cannot be written."
+        """Append `rows` of `step` (None: unknown, then nothing is dropped). Raises `UserError` if they cannot be
+        written."""
         path = rollout_file(self.path, rank)
         if not self._started and step is not None:
             drop_from(path, step)
@@ -253,7 +267,8 @@ class RolloutLog:
 
 # %% ../../nbs/7_training/2_reward.ipynb #107d004f
 class Rollout(NamedTuple):
-    "What the rule has to know of a completion: the group key, the category (None: no verdict, or broken format), the format; and who or what decided."
+    """What the rule has to know of a completion: the group key, the category (None: no verdict, or broken format),
+    the format; and who or what decided."""
 
     uid: Any
     category: Category | None
@@ -266,7 +281,8 @@ def check_columns(size: int, **columns: Sequence | None) -> None:
     for name, values in columns.items():
         if values is None:
             raise UserError(
-                f"the batch has no column {name!r}: the training set needs label (the exact name) and uid (one value per sample)"
+                f"the batch has no column {name!r}: the training set needs label (the exact name) and uid (one value "
+                "per sample)"
             )
         if len(values) != size:
             raise UserError(f"column {name!r} has {len(values)} entries for {size} completions: give one each")
@@ -277,14 +293,16 @@ def check_missing(batch: Sequence[Rollout], max_missing: float) -> None:
     missing = [one.why for one in batch if one.formatted and one.category is None]
     if len(missing) > max_missing * len(batch):
         raise UserError(
-            f"{len(missing)} of {len(batch)} answers got no verdict (the first: {one_line(UserError(missing[0]))[:120]}): look at the judge"
+            f"{len(missing)} of {len(batch)} answers got no verdict (the first: "
+            f"{one_line(UserError(missing[0]))[:120]}): look at the judge"
         )
 
 # %% ../../nbs/7_training/2_reward.ipynb #de106801
 def counted_groups(
     batch: Sequence[Rollout], num_generations: int, noise: float = 0.0, seed: int = 0, step: int | None = None
 ) -> list[list[Category | None]]:
-    "The categories that count, group by group: as judged, or moved by `noise` (see `speciarl.training.rules.noised`). Raises `UserError` if groups are not whole."
+    """The categories that count, group by group: as judged, or moved by `noise` (see
+    `speciarl.training.rules.noised`). Raises `UserError` if groups are not whole."""
     blocks = groups_of([one.uid for one in batch], num_generations)
     groups = [[one.category for one in batch[block]] for block in blocks]
     if not noise:
@@ -296,12 +314,14 @@ def counted_groups(
 
 # %% ../../nbs/7_training/2_reward.ipynb #b8e7098b
 class SpecificityReward:
-    """A reward function for TRL's GRPOTrainer: `rule` on the verdicts of `judge`, within whole groups of `num_generations`.
+    """A reward function for TRL's GRPOTrainer: `rule` on the verdicts of `judge`, within whole groups of
+    `num_generations`.
 
-    rule, anchor_rank, noise, seed, think: see `speciarl.training.rules`. overlong: limit and buffer (tokens) of `overlong_penalty`; None for none.
-    tokenizer: decodes `completion_ids`; without it the completions' own text is read. log_rollouts: a JSONL file. retries, pause (seconds): see `patiently`;
-    together with the judge's own timeouts they must stay below the trainer's `ddp_timeout`. max_missing: stop if a larger share of the answers
-    has no verdict (1: never). gather: see `gather_ranks`. Raises `UserError` for settings that make no sense.
+    rule, anchor_rank, noise, seed, think: see `speciarl.training.rules`. overlong: limit and buffer (tokens) of
+    `overlong_penalty`; None for none. tokenizer: decodes `completion_ids`; without it the completions' own text is
+    read. log_rollouts: a JSONL file. retries, pause (seconds): see `patiently`; together with the judge's own timeouts
+    they must stay below the trainer's `ddp_timeout`. max_missing: stop if a larger share of the answers has no verdict
+    (1: never). gather: see `gather_ranks`. Raises `UserError` for settings that make no sense.
     """
 
     __name__ = "specificity"
@@ -326,7 +346,8 @@ class SpecificityReward:
     ):
         if num_generations < max(2, anchor_rank):
             raise UserError(
-                f"num_generations is {num_generations}: a group needs at least {max(2, anchor_rank)} rollouts to be compared"
+                f"num_generations is {num_generations}: a group needs at least {max(2, anchor_rank)} rollouts to be "
+                "compared"
             )
         noised([], noise, "")  # refuses what is no share
         if overlong:
@@ -354,7 +375,8 @@ class SpecificityReward:
         log_metric=None,
         **columns,
     ) -> list[float | None]:
-        "One reward per local completion, in order; None where there is to be none. Raises `UserError`, in all processes alike."
+        """One reward per local completion, in order; None where there is to be none. Raises `UserError`, in all
+        processes alike."""
         judged, step = [], getattr(trainer_state, "global_step", None)
         parts, rank = together(
             lambda: self._judge(judged, completions, completion_ids, label, uid, dataset), self.gather
@@ -423,12 +445,14 @@ class SpecificityReward:
 def sample_ids(
     data_sources: Sequence[str], extra_infos: Sequence[Mapping | None] | None, keys: Sequence[str]
 ) -> list[tuple]:
-    "The group key of every rollout: its data source and the entries `keys` of its extra_info. Raises `UserError` if one is missing."
+    """The group key of every rollout: its data source and the entries `keys` of its extra_info. Raises `UserError`
+    if one is missing."""
     for i, info in enumerate([None] * len(data_sources) if extra_infos is None else extra_infos):
         absent = next((key for key in keys if not isinstance(info, Mapping) or info.get(key) in (None, "")), None)
         if absent is not None:
             raise UserError(
-                f"extra_info of rollout {i} has no {absent!r}: put the sample's identity there, or name its entries with sample_keys"
+                f"extra_info of rollout {i} has no {absent!r}: put the sample's identity there, or name its entries "
+                "with sample_keys"
             )
     return [(source, *(str(info[key]) for key in keys)) for source, info in zip(data_sources, extra_infos)]
 
@@ -453,8 +477,9 @@ def verl_reward(
 ) -> Callable[..., list[float]]:
     """A `compute_score_batch(data_sources, solution_strs, ground_truths, extra_infos)` for verl's batch reward manager.
 
-    sample_keys: entries of extra_info that identify a sample within its data source (("index_orig", "source_split", "source_index") in the files of the SpeciaRL
-    release). missing: what a rollout without a verdict is paid; None for the mean of its group. datasets: the judge's name for each of verl's data sources.
+    sample_keys: entries of extra_info that identify a sample within its data source (("index_orig", "source_split",
+    "source_index") in the files of the SpeciaRL release). missing: what a rollout without a verdict is paid; None for
+    the mean of its group. datasets: the judge's name for each of verl's data sources.
     """
     scoring = find_rule(rule, anchor_rank)
 
