@@ -197,7 +197,14 @@ def test_a_table_and_folders_of_classes(tmp_path):
         ("Laysan Albatross", "cub200"),
     ]
     assert "no flowers102 here" in message(read_data, f"flowers102={sorted_}"), "these are no flowers"
+    pictures(sorted_, "003.Sooty_Ablatross/1.png", "004.Groove-billed Ani/1.png")
+    assert message(read_data, f"cub200={sorted_}") == (
+        f"{sorted_}: 1 folders are called like no class of cub200 ('003.Sooty_Ablatross'); rename them"
+    )
     assert len(read_data(str(sorted_), limit=1)) == 1
+    cars = pictures(tmp_path / "cars", "2012 Ram C_V Cargo Van Minivan/1.png", "2012 FIAT 500 Abarth/1.png")
+    found = read_data(f"stanford_cars={cars}")
+    assert {s.label for s in found} == {"2012 Ram C/V Cargo Van Minivan", "2012 FIAT 500 Abarth"}
 
 
 def test_an_archive_unpacked_halfway_is_no_folder_of_a_class(tmp_path):
