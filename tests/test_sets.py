@@ -273,7 +273,8 @@ def test_a_folder_that_is_no_data_set(tmp_path):
 
 
 def test_nobody_else_asks_what_kind_of_data_set_a_name_is():
-    "A new kind of data set must be a change in one chapter. The base policy draws plates of all domains, which asks nothing."
+    """A new kind of data set must be a change in one chapter. The base policy draws plates of all domains, which
+    asks nothing."""
     package = Path(__file__).parent.parent / "speciarl"
     asking = [
         f"{path.parent.name}.{path.stem}"

@@ -6,11 +6,11 @@
 __all__ = ['JUDGE_NEEDS', 'LOGGED', 'PREFIXES', 'TIMES', 'MARK', 'WAYS', 'recipe_set', 'training_samples', 'wanted_classes',
            'chosen_samples', 'validation_samples', 'bounded', 'training_rows', 'picture_opener', 'Batch', 'batch_sizes',
            'save_interval', 'learning_rates', 'common_settings', 'vllm_settings', 'grpo_config', 'sft_config',
-           'judge_spec', 'recipe_judge', 'store_beside', 'make_reward', 'check_labels', 'lora_config', 'freeze_vision',
-           'exact_answer', 'name_base', 'make_trainer', 'best_answers', 'self_taught', 'step_log', 'step_times',
-           'log_line', 'NotANumber', 'Watch', 'last_checkpoint', 'validate', 'Checkpoints', 'check_folder', 'claim',
-           'keep_step', 'told_in_one_line', 'run_trainer', 'save_policy', 'train_once', 'teach_itself', 'orderly',
-           'Way', 'as_they_are', 'own_best', 'find_way', 'train']
+           'judge_spec', 'recipe_judge', 'store_beside', 'make_reward', 'check_judged_labels', 'lora_config',
+           'freeze_vision', 'exact_answer', 'name_base', 'make_trainer', 'best_answers', 'self_taught', 'step_log',
+           'step_times', 'log_line', 'NotANumber', 'Watch', 'last_checkpoint', 'validate', 'Checkpoints',
+           'check_folder', 'claim', 'keep_step', 'told_in_one_line', 'run_trainer', 'save_policy', 'train_once',
+           'teach_itself', 'orderly', 'Way', 'as_they_are', 'own_best', 'find_way', 'train']
 
 # %% ../../nbs/7_training/5_loop.ipynb #9a79c7b3
 import json
@@ -344,7 +344,7 @@ def make_reward(recipe: Recipe, judge: Judge, log: Path | None = None, tokenizer
     )
 
 # %% ../../nbs/7_training/5_loop.ipynb #7bf35660
-def check_labels(samples: list[Sample], judge: Judge) -> None:
+def check_judged_labels(samples: list[Sample], judge: Judge) -> None:
     "Raise `UserError` if a label of the training set is in no label tree of a `judge` that asks the trees first."
     trees = getattr(judge, "first", judge)
     if not isinstance(trees, TreeJudge):
@@ -810,7 +810,7 @@ def train(
     else:
         asked = spec
     if asked:
-        check_labels(samples, asked)
+        check_judged_labels(samples, asked)
     policy = load_policy(recipe.policy, dtype=getattr(torch, recipe.dtype))
     claim(out, recipe)  # a run that was refused leaves nothing behind
     with ExitStack() as held:
