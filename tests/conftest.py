@@ -12,6 +12,30 @@ NEEDS = {
     "needs_redis": ("redis-server",),
     "needs_chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
 }
+# Files that train, reproduce or start many processes: left out of `make test`, part of `make check`.
+SLOW = {
+    "test_adapters_processes",
+    "test_cli_fine_r1",
+    "test_cli_runs",
+    "test_closed_world",
+    "test_end_to_end",
+    "test_engines",
+    "test_fingerprints",
+    "test_jupyterlab",
+    "test_keys",
+    "test_lab",
+    "test_paper_profile",
+    "test_predict",
+    "test_reproduce",
+    "test_store_faults",
+    "test_tapo",
+    "test_tapo_faults",
+    "test_trainer",
+    "test_training",
+    "test_training_faults",
+    "test_training_verdicts",
+    "test_verify",
+}
 NOT_RUN = pytest.StashKey[dict[str, list[str]]]()
 
 
@@ -40,7 +64,11 @@ def lacking(item) -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
     without = {item: lacking(item) for item in items}
     missing = [item for item in items if without[item]]
     items[:] = [item for item in items if not without[item]]
