@@ -619,7 +619,9 @@ def check_folder(out: Path, recipe: Recipe) -> None:
     mine = recipe.model_dump(mode="json")
     if (out / "recipe.json").exists():
         theirs = read_json(out / "recipe.json", "choose another --out, or delete it")
-        other = next((key for key in mine if mine[key] != theirs.get(key)), None)
+        differing = [key for key in mine if mine[key] != theirs.get(key)]
+        differing.sort(key=lambda key: key == "name")  # what the name stands for says more
+        other = differing[0] if differing else None
         if other:
             raise UserError(
                 f"{out} holds an unfinished run with {other}: {theirs.get(other)}, not {mine[other]}; choose another "
