@@ -94,23 +94,17 @@ def open_place(
 def open_view(place: Place, folder: Path, entry: Entry) -> Path:
     "Lay out the view of a notebook in `folder`."
     notebook = f"nbs/paper/{entry.name}.ipynb"
-    links = {name: place.source(name) for name in entry.reads(place.name)}
+    links: dict[str, Path | None] = {name: place.source(name) for name in entry.reads(place.name)}
     links |= {"constraints.txt": place.root / "constraints.txt", notebook: place.root / notebook}
-    if place.published:
-        links[".speciarl/published"] = place.published
+    links |= {".speciarl/published": place.published, ".speciarl/artefacts": place.own / "artefacts"}
     for name in ("nbs/paper", ".speciarl", f"figures/{place.name}", f"paper/tables/{place.name}"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, target in links.items():
-        if target.exists():
-            _link(folder / name, target)
-    _link(folder / ".speciarl" / "artefacts", place.own / "artefacts")  # which may not be there yet
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).unlink(missing_ok=True)  # of a view that stays
+        if target is not None and (target.exists() or name == ".speciarl/artefacts"):  # which are made later
+            (folder / name).symlink_to(target)
     return folder
-
-
-def _link(path: Path, target: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
 
 # %% ../../nbs/9_compendium/7_reproduce.ipynb #7e571c12
 @contextmanager
