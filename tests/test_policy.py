@@ -7,7 +7,8 @@ import torch
 from tiny_models import save
 
 from speciarl.core.scale import UserError
-from speciarl.policy.model import PACKAGED, base_card, load_policy, weights_hash
+from speciarl.core.files import weights_digest
+from speciarl.policy.model import PACKAGED, base_card, load_policy
 
 BASE = PACKAGED["fieldguide-base"]
 
@@ -20,7 +21,7 @@ def copy(tmp_path):
 def test_the_packaged_base_is_the_one_of_its_card():
     card = base_card()
     assert (
-        weights_hash(BASE) == card["sha256"]
+        weights_digest(BASE) == card["sha256"]
         and (BASE / "model.safetensors").stat().st_size == card["bytes"] <= 6_000_000
     )
     assert sum(p.numel() for p in load_policy("fieldguide-base").model.parameters()) == card["parameters"] <= 3_000_000

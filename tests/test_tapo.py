@@ -30,7 +30,8 @@ from speciarl.fine_r1.tapo import (
 )
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
-from speciarl.policy.model import load_policy, weights_hash
+from speciarl.core.files import weights_digest
+from speciarl.policy.model import load_policy
 from speciarl.training.loop import batch_sizes, recipe_judge, train, training_samples, wanted_classes
 from speciarl.training.plan import KNOWN, memory, plan, triplet_plan
 from speciarl.training.recipe import load_recipe
@@ -446,7 +447,7 @@ def test_with_nothing_switched_on_it_is_grpo(tmp_path):
         train(load_recipe("smoke/speciarl", [*small, "method=tapo"]), tmp_path / "tapo", way=TAPO),
     )
     assert (
-        weights_hash(plain / "policy") == weights_hash(off / "policy")
+        weights_digest(plain / "policy") == weights_digest(off / "policy")
         and (plain / "rollouts.jsonl").read_text() == (off / "rollouts.jsonl").read_text()
     )
     for one, other in zip(
@@ -478,7 +479,7 @@ def test_a_run_says_what_it_made_of_the_triplets_and_trains_the_vision_tower(tmp
         json.loads((run / "card.json").read_text()),
         json.loads((run / "log.jsonl").read_text().splitlines()[0]),
     )
-    assert card["recipe"]["method"] == "tapo" and card["sha256"] == weights_hash(run / "policy")
+    assert card["recipe"]["method"] == "tapo" and card["sha256"] == weights_digest(run / "policy")
     assert first["anchor_divergence"] > 0 and 0 < first["share_in_form"] <= 1
     triplets = json.loads((run / "triplets.json").read_text())
     assert len(triplets) == 120 and all(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from speciarl.fine_r1.tapo import TAPO
-from speciarl.policy.model import weights_hash
+from speciarl.core.files import weights_digest
 from speciarl.training.loop import train
 from speciarl.training.recipe import load_recipe
 
@@ -38,7 +38,7 @@ def launch(command: list, *arguments) -> subprocess.CompletedProcess:
 
 def outcome(run: Path) -> dict:
     return {
-        "weights": weights_hash(run / "policy"),
+        "weights": weights_digest(run / "policy"),
         **{name: (run / name).read_text() for name in ("log.jsonl", "rollouts.jsonl", "triplets.json", "recipe.json")},
     }
 
@@ -64,7 +64,7 @@ def test_two_processes_share_a_run(tmp_path):
     )
     assert (
         card["processes"] == 2
-        and card["sha256"] == weights_hash(out / "policy")
+        and card["sha256"] == weights_digest(out / "policy")
         and [row["step"] for row in log] == [1, 2, 3, 4]
     )
     assert all(row["anchor_divergence"] >= 0 for row in log) and {"groups_outside_band", "share_in_form"} <= set(log[0])

@@ -14,7 +14,8 @@ from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
 from speciarl.policy.engines import Sampling, draw
-from speciarl.policy.model import PACKAGED, Policy, load_policy, weights_hash
+from speciarl.core.files import weights_digest
+from speciarl.policy.model import PACKAGED, Policy, load_policy
 from speciarl.training.loop import (
     best_answers,
     bounded,
@@ -296,7 +297,7 @@ def test_the_folder_of_a_run(run):
         "rollouts.jsonl",
     }
     card = json.loads((run / "card.json").read_text())
-    assert card["recipe"] == recipe("save_every=1").model_dump(mode="json") and card["sha256"] == weights_hash(
+    assert card["recipe"] == recipe("save_every=1").model_dump(mode="json") and card["sha256"] == weights_digest(
         run / "policy"
     )
     assert (card["processes"], card["resumed_from"], card["judge"]) == (1, 0, recipe_judge(recipe()).identity) and set(
@@ -340,9 +341,9 @@ def test_rollouts_can_be_read_and_agree_with_the_log(run):
 
 def test_rules_and_seeds_change_the_outcome_and_nothing_else_does(tmp_path, run):
     again = train(recipe("save_every=1"), tmp_path / "again")
-    assert weights_hash(again / "policy") == weights_hash(run / "policy")
+    assert weights_digest(again / "policy") == weights_digest(run / "policy")
     others = {
-        name: weights_hash(train(recipe(*changes), tmp_path / name) / "policy")
+        name: weights_digest(train(recipe(*changes), tmp_path / name) / "policy")
         for name, changes in {
             "static": ["rule=scala1"],
             "seed": ["seed=1"],
@@ -351,8 +352,8 @@ def test_rules_and_seeds_change_the_outcome_and_nothing_else_does(tmp_path, run)
             "drop": ["drop_flat_groups=true"],
         }.items()
     }
-    distinct = {weights_hash(run / "policy"), *others.values()}
-    assert len(distinct) >= 5 and others["seed"] != weights_hash(run / "policy") != others["noise"]
+    distinct = {weights_digest(run / "policy"), *others.values()}
+    assert len(distinct) >= 5 and others["seed"] != weights_digest(run / "policy") != others["noise"]
 
 
 def test_noise_is_in_the_rollouts(tmp_path):
@@ -404,22 +405,22 @@ def test_the_best_checkpoint_and_the_last_are_kept(tmp_path, monkeypatch):
         "missing": 0,
     }
     assert saved == ["best.new", "best.new", "policy"] and not (run / "best.new").exists(), "equal is not better"
-    assert weights_hash(run / "best") != weights_hash(run / "policy")
+    assert weights_digest(run / "best") != weights_digest(run / "policy")
     assert load_policy(run / "best").name == str(run / "best")
 
 
 def test_the_best_is_the_policy_of_its_step(tmp_path, monkeypatch):
     scripted(monkeypatch, [0.2, 0.6])
     run = train(recipe("save_every=1", "validation_images=2"), tmp_path / "run")
-    assert weights_hash(run / "best") == weights_hash(run / "policy"), "the best was the last"
+    assert weights_digest(run / "best") == weights_digest(run / "policy"), "the best was the last"
 
 
 def test_asking_held_out_images_does_not_change_the_training(tmp_path, run):
     r = recipe("save_every=1", "validation_images=3")
     asked = train(r, tmp_path / "asked")
-    assert (asked / "log.jsonl").read_bytes() == (run / "log.jsonl").read_bytes() and weights_hash(
+    assert (asked / "log.jsonl").read_bytes() == (run / "log.jsonl").read_bytes() and weights_digest(
         asked / "policy"
-    ) == weights_hash(run / "policy")
+    ) == weights_digest(run / "policy")
     found = json.loads((asked / "best" / "validation.json").read_text())
     held_out = plates("birds", "validation", 3)
     with one_thread():

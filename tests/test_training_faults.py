@@ -18,7 +18,8 @@ from speciarl.core.scale import UserError
 from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
-from speciarl.policy.model import load_policy, weights_hash
+from speciarl.core.files import weights_digest
+from speciarl.policy.model import load_policy
 from speciarl.training.recipe import load_recipe
 
 training = importlib.import_module("speciarl.training.loop")
@@ -50,7 +51,7 @@ def outcome(run: Path) -> dict:
         for name in ("log.jsonl", "rollouts.jsonl", "recipe.json")
         if (run / name).exists()
     }
-    return {"weights": weights_hash(run / "policy"), **files}
+    return {"weights": weights_digest(run / "policy"), **files}
 
 
 def environment() -> dict:
@@ -540,7 +541,7 @@ def test_two_processes_stop_together_and_go_on_together(tmp_path):
     done = torchrun(out, -1, *recipe)
     assert done.returncode == 0, done.stderr[-3000:]
     card = json.loads((out / "card.json").read_text())
-    assert (card["processes"], card["resumed_from"]) == (2, 2) and card["sha256"] == weights_hash(out / "policy")
+    assert (card["processes"], card["resumed_from"]) == (2, 2) and card["sha256"] == weights_digest(out / "policy")
     assert [row["step"] for row in lines(out / "log.jsonl")] == [1, 2, 3, 4]
     rows = lines(out / "rollouts.jsonl") + lines(out / "rollouts.1.jsonl")
     assert len(rows) == 2 * 16 and {row["uid"] for row in rows if row["step"] == 0}.isdisjoint(

@@ -12,7 +12,7 @@ from speciarl.core.scale import UserError
 from speciarl.fine_r1.methods import train
 from speciarl.judges.choose import StoredJudge
 from speciarl.judges.store import open_store
-from speciarl.policy.model import weights_hash
+from speciarl.core.files import weights_digest
 from speciarl.training.loop import recipe_judge, store_beside
 from speciarl.training.recipe import load_recipe
 
@@ -30,7 +30,7 @@ SMALL = [
 
 
 def outcome(run: Path) -> tuple[str, str, str]:
-    return weights_hash(run / "policy"), (run / "log.jsonl").read_text(), (run / "rollouts.jsonl").read_text()
+    return weights_digest(run / "policy"), (run / "log.jsonl").read_text(), (run / "rollouts.jsonl").read_text()
 
 
 def pairs_in(*files: Path) -> list[tuple[str, str]]:

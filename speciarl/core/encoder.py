@@ -6,13 +6,13 @@
 __all__ = ['MINILM', 'MINILM_REVISION', 'TextEncoder', 'Encoder', 'load_encoder']
 
 # %% ../../nbs/1_core/6_encoder.ipynb #7f3e0a74
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from .files import weights_digest
 from .scale import UserError
 
 # %% ../../nbs/1_core/6_encoder.ipynb #726cab6e
@@ -70,10 +70,7 @@ def _weights(name: str, revision: str | None, model: Any) -> str | None:
     "The commit of a hub model, or the SHA-256 of the weights in a folder."
     if not Path(name).is_dir():
         return getattr(model.config, "_commit_hash", None) or revision
-    digest = hashlib.sha256()
-    for path in sorted(Path(name).glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return f"sha256:{digest.hexdigest()}"
+    return f"sha256:{weights_digest(name)}"
 
 
 def load_encoder(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LONGEST_LINE', 'MAX_CELL', 'atomic_write', 'read_text', 'write_json', 'read_json', 'find_json', 'read_lines',
            'read_jsonl', 'json_line', 'write_jsonl', 'append_jsonl', 'check_header', 'parse_csv', 'read_csv',
-           'csv_lines', 'write_csv', 'text_digest', 'digest', 'file_digest', 'tree_digest', 'library_versions',
-           'locked']
+           'csv_lines', 'write_csv', 'text_digest', 'digest', 'file_digest', 'weights_digest', 'tree_digest',
+           'library_versions', 'locked']
 
 # %% ../../nbs/1_core/2_files.ipynb #bb99a8a8
 import csv
@@ -331,6 +331,16 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
     "The digest of a file's bytes, in hexadecimal. Raises OSError if it cannot be read."
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def weights_digest(folder: str | Path) -> str:
+    "SHA-256 (64 hexadecimal digits) of the safetensors files in a policy's or an adapter's folder, one after another."
+    found = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 def tree_digest(folder: str | Path) -> str:

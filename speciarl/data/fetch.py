@@ -8,7 +8,6 @@ __all__ = ['CHUNK', 'Record', 'MAX_GROWTH', 'fetch', 'verify_file', 'unpack', 'b
 # %% ../../nbs/2_data/6_fetch.ipynb #07db5c69
 import errno
 import gzip
-import json
 import os
 import shutil
 import tarfile
@@ -27,9 +26,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from tqdm import tqdm
-
-from ..core.files import file_digest, locked, write_json
+from ..core.files import file_digest, find_json, locked, write_json
+from ..core.progress import progress
 from ..core.scale import UserError
 from .benchmarks import RemoteFile, dataset_info, locate
 from .splits import check_benchmark
@@ -103,8 +101,8 @@ def _receive(file: RemoteFile, url: str, part: Path, timeout: float) -> bool:
     with answer:
         start, size = _plan(answer, part, file)
         _tag_file(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
-        shown = partial(tqdm, unit="B", unit_scale=True, desc=file.name, disable=None, leave=False)
-        with open(part, "ab" if start else "wb") as out, shown(total=size, initial=start) as bar:
+        bar = progress(size, "B", begun=start, title=file.name, leave=False)
+        with open(part, "ab" if start else "wb") as out, bar:
             while data := answer.read(CHUNK):
                 out.write(data)
                 bar.update(len(data))
@@ -326,7 +324,7 @@ def _read_records(folder: Path) -> dict[str, Record]:
     "What downloads.json of a folder says, by file name."
     path = folder / "downloads.json"
     try:
-        records = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        records = find_json(path) if path.exists() else {}
         return {name: dict(record) for name, record in records.items()}
     except (ValueError, AttributeError, TypeError):
         raise UserError(

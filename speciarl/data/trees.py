@@ -7,7 +7,6 @@ __all__ = ['Node', 'LabelTree', 'parse_tree', 'mentions', 'near_ancestors', 'rel
            'available_trees', 'load_tree', 'load_trees']
 
 # %% ../../nbs/2_data/1_trees.ipynb #5328fc3e
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..core.names import beginnings, mend_word, name_key, scan, slip_table, spellings
+from ..core.files import text_digest
 from ..core.scale import Category, UserError
 
 # %% ../../nbs/2_data/1_trees.ipynb #7db2c60a
@@ -357,8 +357,7 @@ def parse_tree(text: str, source: str) -> LabelTree:
             )
     if not any(node.is_class for node in nodes):
         raise UserError(f"{source}:1: no class; mark each official label with '* '")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    tree = LabelTree(headers["dataset"], headers["title"], headers["domain"], tuple(nodes), digest)
+    tree = LabelTree(headers["dataset"], headers["title"], headers["domain"], tuple(nodes), text_digest(text))
     _check_facets(tree, source)
     return tree
 

@@ -6,7 +6,6 @@
 __all__ = ['NONSENSE', 'JudgeUnavailable', 'confidence', 'Judged', 'majority', 'LLMJudge']
 
 # %% ../../nbs/3_judges/6_llm.ipynb #825ff5fd
-import hashlib
 import logging
 import math
 from collections import Counter
@@ -27,6 +26,7 @@ from speciarl.core.calls import (
     ask_one,
     find_model,
 )
+from ..core.files import text_digest
 from ..core.scale import WIRE_NAMES, Category, UserError
 from speciarl.judges.prompt import (
     SHOWN_LENGTH,
@@ -255,7 +255,7 @@ class LLMJudge:
             "revision": self.revision,
             "constraint": constraint,
             "prompt": prompt.name,
-            "prompt_sha256": hashlib.sha256((prompt.system + "\0" + prompt.user).encode()).hexdigest(),
+            "prompt_sha256": text_digest(f"{prompt.system}\0{prompt.user}"),
             "form": prompt.form,
             "batch": self.batch if prompt.form == "batched" else 1,
             "temperature": self.temperature,

@@ -7,12 +7,12 @@ __all__ = ['VERSION', 'Key', 'Value', 'judge_reading', 'combine', 'Meaning', 'Wo
            'Library', 'decide', 'TreeJudge']
 
 # %% ../../nbs/3_judges/4_tree.ipynb #5a0c0708
-import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from ..core.names import beginnings, name_key, near_names, scan, spellings
+from ..core.files import text_digest
 from ..core.scale import Category, UserError
 from ..data.trees import LabelTree, fieldguide_trees, load_trees, relation
 from . import form
@@ -352,7 +352,7 @@ class TreeJudge:
             judge="tree",
             version=VERSION,
             strict=self.strict,
-            words=hashlib.sha256(lists.encode()).hexdigest(),
+            words=text_digest(lists),
             trees={name: tree.digest for name, tree in self.trees.items()},
         )
 

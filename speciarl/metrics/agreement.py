@@ -8,7 +8,6 @@ __all__ = ['LEVELS', 'Counts', 'HALVES', 'Known', 'confusion', 'kappa', 'undecid
            'replayed', 'simulated', 'ladder_noise']
 
 # %% ../../nbs/5_metrics/8_agreement.ipynb #4dfee8d2
-import json
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..core.files import find_json
 from ..core.scale import MISSING, Category, UserError, to_codes
 from ..judges.verdict import Judge, Verdict, read_verdicts
 
@@ -183,10 +183,10 @@ def _judge_of(path: Path) -> dict[str, Any]:
     "What the card beside a verdict table says of its judge."
     card = path.with_suffix(".card.json")
     try:
-        judge: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))["judge"]
+        judge: dict[str, Any] = find_json(card)["judge"]
         if judge["model"]:
             return judge
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         pass
     raise UserError(
         f"{path} has no run card that names its model ({card.name}); "

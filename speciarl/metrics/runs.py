@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from speciarl.core.files import (
     append_jsonl,
     file_digest,
+    find_json,
     library_versions,
     locked,
     read_csv,
@@ -130,16 +131,12 @@ def run_settings(
 # %% ../../nbs/5_metrics/6_runs.ipynb #dfe769db
 def read_card(run: str | Path) -> dict[str, Any]:
     "The card of a run. Raises `UserError` if there is none, or it is damaged."
-    try:
-        card: dict[str, Any] = json.loads((Path(run) / "card.json").read_text(encoding="utf-8"))
-        if not isinstance(card["settings"], dict):
-            raise TypeError
-    except OSError:
-        raise UserError(
-            f"{run}: no card.json, so this is no run; give the folder that speciarl evaluate wrote"
-        ) from None
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{run}/card.json is damaged; put it back, or choose another --out") from None
+    path = Path(run) / "card.json"
+    if not path.is_file():
+        raise UserError(f"{run}: no card.json, so this is no run; give the folder that speciarl evaluate wrote")
+    card = find_json(path)
+    if not isinstance(card, dict) or not isinstance(card.get("settings"), dict):
+        raise UserError(f"{run}/card.json is damaged; put it back, or choose another --out")
     return card
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.files import library_versions, write_json
+from ..core.files import library_versions, weights_digest, write_json
 from ..data.fieldguide import DOMAINS, World, all_words, caption, draw_individual, draw_plate
-from .model import Policy, StillProcessor, build_small, small_processor, weights_hash
+from .model import Policy, StillProcessor, build_small, small_processor
 from .prompts import chat, load_prompt
 
 # %% ../../nbs/4_policy/6_base.ipynb #19591305
@@ -156,6 +156,6 @@ def base_card_of(folder: Path, model: torch.nn.Module, steps: int, seed: int) ->
         world=str(World()),
         parameters=sum(p.numel() for p in model.parameters()),
         bytes=(folder / "model.safetensors").stat().st_size,
-        sha256=weights_hash(folder),
+        sha256=weights_digest(folder),
         versions=versions(),
     )

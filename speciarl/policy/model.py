@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'PACKAGED', 'ADAPTER', 'word_tokenizer', 'StillProcessor', 'small_processor',
            'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'adapter_rank',
-           'still', 'load_processor', 'load_policy', 'base_card', 'weights_hash', 'encode', 'placeholders']
+           'still', 'load_processor', 'load_policy', 'base_card', 'encode', 'placeholders']
 
 # %% ../../nbs/4_policy/2_model.ipynb #80073f62
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
-from ..core.files import find_json, read_json
+from ..core.files import find_json, read_json, weights_digest
 from ..core.scale import UserError
 from ..data.samples import Sample, open_image
 from .prompts import Question, chat, turns_of
@@ -312,14 +311,6 @@ def base_card() -> dict[str, Any]:
     "The card of the packaged base policy: how it was made, what it scores, and the SHA-256 of its weights."
     card: dict[str, Any] = read_json(PACKAGED["fieldguide-base"] / "card.json")
     return card
-
-# %% ../../nbs/4_policy/2_model.ipynb #5bea2480
-def weights_hash(folder: str | Path) -> str:
-    "SHA-256 of the safetensors files of a policy or adapter folder, as hexadecimal text."
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 # %% ../../nbs/4_policy/2_model.ipynb #ba8d78f2
 def encode(policy: Policy, samples: Sequence[Sample], prompt: Question) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ __all__ = ['MAX_SHOWN', 'THUMB', 'fit_to_show', 'Answer', 'ImageEntry', 'image_e
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from ..core.files import atomic_write
+from ..core.progress import progress
 from ..core.scale import WIRE_NAMES, UserError
 from ..data.samples import Sample, open_image
 from ..metrics.runs import open_predictions, read_card, read_samples
@@ -144,29 +145,29 @@ class Thumbnail(NamedTuple):
     fault: str | None = None
 
 
-def thumbnails(
-    chosen: Sequence[ImageEntry],
-    found: Mapping[tuple[str, str], Any],
-    folder: Path,
-    progress: Callable[[Sequence[ImageEntry]], Iterable[ImageEntry]] | None = None,
-) -> list[Thumbnail]:
+def _thumbnail(source: Any, path: Path) -> Thumbnail:
+    "The thumbnail of a picture (None: there is none) at `path`, or what is wrong with it."
+    path.unlink(missing_ok=True)
+    if source is None:
+        return Thumbnail(fault="no picture at hand")
+    try:
+        width, height = write_thumbnail(source, path)
+    except UserError as error:
+        return Thumbnail(fault=str(error))
+    return Thumbnail(f"{path.parent.name}/{path.name}", width, height)
+
+
+def thumbnails(chosen: Sequence[ImageEntry], found: Mapping[tuple[str, str], Any], folder: Path) -> list[Thumbnail]:
     """Write a thumbnail for each entry to `folder`, and remove those of an earlier, longer page.
 
-    `found` holds pictures or paths by (data set, sample id); `progress` wraps the entries as they are gone through.
+    `found` holds pictures or paths by (data set, sample id).
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for number, entry in enumerate(progress(chosen) if progress else chosen):
-        source, path = found.get((entry.dataset, entry.sample_id)), folder / f"{number:06}.jpg"
-        path.unlink(missing_ok=True)
-        if source is None:
-            made.append(Thumbnail(fault="no picture at hand"))
-            continue
-        try:
-            width, height = write_thumbnail(source, path)
-            made.append(Thumbnail(f"{folder.name}/{path.name}", width, height))
-        except UserError as error:
-            made.append(Thumbnail(fault=str(error)))
+    with progress(len(chosen), "picture", leave=False) as bar:
+        for number, entry in enumerate(chosen):
+            made.append(_thumbnail(found.get((entry.dataset, entry.sample_id)), folder / f"{number:06}.jpg"))
+            bar.update()
     for path in folder.glob("[0-9]*.jpg"):
         if path.stem >= f"{len(chosen):06}":
             path.unlink()
@@ -266,13 +267,7 @@ def page_html(
     )
 
 # %% ../../nbs/6_report/4_page.ipynb #c44ff9d0
-def write_page(
-    run: str | Path,
-    out: str | Path,
-    samples: Sequence[Sample] = (),
-    limit: int = 2000,
-    progress: Callable[[Sequence[ImageEntry]], Iterable[ImageEntry]] | None = None,
-) -> Path:
+def write_page(run: str | Path, out: str | Path, samples: Sequence[Sample] = (), limit: int = 2000) -> Path:
     """Write a finished run, or published predictions, as a page: index.html and thumbnails in `out`; returns its path.
 
     At most `limit` images, evenly spread over the run. `samples` supply pictures that the run's samples.csv does not.
@@ -291,7 +286,7 @@ def write_page(
     chosen = spread(every, limit)
     card = read_card(run) if Path(run).is_dir() else predictions.card
     try:
-        small = thumbnails(chosen, pictures(run, samples), out / "thumbnails", progress)
+        small = thumbnails(chosen, pictures(run, samples), out / "thumbnails")
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}; choose a folder you may write to") from None
     with atomic_write(out / "index.html") as file:

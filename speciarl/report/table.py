@@ -7,7 +7,6 @@ __all__ = ['Cell', 'fmt_number', 'fmt_interval', 'Interval', 'Bounds', 'Triple',
            'escape_latex', 'to_latex', 'to_csv', 'record_id', 'make_record', 'write_record', 'write_table']
 
 # %% ../../nbs/6_report/1_table.ipynb #048e9819
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.files import atomic_write, csv_lines, file_digest
+from ..core.files import atomic_write, csv_lines, file_digest, text_digest, write_json
 from ..core.scale import UserError
 
 # %% ../../nbs/6_report/1_table.ipynb #79ea1f0d
@@ -249,7 +248,7 @@ def _canonical(value: Any) -> str:
 def record_id(record: Mapping[str, Any]) -> str:
     "The first 10 hexadecimal digits of the SHA-256 of the record in canonical JSON, its own `id` left out."
     rest = {name: value for name, value in record.items() if name != "id"}
-    return hashlib.sha256(_canonical(rest).encode()).hexdigest()[:10]
+    return text_digest(_canonical(rest))[:10]
 
 # %% ../../nbs/6_report/1_table.ipynb #cbb11342
 def make_record(
@@ -288,8 +287,7 @@ def write_record(stem: str | Path, record: Mapping[str, Any] | None) -> str:
     """
     record = make_record() if record is None else record
     name = record_id(record)
-    with atomic_write(f"{stem}.json") as file:
-        file.write(json.dumps(json.loads(_canonical({**record, "id": name})), indent=1, ensure_ascii=False) + "\n")
+    write_json(f"{stem}.json", json.loads(_canonical({**record, "id": name})), indent=1)
     return name
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from packaging.version import Version
 
+from ..core.files import read_json
 from ..core.scale import UserError
 from ..data.sets import named_set
 from ..judges.choose import ask_model
@@ -61,7 +62,7 @@ def model_size(policy: str) -> Size | None:
     folder = PACKAGED.get(policy, Path(policy))
     if not (folder / "config.json").is_file():
         return KNOWN.get(policy)
-    shapes, config = safetensors_shapes(folder), json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shapes, config = safetensors_shapes(folder), read_json(folder / "config.json")
     text = config.get("text_config", config)
     vision = sum(count(shape) for name, shape in shapes.items() if "visual" in name or "vision" in name)
     return Size(sum(map(count, shapes.values())), vision, text["hidden_size"], text["num_hidden_layers"])
