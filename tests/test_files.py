@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -32,6 +33,7 @@ from speciarl.core.files import (
     read_jsonl,
     read_text,
     tree_digest,
+    weights_digest,
     write_csv,
     write_json,
     write_jsonl,
@@ -409,6 +411,13 @@ def test_digests_do_not_change_with_the_package(tmp_path):
     (tmp_path / "__pycache__" / "x.pyc").write_bytes(b"x")
     assert tree_digest(tmp_path) == "2f97714f2e23237bdb63ba5aeae30a113806c1639507be5552811bd15608b020"
     assert tree_digest(tmp_path / "a.bin") == digest([(".", file_digest(tmp_path / "a.bin"))])
+
+
+def test_weights_have_one_digest_over_all_their_files(tmp_path):
+    (tmp_path / "b.safetensors").write_bytes(b"b" * 3_000_000)
+    (tmp_path / "a.safetensors").write_bytes(b"a")
+    (tmp_path / "config.json").write_text("{}")
+    assert weights_digest(tmp_path) == hashlib.sha256(b"a" + b"b" * 3_000_000).hexdigest()
 
 
 @pytest.mark.parametrize("value", [{1}, float("nan"), object(), {"path": os.curdir, "of": io.StringIO}])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import save
 
-from speciarl.core.scale import UserError
 from speciarl.core.files import weights_digest
+from speciarl.core.scale import UserError
 from speciarl.policy.model import PACKAGED, base_card, load_policy
 
 BASE = PACKAGED["fieldguide-base"]

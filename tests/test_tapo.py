@@ -12,6 +12,7 @@ from PIL import Image
 from refusal import message
 
 from speciarl.core.config import available
+from speciarl.core.files import weights_digest
 from speciarl.core.scale import Category, UserError
 from speciarl.data.fieldguide import DOMAINS
 from speciarl.data.samples import Sample
@@ -30,7 +31,6 @@ from speciarl.fine_r1.tapo import (
 )
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
-from speciarl.core.files import weights_digest
 from speciarl.policy.model import load_policy
 from speciarl.training.loop import batch_sizes, recipe_judge, train, training_samples, wanted_classes
 from speciarl.training.plan import KNOWN, memory, plan, triplet_plan

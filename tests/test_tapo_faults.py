@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from speciarl.fine_r1.tapo import TAPO
 from speciarl.core.files import weights_digest
+from speciarl.fine_r1.tapo import TAPO
 from speciarl.training.loop import train
 from speciarl.training.recipe import load_recipe
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from speciarl.core.files import weights_digest
 from speciarl.core.scale import Category, UserError, extract_answer
 from speciarl.data.fieldguide import plates
 from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
 from speciarl.policy.engines import Sampling, draw
-from speciarl.core.files import weights_digest
 from speciarl.policy.model import PACKAGED, Policy, load_policy
 from speciarl.training.loop import (
     best_answers,

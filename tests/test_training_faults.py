@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from speciarl.core.files import weights_digest
 from speciarl.core.scale import UserError
 from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
-from speciarl.core.files import weights_digest
 from speciarl.policy.model import load_policy
 from speciarl.training.recipe import load_recipe
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from speciarl.core.files import weights_digest
 from speciarl.core.scale import UserError
 from speciarl.fine_r1.methods import train
 from speciarl.judges.choose import StoredJudge
 from speciarl.judges.store import open_store
-from speciarl.core.files import weights_digest
 from speciarl.training.loop import recipe_judge, store_beside
 from speciarl.training.recipe import load_recipe
 

@@ -14,8 +14,8 @@ from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from ..core.names import beginnings, mend_word, name_key, scan, slip_table, spellings
 from ..core.files import text_digest
+from ..core.names import beginnings, mend_word, name_key, scan, slip_table, spellings
 from ..core.scale import Category, UserError
 
 # %% ../../nbs/2_data/1_trees.ipynb #7db2c60a

@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
-from ..core.names import beginnings, name_key, near_names, scan, spellings
 from ..core.files import text_digest
+from ..core.names import beginnings, name_key, near_names, scan, spellings
 from ..core.scale import Category, UserError
 from ..data.trees import LabelTree, fieldguide_trees, load_trees, relation
 from . import form
