@@ -35,7 +35,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from trl import GRPOConfig, SFTConfig
 
-from ..core.files import read_json, write_json, write_jsonl
+from ..core.files import read_json, weights_digest, write_json, write_jsonl
 from ..core.scale import UserError, to_codes
 from ..data.fieldguide import World
 from ..data.samples import Sample, open_image
@@ -48,7 +48,7 @@ from ..judges.verdict import Judge
 from ..metrics.rates import score
 from ..policy.base import one_thread, versions
 from ..policy.engines import Sampling, TransformersEngine
-from ..policy.model import Policy, load_policy, weights_hash
+from ..policy.model import Policy, load_policy
 from ..policy.predict import texts_of
 from ..policy.prompts import load_prompt
 from .recipe import Recipe
@@ -690,7 +690,7 @@ def save_policy(recipe: Recipe, trainer: Trainer, policy: Policy, folder: Path) 
     if recipe.lora_rank and recipe.export == "merged":
         model = model.merge_and_unload()
     Policy(model, policy.processor, policy.name).save(folder)
-    return weights_hash(folder)
+    return weights_digest(folder)
 
 # %% ../../nbs/7_training/5_loop.ipynb #90e5fbde
 def train_once(
