@@ -19,7 +19,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from make_links import LIBRARY, MODULES, PAPER, ROOT, imports_of, in_order, links, module_of, title_cell, told
 
-from speciarl.compendium.reproduce import run_notebook
+from speciarl.compendium.notebook import run_notebook
 from speciarl.core.scale import UserError
 
 ROOMS = ["core", "data", "judges", "policy", "metrics", "report", "training", "fine_r1", "compendium", "cli"]

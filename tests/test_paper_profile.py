@@ -15,7 +15,8 @@ from tiny_models import save
 from tokenizers import normalizers
 
 from speciarl.compendium.lab import Lab
-from speciarl.compendium.reproduce import read_manifest, run_notebook
+from speciarl.compendium.notebook import run_notebook
+from speciarl.compendium.paper import read_manifest
 from speciarl.data.samples import Sample
 from speciarl.data.splits import read_split
 from speciarl.fine_r1.rationales import Rationale, write_rationales

@@ -58,7 +58,10 @@ def mean(values: Sequence[float] | np.ndarray, n_boot: int = 1000, seed: int = 0
     x, rng = np.asarray(values, float), np.random.default_rng(seed)
     if not x.size:
         return Mean(float("nan"), float("nan"), float("nan"), 0)
-    draws = np.array([x[rng.integers(x.size, size=x.size)].mean() for _ in range(n_boot)])
+    draws, rows = np.empty(n_boot), max(1, 2**20 // x.size)  # so many resamples at a time: 8 MB
+    for start in range(0, n_boot, rows):
+        part = draws[start : start + rows]
+        part[:] = x[rng.integers(x.size, size=(part.size, x.size))].mean(axis=1)
     return Mean(float(x.mean()), *percentiles(draws), x.size)
 
 # %% ../../nbs/5_metrics/5_openworld.ipynb #b999614c
