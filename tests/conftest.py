@@ -6,7 +6,6 @@ from collections import defaultdict
 
 import pytest
 
-pytest_plugins = ["judge_server", "policy_server"]  # their fixtures
 # marker -> any of these programs will do
 NEEDS = {
     "needs_redis": ("redis-server",),

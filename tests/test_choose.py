@@ -1,6 +1,7 @@
 "Choosing a judge: what a description says, what it makes, and where verdicts of a language model are kept."
 
 import pytest
+from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from refusal import message
 
 from speciarl.core.config import Strict, validated

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 
 from speciarl.core.files import weights_digest
 from speciarl.core.scale import UserError
