@@ -11,10 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import click
 import nbformat
+import typer
 from make_links import LIBRARY, NBS, PAPER, ROOT
+from typer.testing import CliRunner
 
 import speciarl
+from speciarl.cli import app as door
 
 
 def page(path: Path) -> nbformat.NotebookNode:
@@ -59,6 +63,21 @@ def reference() -> str:
     return "\n".join([*lines, "```", ""])
 
 
+def command_line() -> str:
+    "The help of `speciarl` and of every command of it, as it is printed."
+    runner = CliRunner()
+    lines = ["# The command line", ""]
+
+    def add(command: click.Command, words: tuple[str, ...]) -> None:
+        told = runner.invoke(door.app, [*words, "--help"], prog_name="speciarl", env={"COLUMNS": "100", "TERM": "dumb"})
+        lines.extend([f"## {' '.join(('speciarl', *words))}", "", "```text", told.stdout.strip(), "```", ""])
+        for name, inner in getattr(command, "commands", {}).items():
+            add(inner, (*words, name))
+
+    add(typer.main.get_command(door.app), ())
+    return "\n".join(lines)
+
+
 def build(out: Path) -> Path:
     "Build the site in `out`. Raises `CalledProcessError` where Sphinx warns: a link that leads nowhere is an error."
     with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +92,7 @@ def build(out: Path) -> Path:
         (source / "contents.md").write_text(contents(), encoding="utf-8")
         (source / "site" / "contents.md").unlink()
         (source / "site" / "reference.md").write_text(reference(), encoding="utf-8")
+        (source / "site" / "command_line.md").write_text(command_line(), encoding="utf-8")
         command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", source / "site", source, out]
         subprocess.run(command, check=True)
     return out

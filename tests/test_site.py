@@ -4,6 +4,7 @@ face with its sources."""
 import re
 
 import make_site
+import nbformat
 import pytest
 from make_links import LIBRARY, PAPER, module_of
 
@@ -27,3 +28,17 @@ def test_the_reference_is_the_public_face():
     text = make_site.reference()
     assert len(re.findall(r"^\.\. auto\w+:: speciarl\.", text, re.MULTILINE)) == len(speciarl.__all__)
     assert ".. autoclass:: speciarl.judges.tree.TreeJudge" in text
+
+
+@pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_link_to_a_file_leads_somewhere(path):
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+\.\w+)(?:#[^)]*)?\)", text) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_command_line_tells_every_command():
+    text = make_site.command_line()
+    assert all(
+        f"## speciarl {name}\n" in text for name in ("judge", "score", "evaluate", "train", "reproduce", "store export")
+    )

@@ -4,7 +4,7 @@ and search. Built by `make docs`."""
 project = "speciarl"
 author = "The speciarl developers"
 copyright = "2026, The speciarl developers"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinxcontrib.typer"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 root_doc = "contents"
 html_theme = "furo"
 html_title = "speciarl"
