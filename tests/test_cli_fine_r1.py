@@ -306,7 +306,8 @@ def test_every_method_is_trained_in_its_own_way(folder, monkeypatch):
     for name in ("sft", "self", "speciarl", "cot", "tapo"):
         ok("train", f"smoke/{name}", "--out", f"runs/{name}")
     assert asked == [
-        (method, ["data_root", "judge_url", "report_to", "say"]) for method in ("sft", "self", "grpo", "cot", "tapo")
+        (method, ["data_root", "judge_url", "report_to", "say", "store"])
+        for method in ("sft", "self", "grpo", "cot", "tapo")
     ]
 
 
