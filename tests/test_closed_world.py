@@ -96,6 +96,12 @@ def test_what_cannot_be_asked_is_told():
         message(closed_prompt, questions(BIRDS[:1])[0], "Which one?")
         == "the prompt of a closed-world question must say {options} where the options go"
     )
+    assert message(questions, BIRDS[:1], distractors="visual") == "unknown distractors 'visual': use sibling or random"
+    nameless = replace(BIRDS[0], id="1.jpg", dataset=None)
+    assert (
+        message(questions, [nameless])
+        == "1.jpg: images without a data set have no known classes beside their own; add a column dataset to labels.csv"
+    )
 
 
 # Answers

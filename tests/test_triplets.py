@@ -137,6 +137,19 @@ def test_a_label_that_the_tree_does_not_have():
 # -- confusable
 
 
+def test_what_a_kind_of_negatives_needs_is_told():
+    assert (
+        message(make_triplets, samples(), True, "visual")
+        == "negatives=visual needs the vectors of the samples: see picture_vectors"
+    )
+    assert (
+        message(make_triplets, samples(dataset=None), True, "sibling")
+        == "images without a data set have no label tree: name their data set, or set negatives=visual"
+    )
+    some = samples(dataset=None)
+    assert len(make_triplets(some, True, "visual", 0, vectors(some))) == len(some)
+
+
 def test_steps_go_up_to_the_common_ancestor_and_down():
     tree = load_tree("birds")
     (a,), (b,), (c,), (d,) = (

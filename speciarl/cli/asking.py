@@ -136,6 +136,7 @@ def evaluate(
     if predictions is not None:
         card = runs.judge_published(predictions, out, judge, samples)
     else:
+        assert model is not None and samples is not None  # refused above
         check_datasets(judge, [sample.dataset for sample in samples])
         with training_extra():
             from speciarl.policy.engines import Sampling, make_engine
@@ -216,8 +217,9 @@ def closed(
 
         check_questions(samples, source, options, distractors, seed)
         asked = make_engine(engine, model, adapter, base_url)
-        how = dict(options=options, distractors=distractors, seed=seed, max_tokens=max_tokens)
-        table = run_closed(asked, samples, out, split=split, **how)
+        table = run_closed(
+            asked, samples, out, split=split, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens
+        )
     first, *rest = table.columns
     print_table(table, [first, *rest[:5]], [first, *rest[5:]])
     typer.echo(f"wrote {out / 'closed'}.csv, .md, .tex, {out / 'closed.card.json'} and {out / 'answers.jsonl'}")

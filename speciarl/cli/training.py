@@ -184,6 +184,7 @@ def rationales(
         if marks:
             made = teaching.write_with_marks(samples, out)
         else:
+            assert base_url is not None and model is not None  # refused above
             made = teaching.write_with_teacher(samples, out, base_url, model)
     kept, refused = len(made.rationales), len(made.refused)
     typer.echo(f"{len(samples):,} images: {kept:,} rationales kept, {refused:,} refused")

@@ -8,7 +8,7 @@ __all__ = ['ASSETS', 'Model', 'Strict', 'validated', 'available', 'read_yaml']
 # %% ../../nbs/1_core/3_config.ipynb #1a9067a1
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,7 +45,7 @@ def available(kind: str) -> list[str]:
     return sorted(str(p.relative_to(folder).with_suffix("").as_posix()) for p in folder.rglob("*.yaml"))
 
 # %% ../../nbs/1_core/3_config.ipynb #2e07807d
-def read_yaml(name: str | Path, kind: str) -> tuple[dict, str]:
+def read_yaml(name: str | Path, kind: str) -> tuple[dict[str, Any], str]:
     "The content of a packaged file by name, or of any YAML file by path, and what to call it in messages."
     path = ASSETS / kind / f"{name}.yaml" if str(name) in available(kind) else Path(name)
     if not path.is_file():

@@ -8,7 +8,7 @@ __all__ = ['check_named', 'check_questions', 'finite', 'closed_table', 'write_cl
 # %% ../../nbs/8_fine_r1/6_closed_run.ipynb #59825a70
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .. import __version__
 from ..core.files import write_json, write_jsonl
 from ..core.scale import UserError
 from ..data.samples import Sample
-from .closed import CLOSED_PROMPT, Closed, evaluate_closed, positions, questions, summary
+from .closed import CLOSED_PROMPT, Closed, dataset_of, evaluate_closed, positions, questions, summary
 from ..metrics.runs import samples_digest
 from ..policy.engines import Engine, EngineGone, Sampling, run_facts
 from ..report.table import Interval, Table, make_record, write_table
@@ -24,15 +24,12 @@ from ..report.table import Interval, Table, make_record, write_table
 # %% ../../nbs/8_fine_r1/6_closed_run.ipynb #d2f597c9
 def check_named(samples: Sequence[Sample], source: str) -> None:
     "Raise `UserError` if a sample does not say which data set it is of; `source` is where they come from."
-    if any(sample.dataset is None for sample in samples):
-        unknown = "images without a data set have no known classes beside their own"
-        raise UserError(f"{source}: {unknown}; add a column dataset to labels.csv")
+    for sample in samples:
+        dataset_of(sample, source)
 
 
 def check_questions(samples: Sequence[Sample], source: str, options: int, distractors: str, seed: int = 0) -> None:
     "Raise `UserError` if no question with so many `options` can be asked about one of the samples."
-    if distractors not in ("sibling", "random"):
-        raise UserError(f"unknown distractors {distractors[:40]!r}: use sibling or random")
     check_named(samples, source)
     questions(samples, options, distractors, seed)
 
@@ -82,7 +79,7 @@ def run_closed(
     *,
     split: str = "test",
     options: int = 4,
-    distractors: Literal["sibling", "random"] = "sibling",
+    distractors: str = "sibling",
     seed: int = 0,
     max_tokens: int = 64,
 ) -> Table:
@@ -90,9 +87,10 @@ def run_closed(
 
     `split` goes into the card. Raises `UserError` if the server is gone, or nothing was answered.
     """
-    asked = {"options": options, "distractors": distractors, "seed": seed}
     try:
-        result = evaluate_closed(engine, samples, max_tokens=max_tokens, **asked)
+        result = evaluate_closed(
+            engine, samples, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens
+        )
     except EngineGone as error:
         raise UserError(str(error).replace("what was answered is kept; ", "")) from None  # here it is not
     if all(text is None for text in result.texts):
@@ -100,11 +98,13 @@ def run_closed(
         raise UserError(f"not one of the {len(samples)} images was answered: {advice}")
     settings = {
         **run_facts(engine, Sampling(max_tokens=max_tokens)),
-        **asked,
+        "options": options,
+        "distractors": distractors,
+        "seed": seed,
         "prompt": CLOSED_PROMPT,
         "split": split,
         "samples": len(samples),
-        "datasets": sorted({sample.dataset for sample in samples}),
+        "datasets": sorted({dataset_of(sample) for sample in samples}),
         "samples_digest": samples_digest(samples),
     }
     return write_closed(result, settings, Path(out))

@@ -28,7 +28,8 @@ def of_classes(samples: Sequence[Sample], classes: str, shots: int | None, sourc
         one_of_each = {(sample.dataset, sample.label): sample for sample in samples}
         splits = {key: split_of(sample) for key, sample in one_of_each.items()}
         samples = [sample for sample in samples if splits[sample.dataset, sample.label] == classes]
-    taken, drawn = [], Counter()
+    taken: list[Sample] = []
+    drawn: Counter[tuple[str | None, str]] = Counter()
     for sample in samples:
         key = sample.dataset, sample.label
         if shots is None or drawn[key] < shots:
@@ -55,7 +56,10 @@ def teaching_samples(
     if isinstance(found, FieldGuideSet):
         splits = found.tree.splits
         wanted = [name for name in found.classes() if classes in ("all", splits[name])]
-        size = shots * len(wanted) if shots else limit or PLATES
+        if shots is None:
+            size = limit or PLATES
+        else:
+            size = shots * len(wanted)
         return choose(stream, wanted, size, shots)[:limit]
     return of_classes(list(stream), classes, shots, source)[:limit]
 

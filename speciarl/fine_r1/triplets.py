@@ -134,10 +134,17 @@ def confusable(
         here = [i for i, sample in enumerate(samples) if sample.dataset == dataset]
         labels = [samples[i].label for i in here]
         if negatives == "visual":
+            if vectors is None:
+                raise UserError("negatives=visual needs the vectors of the samples: see picture_vectors")
             others = {label: [other] for label, other in most_similar(class_means(vectors[here], labels)).items()}
         else:
+            if dataset is None:
+                raise UserError(
+                    "images without a data set have no label tree: name their data set, or set negatives=visual"
+                )
             others = nearest_in_tree(load_tree(dataset), list(dict.fromkeys(labels)))
-        found |= {(dataset, label): [(dataset, other) for other in near] for label, near in others.items()}
+        for label, near in others.items():
+            found[dataset, label] = [(dataset, other) for other in near]
     return found
 
 # %% ../../nbs/8_fine_r1/3_triplets.ipynb #d18570af
@@ -159,14 +166,12 @@ def make_triplets(
     triplets = {}
     for sample in samples:
         mine, stream = (sample.dataset, sample.label), f"{seed}|{sample.id}"
-        positive = (
-            _draw([other for other in classes[mine] if other.id != sample.id], f"{stream}|positive")
-            if positives
-            else None
-        )
-        negative = (
-            _draw([other for one in near[mine] for other in classes[one]], f"{stream}|negative") if near else None
-        )
+        positive = negative = None
+        if positives:
+            positive = _draw([other for other in classes[mine] if other.id != sample.id], f"{stream}|positive")
+        if negatives != "none":
+            confused = [other for one in near[mine] for other in classes[one]]
+            negative = _draw(confused, f"{stream}|negative")
         triplets[sample.id] = Triplet(positive, negative)
     return triplets
 

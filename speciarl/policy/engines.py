@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, InitVar, asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.calls import CallFailed, Server, ServerGone, Session, ask_each, find_model
 from ..core.scale import UserError
@@ -407,13 +407,9 @@ async def _answers(
 
 # %% ../../nbs/4_policy/3_engines.ipynb #e4747226
 def make_engine(
-    kind: Literal["transformers", "vllm", "openai"],
-    model: str | Path,
-    adapter: str | Path | None = None,
-    base_url: str | None = None,
-    **options: Any,
+    kind: str, model: str | Path, adapter: str | Path | None = None, base_url: str | None = None, **options: Any
 ) -> Engine:
-    """An engine by name.
+    """An engine by name: `kind` is transformers, vllm or openai.
 
     options: batch; dtype and device (transformers); those of `vllm.LLM`; those of `ServerEngine`. Raises `UserError`
     if it cannot be.
