@@ -45,15 +45,9 @@ FIELDS = {
     "chat_template_kwargs",
 }
 MARKER = re.compile(r"fault:([a-z0-9_]+)(?:\*(\d+))?")
-# faults before an answer (status, broken connections), in the answer's shape, in its text, and in a batch
-FAULTS = (
-    "timeout",
-    "429",
-    "500",
-    "503",
-    "cut",
-    "drip",
-    "400",
+# a fault comes before an answer (status, broken connection), in its shape, in its text, or in a batch of verdicts
+UNANSWERED = ("timeout", "429", "500", "503", "cut", "drip", "400")
+UNREADABLE = (
     "not_json",
     "half_json",
     "no_choices",
@@ -63,7 +57,8 @@ FAULTS = (
     "missing",
     "twice",
     "shifted",
-)
+)  # there is an answer, and no verdict in it
+FAULTS = (*UNANSWERED, *UNREADABLE)
 
 
 @dataclass
@@ -265,17 +260,7 @@ class Server:
 
     async def fail(self, http: web.Request, request: dict, pairs: list[dict], fault: str) -> web.StreamResponse | None:
         "The broken response that a fault makes; None if the fault is in the text of the answer, or there is none."
-        if fault in (
-            "not_json",
-            "half_json",
-            "no_choices",
-            "wrong_name",
-            "empty",
-            "extra",
-            "missing",
-            "twice",
-            "shifted",
-        ):
+        if fault in UNREADABLE:
             self.bad |= {(pair["label"], pair["answer"]) for pair in pairs}
         if fault == "timeout":
             await asyncio.sleep(20)

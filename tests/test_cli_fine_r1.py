@@ -17,9 +17,10 @@ from policy_server import policy_server  # noqa: F401 - a fixture
 from speciarl.data.samples import Sample
 from speciarl.data.sets import read_data
 from speciarl.fine_r1.closed import classes_of, closed_prompt, questions, split_of
-from speciarl.fine_r1.closed_run import finite
+from speciarl.fine_r1.closed_run import plain_rows
 from speciarl.fine_r1.rationales import Teacher, plate_rationales, read_rationales
 from speciarl.fine_r1.teaching import of_classes
+from speciarl.metrics.openworld import Mean
 from speciarl.policy.engines import ServerEngine
 from speciarl.training.loop import training_samples
 from speciarl.training.recipe import load_recipe
@@ -483,7 +484,7 @@ def test_what_the_command_closed_refuses(photos):
 
 
 def test_json_has_no_number_that_is_none():
-    assert finite([{"a": (float("nan"), 0.5, 1.0, 3), "b": float("nan"), "c": 2}]) == [
+    assert plain_rows([{"a": Mean(float("nan"), 0.5, 1.0, 3), "b": float("nan"), "c": 2}]) == [
         {"a": [None, 0.5, 1.0], "b": None, "c": 2}
     ]
 

@@ -154,6 +154,17 @@ def test_runs_with_several_answers_are_compared_without_mcnemar(folder):
     assert "best of 2" in printed and "McNemar" not in printed
 
 
+def test_a_comparison_is_printed_as_intervals_and_written_as_plain_json(folder):
+    "Scores were printed as Python's tuples, and the test of McNemar as a class, in the file as well."
+    toy("one")
+    toy("two")
+    printed = ok("compare", "one", "two", "--out", "compared.json")
+    assert "(" not in printed and "McNemar's tests of correctness" in printed
+    assert ".000 [.00, .00]" in printed
+    [row] = json.loads(Path("compared.json").read_text(), parse_constant=pytest.fail)["mcnemar"]
+    assert row == dict(first="one", second="two", first_only=0, second_only=0, images=10, p=1.0, odds_ratio=None)
+
+
 def test_scores_by_a_column_of_the_predictions(folder):
     toy("run", n=2)
     ok("score", "run", "--by", "label", "--out", "out")

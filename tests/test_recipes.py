@@ -21,6 +21,22 @@ FINE_R1 = {
     "fine_r1_cot_3b": "cot",
     "fine_r1_cot_7b": "cot",
 }  # published run -> its small twins
+# what makes a run that samples what it is, whatever its sizes: how answers are drawn, paid, and learned from
+ALGORITHM = (
+    "rule",
+    "anchor_rank",
+    "noise",
+    "think",
+    "kl",
+    "loss",
+    "scale_rewards",
+    "clip_low",
+    "clip_high",
+    "dual_clip",
+    "drop_flat_groups",
+    "temperature",
+    "top_p",
+)
 
 
 @pytest.mark.parametrize("name", available("recipes"))
@@ -33,22 +49,7 @@ def test_every_packaged_recipe_is_valid_and_named_like_its_file(name):
 def test_every_published_run_has_its_small_twins(name, size):
     "A twin is the same method, on drawn plates and the small base; what makes the run what it is, is the same."
     published, twin = load_recipe(f"paper/{name}"), load_recipe(f"{size}/{name}")
-    same = (
-        "method",
-        "rule",
-        "anchor_rank",
-        "noise",
-        "think",
-        "kl",
-        "loss",
-        "scale_rewards",
-        "clip_low",
-        "clip_high",
-        "dual_clip",
-        "drop_flat_groups",
-        "temperature",
-        "top_p",
-    )
+    same = ("method", *ALGORITHM)
     assert {key: getattr(twin, key) for key in same} == {key: getattr(published, key) for key in same}
     assert (
         bool(twin.overlong) == bool(published.overlong)
@@ -233,27 +234,7 @@ def test_recipes_are_complete(name):
         "export",
     }
     if recipe.samples:
-        used |= {
-            "rule",
-            "anchor_rank",
-            "noise",
-            "think",
-            "overlong",
-            "judge",
-            "rollouts",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "engine",
-            "prompts_per_generation",
-            "kl",
-            "loss",
-            "scale_rewards",
-            "clip_low",
-            "clip_high",
-            "dual_clip",
-            "drop_flat_groups",
-        }
+        used |= {*ALGORITHM, "overlong", "judge", "rollouts", "max_tokens", "engine", "prompts_per_generation"}
     assert used <= set(said)
 
 

@@ -384,7 +384,7 @@ def test_images_are_matched_whatever_their_order(judge, tmp_path):
     toy(tmp_path / "b", judge, lambda i: "ovenbird" if i >= 3 else "bird", samples)
     compared = compare_runs([tmp_path / "a", tmp_path / "b"])
     assert all(row["value"] == 0 and row["low"] == row["high"] == 0 for row in compared.tests)
-    assert compared.mcnemar[0]["test"].first_only == compared.mcnemar[0]["test"].second_only == 0
+    assert compared.mcnemar[0]["first_only"] == compared.mcnemar[0]["second_only"] == 0
 
 
 def test_a_comparison_shows_itself_with_the_names_of_runs_as_text(judge, tmp_path):

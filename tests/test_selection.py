@@ -20,7 +20,7 @@ from speciarl.metrics.selection import (
     calibration_error,
     chosen,
     consensus,
-    majority,
+    majority_answer,
     read_answers,
     risk_area,
     risk_coverage,
@@ -66,7 +66,7 @@ def test_answers_that_cannot_be_read(answers, message):
 @given(ROWS)
 @settings(max_examples=60, deadline=None)
 def test_majority_is_the_most_common_answer_and_the_first_of_equals(rows):
-    choice = majority(read_answers(rows))
+    choice = majority_answer(read_answers(rows))
     for row, index, confidence in zip(rows, choice.index, choice.confidence):
         given_ = [text for text in row if text]
         most = max(map(given_.count, given_), default=0)
@@ -128,7 +128,7 @@ def test_the_table_lies_between_one_answer_and_the_oracle():
 
 def test_codes_of_another_run_are_refused():
     with pytest.raises(UserError) as caught:
-        chosen(np.zeros((3, 2), int), majority(read_answers([["a", "b"]])))
+        chosen(np.zeros((3, 2), int), majority_answer(read_answers([["a", "b"]])))
     assert str(caught.value) == "codes must have the shape (images, answers), with one row for each image of the choice"
 
 

@@ -98,18 +98,17 @@ def compare(
     ] = None,
 ) -> None:
     "Compare runs image by image, with paired tests."
-    from speciarl.core.files import write_json
+    from speciarl.core.files import finite, write_json
     from speciarl.metrics.matrix import compare_runs
-    from speciarl.report.table import Table
+    from speciarl.report.tables import comparison_tables
 
     found = compare_runs(runs, shared=shared)
     typer.echo(f"{found.images:,} images")
-    for rows in (found.scores, found.tests, found.mcnemar):
-        if rows:
-            typer.echo()
-            print_table(Table(list(rows[0]), [list(row.values()) for row in rows]))
+    for table in comparison_tables(found):
+        typer.echo(f"\n{table.caption}\n")
+        print_table(table)
     if out is not None:
-        typer.echo(f"wrote {write_json(out, found._asdict())}")
+        typer.echo(f"wrote {write_json(out, finite(found._asdict()))}")
 
 # %% ../../nbs/10_cli/3_scoring.ipynb #ca6aba9b
 @app.command()

@@ -22,7 +22,7 @@ public, __dir__, __all__ = attach(
         "level_table": "speciarl.metrics.resampling",
         "calibration_error": "speciarl.metrics.selection",
         "consensus": "speciarl.metrics.selection",
-        "majority": "speciarl.metrics.selection",
+        "majority_answer": "speciarl.metrics.selection",
         "read_answers": "speciarl.metrics.selection",
         "risk_coverage": "speciarl.metrics.selection",
         "selection_table": "speciarl.metrics.selection",

@@ -280,7 +280,7 @@ class Comparison(NamedTuple):
 
     scores: one per run and kind of answers, with run, answers, images, missing (share), S, C, HM as (value, low, high).
     tests: one per pair of runs, kind of answers and metric, with answers, and what `compare.compare_all` says.
-    mcnemar: first, second, and the exact test of correctness; for one answer per image.
+    mcnemar: first, second, and the fields of the exact test of correctness (`McNemar`); for one answer per image.
     """
 
     images: int
@@ -344,5 +344,5 @@ def compare_runs(
     for first, second in pairs:
         if codes[first].shape[1] == codes[second].shape[1] == 1:
             test = mcnemar(codes[first].ravel(), codes[second].ravel())
-            exact.append(dict(first=first, second=second, test=test))
+            exact.append(dict(first=first, second=second, **vars(test)))
     return Comparison(len(codes[names[0]]), scores, tests, exact)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PUBLISHED_SOURCE', 'PUBLISHED', 'compare_with_published', 'table_notes', 'method_table', 'group_table', 'worst_rows',
            'sampling_table', 'pick', 'selectors', 'selector_table', 'risk_table', 'Absent', 'measured', 'domains_of',
-           'openworld_table', 'paired_table', 'stacked']
+           'openworld_table', 'paired_table', 'comparison_tables', 'stacked']
 
 # %% ../../nbs/6_report/3_tables.ipynb #1a838622
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,13 +28,16 @@ from speciarl.metrics.selection import (
     calibration_error,
     chosen,
     consensus,
-    majority,
+    majority_answer,
     read_answers,
     risk_area,
     risk_coverage,
     with_interval,
 )
 from .table import Bounds, Interval, Levels, Table, Triple
+
+if TYPE_CHECKING:
+    from speciarl.metrics.matrix import Comparison
 
 # %% ../../nbs/6_report/3_tables.ipynb #b8160b3b
 PUBLISHED_SOURCE = (
@@ -173,12 +176,12 @@ def sampling_table(
 def pick(
     answers: Sequence[Sequence[str | None]],
     datasets: Sequence[str | None],
-    how: Callable[[Answers], Selection] = majority,
+    how: Callable[[Answers], Selection] = majority_answer,
 ) -> Selection:
     """The choice of a selector for answers (images, N) and the data set of each image.
 
-    Each data set is read by its packaged label tree, and by words if it has none. `how` is `selection.majority`, or a
-    function that calls `selection.consensus`.
+    Each data set is read by its packaged label tree, and by words if it has none. `how` is `selection.majority_answer`,
+    or a function that calls `selection.consensus`.
     """
     index, confidence = np.zeros(len(answers), int), np.zeros(len(answers))
     for name in dict.fromkeys(datasets):
@@ -310,6 +313,35 @@ def paired_table(
         "Cohen's h: .2 small, .5 medium, .8 large."
     )
     return Table(columns, body, caption, notes)
+
+# %% ../../nbs/6_report/3_tables.ipynb #bf925951
+def comparison_tables(found: "Comparison") -> list[Table]:
+    "A comparison of runs as tables: the scores, the paired tests, and McNemar's tests where there are any."
+    scores: list[list[Any]] = []
+    for row in found.scores:
+        figures = [Interval(*row[short]) for short in ("S", "C", "HM")]
+        scores.append([row["run"], row["answers"], row["images"], *figures, row["missing"]])
+    tests: list[list[Any]] = []
+    for row in found.tests:
+        difference = Interval(row["value"], row["low"], row["high"])
+        tests.append([row["second"], row["first"], row["answers"], row["metric"], difference, row["p"], row["p_holm"]])
+    tables = [
+        Table(["run", "answers", "images", "S", "C", "HM", "no verdict"], scores, "Scores", "From 0 to 1, 1 is best."),
+        Table(
+            ["run", "against", "answers", "metric", "difference", "p", "p, Holm"],
+            tests,
+            "Paired tests",
+            "Run minus the other, with its 95 % interval; p two-sided, corrected over all rows.",
+        ),
+    ]
+    exact: list[list[Any]] = []
+    for row in found.mcnemar:
+        right = [row["second_only"], row["first_only"]]
+        exact.append([row["second"], row["first"], row["images"], *right, row["p"], row["odds_ratio"]])
+    if exact:
+        columns = ["run", "against", "images", "right in run only", "right in the other only", "p", "odds ratio"]
+        tables.append(Table(columns, exact, "McNemar's tests of correctness", "Exact, two-sided, not corrected."))
+    return tables
 
 # %% ../../nbs/6_report/3_tables.ipynb #cf5a1f64
 def stacked(tables: Mapping[str, Table], first: str = "group", p: str = "p") -> Table:
