@@ -2,4 +2,4 @@
 
 from ._lazy import moved
 
-__getattr__ = moved("speciarl.adapters", "speciarl.training.reward")
+__getattr__ = moved("speciarl.adapters", "speciarl.training.reward", "speciarl.training.rules")

@@ -16,14 +16,12 @@ from speciarl.training.reward import (
     completion_text,
     drop_from,
     gather_ranks,
-    group_metrics,
     groups_of,
-    level_metrics,
     patiently,
     together,
     verl_reward,
 )
-from speciarl.training.rules import FORMAT_PENALTY
+from speciarl.training.rules import FORMAT_PENALTY, group_metrics, level_metrics
 
 C = Category
 LEVELS = {"s": C.SPECIFIC, "l": C.LESS_SPECIFIC, "g": C.GENERIC, "a": C.ABSTAIN, "m": C.MORE_SPECIFIC, "?": None}

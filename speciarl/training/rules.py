@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['Rule', 'RULES', 'FORMAT_PENALTY', 'register', 'reward3', 'accuracy', 'scala1', 'scala2', 'scala3', 'anchor',
            'dynamic', 'dynamic_single', 'find_rule', 'is_formatted', 'lacks_verdicts', 'reward', 'in_loss', 'is_flat',
-           'advantages', 'noised', 'overlong_penalty']
+           'advantages', 'noised', 'overlong_penalty', 'level_metrics', 'group_metrics']
 
 # %% ../../nbs/7_training/1_rules.ipynb #b2c95969
 import inspect
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean, stdev
 
 import regex
 
-from ..core.scale import Category, UserError, extract_answer
+from ..core.scale import WIRE_NAMES, Category, UserError, extract_answer
 
 # %% ../../nbs/7_training/1_rules.ipynb #185c2950
 Rule = Callable[[Sequence[Category | None]], list[float | None]]
@@ -227,3 +228,41 @@ def overlong_penalty(length: int, limit: int = 2048, buffer: int = 512) -> float
     if not 0 < buffer <= limit:
         raise UserError(f"an overlong buffer of {buffer} does not fit a limit of {limit} tokens: choose 1 to {limit}")
     return -min(max(length - (limit - buffer), 0), buffer) / buffer + 0.0  # no negative zero
+
+# %% ../../nbs/7_training/1_rules.ipynb #3ac5d4be
+def level_metrics(categories: Sequence[Category | None], formatted: Sequence[bool]) -> dict[str, float]:
+    """Shares over all completions: `share_<level>` for the six levels, `share_unformatted`, `share_missing`; they
+    add up to 1."""
+    counts: Counter[str] = Counter()
+    for category, good in zip(categories, formatted):
+        if not good:
+            counts["unformatted"] += 1
+        elif category is None:
+            counts["missing"] += 1
+        else:
+            counts[category.wire] += 1
+    return {
+        f"share_{name.replace(' ', '_')}": counts[name] / len(categories)
+        for name in (*WIRE_NAMES, "unformatted", "missing")
+    }
+
+# %% ../../nbs/7_training/1_rules.ipynb #076b9c4c
+def group_metrics(
+    groups: Sequence[Sequence[Category | None]], rewards: Sequence[Sequence[float | None]], anchor_rank: int = 1
+) -> dict[str, float]:
+    """Over groups, None for a broken format or no verdict: shares `groups_flat`, `groups_masked` and
+    `anchor_<level>`; `mean_reward` over rollouts with a reward, if any."""
+    flat = masked = 0
+    for paid in rewards:
+        if not any(in_loss(paid)):
+            masked += 1
+        elif is_flat(paid):
+            flat += 1
+    metrics = {"groups_flat": flat / len(groups), "groups_masked": masked / len(groups)}
+    anchors = Counter(anchor(group, anchor_rank) for group in groups)
+    for level in (Category.ABSTAIN, Category.GENERIC, Category.LESS_SPECIFIC, Category.SPECIFIC):
+        metrics[f"anchor_{level.wire.replace(' ', '_')}"] = anchors[level] / len(groups)
+    known = [value for paid in rewards for value in paid if value is not None]
+    if known:
+        metrics["mean_reward"] = sum(known) / len(known)
+    return metrics
