@@ -237,12 +237,15 @@ def test_a_broken_format_pays_the_penalty_and_is_outside_the_anchor(group, data)
         ("<think>\na\n</think>\n\n<answer>\nb\n</answer>", True, True),
         ("<answer>b</answer>", True, False),
         ("<think> </think><answer>b</answer>", True, False),
-        ("<think>a<answer>b</answer>", True, False),
+        ("<think>a<answer>b</answer>", False, False),  # the thought never ends, so the tag is one it mentions
         ("<answer>b</answer><think>a</think>", True, False),
         ("<think>a</think><answer></answer>", False, False),
         ("<think>a</think><answer> \n</answer>", False, False),
         ("<think>a</think><answer>b", False, False),
-        ("<Answer>b</Answer>", False, False),
+        ("<Answer>b</Answer>", True, False),
+        ("<THINK>a</THINK><ANSWER>b</ANSWER>", True, True),
+        ("<think>a <answer>b</answer></think>", False, False),
+        ("<think>a</think><answer>b</answer><answer></answer>", False, False),
         ("", False, False),
     ],
 )

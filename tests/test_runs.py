@@ -33,7 +33,7 @@ from speciarl.metrics.runs import (
 )
 from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import load_policy
-from speciarl.policy.predictions import codes_of, read_predictions
+from speciarl.policy.predictions import Predictions, codes_of, read_predictions, to_table, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -458,3 +458,42 @@ def test_a_failing_run_does_not_stop_a_matrix(tmp_path):
     ):
         run_matrix(Matrix(models=["a", "b", "c"], data=["x"]), tmp_path, run_one, said.append)
     assert len(ran) == 3 and said[0] == "[1/3] a__x__general__n1" and "[2/3] failed: b: no such policy" in said
+
+
+class Speaker:
+    "An engine whose policy knows no tags."
+
+    together, batch, limit = False, None, None
+
+    def ask(self, samples, prompt, how):
+        for place, sample in enumerate(samples):
+            yield place, [f"<think> or is it a pug? </think>\n{sample.label}" for _ in range(how.n)]
+
+    def describe(self):
+        return {"model": "speaker"}
+
+
+def test_a_policy_that_writes_no_tags_can_be_read_whole(tmp_path, judge):
+    samples = [Sample(f"{i}.png", f"{i}.png", label, "birds") for i, label in enumerate(["ovenbird", "hooded warbler"])]
+    tagged = evaluate(Speaker(), samples, tmp_path / "tagged", judge)
+    assert tagged["counts"]["format_failures"] == 2 and tagged["settings"]["tag"] == "answer"
+    whole = evaluate(Speaker(), samples, tmp_path / "whole", judge, answer_tag="none")
+    assert whole["counts"]["format_failures"] == 0 and whole["scores"]["S"] == 1 and whole["settings"]["tag"] is None
+    assert [row["answer"] for row in open_predictions(tmp_path / "whole").rows()] == ["ovenbird", "hooded warbler"]
+    with pytest.raises(UserError, match=r"another run \(tag is None, not 'answer'\)"):
+        evaluate(Speaker(), samples, tmp_path / "whole", judge)
+    with pytest.raises(UserError, match="^the answer tag 'a b' is no word: give a name such as answer, or none$"):
+        evaluate(Speaker(), samples, tmp_path / "other", judge, answer_tag="a b")
+    again = judge_published(
+        tmp_path / "tagged/predictions.parquet", tmp_path / "again", judge, samples, answer_tag="none"
+    )
+    assert again["scores"] == whole["scores"] and again["settings"]["answer_tag"] == "none"
+    assert not (tmp_path / "other").exists()
+
+
+def test_texts_that_are_not_published_cannot_be_read_again(tmp_path, judge):
+    rows = [dict(sample_id="a", dataset="birds", split="test", label="ovenbird", prompt="x", rollout=0, answer="bird")]
+    write_predictions(tmp_path / "p.jsonl", Predictions({}, to_table(rows)))
+    with pytest.raises(UserError, match="p.jsonl: row 1: no text is published in which an answer could be found$"):
+        judge_published(tmp_path / "p.jsonl", tmp_path / "run", judge, answer_tag="none")
+    assert not (tmp_path / "run").exists()

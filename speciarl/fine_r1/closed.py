@@ -10,7 +10,6 @@ __all__ = ['Distractors', 'CLOSED_PROMPT', 'RELEASED_WORDS', 'SIGLIP', 'dataset_
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #8839eec9
 import random
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,15 @@ from ..data.fieldguide import SIBLINGS
 from ..data.samples import Sample
 from ..data.sets import classes_in
 from ..data.trees import load_tree
-from ..metrics.openworld import Mean, NotRun, fine_r1_inclusion, mean, relative_similarities, without_body
+from speciarl.metrics.openworld import (
+    Mean,
+    NotRun,
+    fine_r1_inclusion,
+    mean,
+    relative_similarities,
+    widest_answer,
+    without_body,
+)
 
 if TYPE_CHECKING:  # asking loads torch; reading what was answered does not
     from speciarl.policy.engines import Engine
@@ -139,7 +146,7 @@ class Choice(NamedTuple):
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #0ea9413c
 def choice(text: str | None, options: Sequence[str]) -> Choice:
-    "Which option the text of a policy names inside its first answer tag; a text of None is a reply that never came."
+    "Which option a policy's text names as its answer (see `extract_answer`); a text of None is a reply that never came."
     if text is None:
         return Choice(None, "no reply")
     answer = extract_answer(text)
@@ -159,10 +166,7 @@ def choice(text: str | None, options: Sequence[str]) -> Choice:
 def released_right(label: str, text: str | None) -> bool:
     """As released (closed world): the label is a substring of what stands between the first opening and the last
     closing answer tag."""
-    found = re.search(r"<answer>(.*)</answer>", text or "", re.DOTALL)
-    if found is None:
-        return False
-    return label.lower().replace("_", " ") in found[1].lower()
+    return label.lower().replace("_", " ") in widest_answer(text or "", "").lower()
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #7bb63acb
 class Closed(NamedTuple):
@@ -368,8 +372,7 @@ def _open_part(
     said = [extract_answer(output) or "" for output in outputs]
     whole, released, ours = [], [], []
     for sample, output, answer in zip(samples, outputs, said):
-        found = re.search(r"<answer>(.*)</answer>", output, re.DOTALL)
-        whole.append(found[1].strip() if found else output)
+        whole.append(widest_answer(output, output).strip())
         released.append(fine_r1_inclusion(sample.label, output, sample.dataset == "stanford_cars"))
         ours.append(includes_only(sample.label, answer, dataset_of(sample)))
     released_words = [RELEASED_WORDS.get(dataset_of(sample)) for sample in samples]

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LLAMA', 'Chats', 'THRESHOLDS', 'Chunks', 'NotRun', 'attempt', 'Mean', 'mean', 'answers_of', 'text_inclusion',
-           'word_inclusion', 'fine_r1_inclusion', 'without_body', 'exact_match', 'inclusion_messages', 'Inclusion',
-           'llama_inclusion', 'server', 'similarities', 'similarity_shares', 'clean_concepts', 'concept_similarities',
-           'spacy_chunks', 'released_domain', 'relative_similarities', 'Row', 'Outputs', 'open_world']
+           'word_inclusion', 'widest_answer', 'fine_r1_inclusion', 'without_body', 'exact_match', 'inclusion_messages',
+           'Inclusion', 'llama_inclusion', 'server', 'similarities', 'similarity_shares', 'clean_concepts',
+           'concept_similarities', 'spacy_chunks', 'released_domain', 'relative_similarities', 'Row', 'Outputs',
+           'open_world']
 
 # %% ../../nbs/5_metrics/5_openworld.ipynb #7280cd59
 import json
@@ -91,19 +92,19 @@ def word_inclusion(label: str, answer: str | None) -> bool:
     return any(f" {key}{ending} " in text for ending in ("", "s", "es"))
 
 # %% ../../nbs/5_metrics/5_openworld.ipynb #b9085f6c
-_GREEDY = re.compile(r"<answer>(.*)</answer>", re.DOTALL)
+_WIDEST = re.compile(r"<answer>(.*)</answer>", re.DOTALL)
 
 
-def _greedy_answer(output: str) -> str:
-    "What stands between the first opening and the last closing tag, or all of the output."
-    found = _GREEDY.search(output)
-    return found[1] if found else output
+def widest_answer(output: str, otherwise: str) -> str:
+    "As released by Fine-R1: what stands between the first opening and the last closing tag; `otherwise` without tags."
+    found = _WIDEST.search(output)
+    return found[1] if found else otherwise
 
 
 def fine_r1_inclusion(label: str, output: str, car: bool = False) -> bool:
     "As released by Fine-R1 (open-world evaluation); with `car`, the last two words of the label are dropped first."
     words = label.lower().replace("_", " ").split(" ")
-    return " ".join(words[:-2] if car else words) in _greedy_answer(output).lower()
+    return " ".join(words[:-2] if car else words) in widest_answer(output, output).lower()
 
 
 def without_body(label: str) -> str:
@@ -370,7 +371,8 @@ def _relative_row(run: Outputs, encoder: TextEncoder | NotRun) -> Row:
     released: Mean | NotRun = NotRun("no image paths were given")
     ours: Mean | NotRun = NotRun("no domain words were given")
     if run.paths is not None:
-        texts, words = [_greedy_answer(output) for output in run.outputs], [released_domain(path) for path in run.paths]
+        texts = [widest_answer(output, output) for output in run.outputs]
+        words = [released_domain(path) for path in run.paths]
         released = mean(relative_similarities(encoder, run.labels, texts, words))
     if run.domains is not None:
         ours = mean(relative_similarities(encoder, run.labels, run.texts, run.domains) * run.said)

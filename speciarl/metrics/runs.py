@@ -40,10 +40,11 @@ from speciarl.policy.predictions import (
     check_labels,
     codes_of,
     read_predictions,
+    reread,
     to_table,
     write_predictions,
 )
-from ..policy.prompts import load_question
+from ..policy.prompts import load_question, tag_named
 
 if TYPE_CHECKING:  # scoring and comparing must not need torch
     import pyarrow as pa
@@ -106,13 +107,15 @@ def run_settings(
     seed: int,
     judge_identity: str,
     sampling: Any = None,
+    answer_tag: str | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """What decides the outcome of a run, as plain values.
 
-    `policy` is a name, `prompt` a name or file; `more` is added (adapter, engine, ...), None left out.
+    `policy` is a name, `prompt` a name or file; `answer_tag` as for `load_question`. `more` is added (adapter, engine,
+    ...), None left out.
     """
-    question = load_question(prompt)
+    question = load_question(prompt, answer_tag)
     settings = dict(
         policy=policy,
         prompt=question.name,
@@ -354,19 +357,21 @@ def evaluate(
     how: "Sampling | None" = None,
     datasets: bool = True,
     quiet: bool = True,
+    answer_tag: str | None = None,
 ) -> dict[str, Any]:
     """Ask `engine` about `samples` and judge the answers; see `run_benchmark`.
 
-    `how`: one greedy answer if not given. quiet=False shows the pace and the time left.
+    `how`: one greedy answer if not given. quiet=False shows the pace and the time left. `answer_tag`: where the answer
+    is looked for, if not in the tag the prompt asks for: another tag, or `none` for the whole text.
     """
     from speciarl.policy.engines import Sampling, run_facts
     from speciarl.policy.predict import predict
 
-    question = load_question(prompt)
+    question = load_question(prompt, answer_tag)
     how = how or Sampling(max_tokens=question.max_tokens or 64)
     facts = {name: value for name, value in run_facts(engine, how).items() if name not in ELSEWHERE}
     model, sampling = facts.pop("model"), facts.pop("sampling")
-    settings = run_settings(model, samples, prompt, how.n, how.seed, judge.identity, sampling, **facts)
+    settings = run_settings(model, samples, prompt, how.n, how.seed, judge.identity, sampling, answer_tag, **facts)
 
     def ask(asked: Sequence[Sample], path: Path) -> None:
         predict(engine, asked, question.text, question.name, how, path, question.tag, quiet)
@@ -375,11 +380,17 @@ def evaluate(
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #89b627e5
 def judge_published(
-    source: str | Path, out: str | Path, judge: Judge, samples: Sequence[Sample] | None = None, datasets: bool = True
+    source: str | Path,
+    out: str | Path,
+    judge: Judge,
+    samples: Sequence[Sample] | None = None,
+    datasets: bool = True,
+    answer_tag: str | None = None,
 ) -> dict[str, Any]:
     """Judge the published predictions in `source` into a run at `out`, and return its card.
 
-    Raises `UserError` for labels that are not of their data set and, with `samples`, unless they are of exactly these.
+    With `answer_tag` (see `evaluate`) the answers are cut out of the published texts again. Raises `UserError` for
+    labels that are not of their data set and, with `samples`, unless they are of exactly these.
     """
     predictions = read_predictions(source)
     check_labels(predictions)
@@ -387,6 +398,9 @@ def judge_published(
         check_against(predictions, samples)
     published = predictions.card.get("settings", predictions.card)
     settings = dict(predictions=file_digest(source), judge=judge.identity, published=published)
+    if answer_tag is not None:
+        predictions = reread(predictions, tag_named(answer_tag))
+        settings["answer_tag"] = answer_tag
     run = Path(out)
     with hold_run(run):
         remove_leftovers(run)

@@ -15,10 +15,10 @@ from typing import Any
 from ..core.calls import CallFailed
 from ..core.files import append_jsonl, read_jsonl, write_jsonl
 from ..core.progress import progress
-from ..core.scale import UserError
+from ..core.scale import UserError, extract_answer
 from ..data.samples import Sample
 from .engines import GREEDY, Engine, Result, Results, Sampling
-from .prompts import NEXT_ROUND, Question, Turns, answer_in
+from .prompts import NEXT_ROUND, Question, Turns
 
 # %% ../../nbs/4_policy/4_predict.ipynb #e8374d51
 def at_a_time(engine: Engine, n: int, most: int) -> int:
@@ -110,7 +110,7 @@ def prediction(sample: Sample, prompt_name: str, rollout: int, text: str, tag: s
         prompt=prompt_name,
         rollout=rollout,
         text=text,
-        answer=answer_in(text, tag),
+        answer=extract_answer(text, tag),
     )
 
 
@@ -179,8 +179,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Ask `prompt` about every sample; rows in the order of the samples, streamed to `out` (JSON lines) if given.
 
-    Complete rows that are in `out` already are kept. tag: where the answer stands (see `answer_in`). quiet=False shows
-    answers per second and the time left. Raises `UserError` if samples share an id or `out` is of another run.
+    Complete rows that are in `out` already are kept. tag: where the answer stands (see `core.scale.extract_answer`).
+    quiet=False shows answers per second and the time left. Raises `UserError` if samples share an id or `out` is of another run.
     """
     path = Path(out) if out else None
     if len({sample.id for sample in samples}) < len(samples):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'Prediction', 'Header', 'json_schema', 'table_schema', 'Predictions', 'to_table',
-           'write_predictions', 'read_predictions', 'convert', 'check_against', 'check_labels', 'Codes', 'codes_of',
-           'column_of']
+           'write_predictions', 'read_predictions', 'convert', 'check_against', 'check_labels', 'reread', 'Codes',
+           'codes_of', 'column_of']
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #0af64f47
 import json
@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core.files import atomic_write, read_lines, write_jsonl
-from ..core.scale import MISSING, WIRE_NAMES, Category, UserError
+from ..core.scale import MISSING, WIRE_NAMES, Category, UserError, extract_answer
 from ..data.samples import Sample
 from ..judges.verdict import FORMAT_FAILURE, rollout_grid
 
@@ -366,6 +366,25 @@ def check_labels(predictions: Predictions) -> None:
                 f"{predictions.name}: the label {pair['label'][:80]!r} is not in {pair['dataset']}; "
                 "these are predictions of another data set, or their labels are spelled otherwise"
             )
+
+# %% ../../nbs/4_policy/5_predictions.ipynb #7a65c1d2
+def reread(predictions: Predictions, tag: str | None) -> Predictions:
+    """The predictions with their answers cut out of the texts again: in `tag`, or the whole texts if it is None.
+
+    What judges said of the old answers is dropped. Raises `UserError` if a text is not published.
+    """
+    import pyarrow as pa
+
+    answers = []
+    for number, text in enumerate(predictions.table["text"].to_pylist(), 1):
+        if text is None:
+            raise UserError(f"{predictions.name}: row {number}: no text is published in which an answer could be found")
+        answers.append(extract_answer(text, tag))
+    nothing = [None] * len(answers)
+    table = predictions.table
+    for name, values in {"answer": answers, "category": nothing, "source": nothing, "reason": nothing}.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
+    return predictions._replace(table=table)
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #0cd416ee
 class Codes(NamedTuple):
