@@ -68,6 +68,7 @@ class Matrix(Strict):
     n: list[int] = Field([1], min_length=1)
     seed: int = 0
     limit: int | None = Field(None, ge=1)  # at most so many images of each data set
+    answer_tag: str | None = None  # where answers are looked for, if not where the prompts ask for them; none: anywhere
     judge: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
     judge_model: str | None = None
     judge_url: str | None = None
@@ -137,7 +138,7 @@ def load_matrix(path: str | Path) -> Matrix:
     if matrix.judge != "taxonomy" and not (matrix.judge_model and matrix.judge_url):
         raise UserError(f"{source}: judge {matrix.judge} needs judge_model and judge_url")
     for prompt in matrix.prompts:
-        load_question(prompt)
+        load_question(prompt, matrix.answer_tag)
     matrix_runs(matrix)
     return matrix
 
@@ -180,7 +181,8 @@ def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool = True) -> RunOne:
             model = run.model
             held[model] = make_engine(model.engine, model.model, model.adapter, model.base_url)
         how = Sampling(run.n, seed=matrix.seed, max_tokens=load_question(run.prompt).max_tokens or 64)
-        return evaluate(held[run.model], samples, out, judge, run.prompt, how, quiet=quiet)
+        asked = held[run.model]
+        return evaluate(asked, samples, out, judge, run.prompt, how, quiet=quiet, answer_tag=matrix.answer_tag)
 
     return run_one
 

@@ -137,11 +137,14 @@ def find_rule(name: str, anchor_rank: int = 1) -> Rule:
 
 # %% ../../nbs/7_training/1_rules.ipynb #da0a96c7
 FORMAT_PENALTY = -1.0  # the reward of a rollout without an answer tag
-_THOUGHT = regex.compile(r"<think>\s*\S.*?</think>.*?<answer>", regex.DOTALL)
+_THOUGHT = regex.compile(r"<think>\s*\S.*?</think>.*?<answer>", regex.DOTALL | regex.IGNORECASE)
 
 
 def is_formatted(text: str, require_think: bool = False) -> bool:
-    "True if `text` holds an `<answer>` tag that is not empty, and with `require_think` such a `<think>` tag before it."
+    """True if `text` has an answer (see `extract_answer`) that is not empty.
+
+    With `require_think`, also a `<think>` tag that is not empty, and an answer tag after it.
+    """
     return bool(extract_answer(text)) and (not require_think or _THOUGHT.search(text) is not None)
 
 # %% ../../nbs/7_training/1_rules.ipynb #f4123fab
