@@ -31,7 +31,7 @@ for profile in ("smoke", "laptop", "paper"):
     jobs = lab.design.wanted(SECTIONS.values())
     asked = [job._replace(kind="predictions") for job in jobs if job.kind == "verdicts"]
     told[profile] = sorted({lab.keys.name(job) for job in [*jobs, *asked]})
-    told[profile, "record"] = Desk(lab, "4_benchmark", tuple(jobs)).record(seeds=3)["id"]
+    told[profile, "record"] = Desk(lab, "4_benchmark", tuple(jobs)).record("tables/benchmark", seeds=3)["id"]
 print(json.dumps(list(told.values())))
 """
 

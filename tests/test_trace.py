@@ -1,6 +1,8 @@
 """Where a number comes from: found by id, path, name or as a number, and told down to the seed."""
 
 import json
+import shutil
+from pathlib import Path
 
 import miniature
 import pytest
@@ -203,3 +205,38 @@ def test_verdicts_of_another_judge_are_traced_to_the_published_answers(clone):
     assert drawn_from(root, job, "verdicts-0123456789abcdef") == ["from", "verdicts", "predictions", "policy"]
     told = "verdicts-0123456789abcdef: judged otherwise than this checkout would judge; the answers are published"
     assert trace("plane", root)[3].strip() == told
+
+
+# On this repository as a clone has it
+
+
+@pytest.fixture(scope="module")
+def this_clone(tmp_path_factory):
+    "What git holds of the paper, and nothing that was computed here."
+    here, root = Path(__file__).parent.parent, tmp_path_factory.mktemp("clone")
+    for folder in ("paper", "figures/laptop", "nbs/paper"):
+        shutil.copytree(here / folder, root / folder, ignore=shutil.ignore_patterns("build", "notebooks", "smoke"))
+    return root
+
+
+@pytest.mark.parametrize(
+    "number, own, policies",
+    [
+        ("benchmark.SpeciaRL.fine.HM", 15, {"SpeciaRL"}),
+        ("benchmark.own_best.birds.S", 5, {"SFT on own best answers"}),
+        ("benchmark.be_specific.very_fine.C", 2, {"base"}),
+    ],
+)
+def test_a_number_tells_its_own_inputs_in_full_and_the_others_in_short(this_clone, number, own, policies):
+    lines = trace(number, this_clone, "laptop")
+    told = [line.removeprefix("from verdicts ") for line in lines if line.startswith("from verdicts ")]
+    assert len(told) == own and {words.partition(" seed ")[0] for words in told} == policies
+    assert not any("not on this machine" in line for line in lines), "the answers of these verdicts are published"
+    rest = next(line for line in lines if line.startswith("the notebook also draws from"))
+    assert rest == f"the notebook also draws from {138 - own} artefacts (--all tells of each):"
+
+
+def test_everything_is_told_on_request_and_a_table_in_short_otherwise(this_clone):
+    short, full = trace("benchmark", this_clone, "laptop"), trace("benchmark", this_clone, "laptop", everything=True)
+    assert len(short) < 12 and sum(line.startswith("from verdicts ") for line in full) == 138
+    assert not any("not on this machine" in line for line in full)

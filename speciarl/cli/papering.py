@@ -111,10 +111,13 @@ def trace(
     profile: Annotated[
         str | None, typer.Option(metavar="PROFILE", help="Whose results, where several have this name.")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Tell of every artefact with all it came from, not only of its own.")
+    ] = False,
 ) -> None:
-    "Print the whole ancestry of a figure, a table or a number of the paper."
+    "Print where a figure, a table or a number of the paper comes from."
     from speciarl.compendium.audit import trace as ancestry
     from speciarl.compendium.paper import checkout
 
-    for line in ancestry(name, checkout(Path.cwd()), profile):
+    for line in ancestry(name, checkout(Path.cwd()), profile, everything):
         typer.echo(line)

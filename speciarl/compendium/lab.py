@@ -417,24 +417,25 @@ class Desk(NamedTuple):
     notebook: str
     jobs: tuple[Job, ...] = ()
 
-    def record(self, **parameters: Any) -> dict[str, Any]:
-        "The record of origin: notebook, profile, parameters, and the artefacts of `jobs` (or all that was asked for)."
+    def record(self, output: str, **parameters: Any) -> dict[str, Any]:
+        "The origin of an output: its notebook, profile, parameters, and the artefacts of `jobs` (or all asked for)."
         from speciarl.report.table import make_record
 
         artefacts = {title(job): self.lab.keys.name(job) for job in self.jobs or self.lab.handed}
-        return make_record(self.notebook, self.lab.profile.name, parameters, artefacts)
+        return make_record(self.notebook, self.lab.profile.name, parameters, artefacts, output)
 
     def figure(self, figure: "Figure", stem: str, **parameters: Any) -> None:
         "Save a figure as figures/PROFILE/STEM.pdf and .png."
         from speciarl.report.figures import save_figure
 
-        save_figure(figure, self.lab.root / "figures" / self.lab.profile.name / stem, self.record(**parameters))
+        record = self.record(f"figures/{stem}", **parameters)
+        save_figure(figure, self.lab.root / "figures" / self.lab.profile.name / stem, record)
 
     def table(self, table: "Table", stem: str, **parameters: Any) -> None:
         "Write a `report.Table` as paper/tables/PROFILE/STEM.csv, .md and .tex."
         from speciarl.report.table import write_table
 
-        write_table(table, self._tables / stem, self.record(**parameters))
+        write_table(table, self._tables / stem, self.record(f"tables/{stem}", **parameters))
 
     def values(self, stem: str, values: Mapping[str, Any]) -> None:
         "Write named numbers for the paper's sentences, `{{STEM.NAME}}` there; floats keep six digits."

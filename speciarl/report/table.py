@@ -256,11 +256,13 @@ def make_record(
     profile: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str | Path] | None = None,
+    output: str | None = None,
 ) -> dict[str, Any]:
-    """The record of an output: id, notebook, profile, parameters, inputs.
+    """The record of an output: id, notebook, profile, parameters, inputs, and which `output` of the notebook it is.
 
-    An input given as a `Path` is hashed (SHA-256 of its bytes), text is kept as it is. Raises `UserError` for an input
-    that is not there, and for parameters that are no plain values.
+    Without `output` all outputs of one origin have one id. An input given as a `Path` is hashed (SHA-256 of its bytes),
+    text is kept as it is. Raises `UserError` for an input that is not there, and for parameters that are no plain
+    values.
     """
 
     def digest(source: str | Path) -> str:
@@ -271,6 +273,7 @@ def make_record(
         return file_digest(source)
 
     record: dict[str, Any] = {
+        **({} if output is None else {"output": output}),
         "notebook": notebook,
         "profile": profile,
         "parameters": dict(parameters or {}),
