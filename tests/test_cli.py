@@ -366,7 +366,8 @@ def test_score_of_a_table_written_by_hand(folder):
         4 / 6, abs=1e-6
     )
     assert float(line["HM"]) == pytest.approx(2 * 0.7 * (4 / 6) / (0.7 + 4 / 6), abs=1e-6)
-    assert (float(line["missing"]), float(line["C bounds low"]), float(line["C bounds high"])) == (0.25, 0.5, 0.75)
+    left_out = [float(line[name]) for name in ("undecided", "missing", "C bounds low", "C bounds high", "C strict")]
+    assert left_out == [0.25, 0, 0.5, 0.75, 0.5]  # without a source nobody can say that the judge failed
     assert line["format failures"] == "" and float(line["levels wrong"]) == pytest.approx(1 / 6, abs=1e-6)
     for metric in ("S", "C", "HM"):
         assert float(line[f"{metric} low"]) <= float(line[metric]) <= float(line[f"{metric} high"])
@@ -439,7 +440,8 @@ def test_best_of_n(folder):
     assert (
         float(one["C"]) == 0.4
         and float(one["format failures"]) == 0.2
-        and float(one["missing"]) == pytest.approx(1 / 6, abs=1e-6)
+        and float(one["undecided"]) == pytest.approx(1 / 6, abs=1e-6)
+        and float(one["missing"]) == 0
     )
     assert float(best["S"]) == 1 and float(best["C"]) == pytest.approx(1 / 3, abs=1e-6) and float(best["missing"]) == 0
 
@@ -453,7 +455,7 @@ def test_without_any_verdict_nothing_is_made_up(folder):
     write("verdicts.csv", "label,answer,category\na,b,\na,c,\n")
     output = ok("score", "verdicts.csv", "--out", "out")
     (line,) = scores()
-    assert (line["S"], line["C"], line["HM"], line["missing"], line["C bounds low"], line["C bounds high"]) == (
+    assert (line["S"], line["C"], line["HM"], line["undecided"], line["C bounds low"], line["C bounds high"]) == (
         "",
         "",
         "",
@@ -524,7 +526,7 @@ def test_names_score_does_not_know_and_outputs_that_cannot_be(folder):
     )
     assert listing(folder) == ["run", "verdicts.csv"]
     write("run/verdicts.csv", VERDICTS)
-    assert ok("score", "run") == ok("score", "verdicts.csv")
+    assert ok("score", "run") == ok("score", "verdicts.csv").replace("verdicts", "run/verdicts")
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------

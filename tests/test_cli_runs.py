@@ -239,7 +239,10 @@ def test_the_whole_text_is_the_answer_of_a_policy_without_tags(folder):
     write_predictions("spoken.jsonl", Predictions({}, to_table(rows)))
     assert "12 format failures" in ok("evaluate", "--predictions", "spoken.jsonl", "--out", "tagged")
     told = ok("evaluate", "--predictions", "spoken.jsonl", "--answer-tag", "none", "--out", "whole")
-    assert told.startswith("12 answers, 0 format failures, 0 no verdict") and read_card("whole")["scores"]["S"] == 1
+    assert (
+        told.startswith("12 answers, 0 format failures, 0 undecided, 0 no verdict")
+        and read_card("whole")["scores"]["S"] == 1
+    )
     command = ("evaluate", "--predictions", "spoken.jsonl", "--out", "other", "--answer-tag")
     assert refused(*command, "<a>") == "the answer tag '<a>' is no word: give a name such as answer, or none"
     assert not Path("other").exists()

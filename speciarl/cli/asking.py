@@ -131,7 +131,7 @@ def evaluate(
         fail("say what to evaluate: --model and --data, or --predictions, or --matrix")
     spec = JudgeSpec(
         judge_name,
-        strict=strict and judge_name == "taxonomy",
+        strict=strict,
         model=judge_model,
         url=judge_url,
         prompt=judge_prompt,

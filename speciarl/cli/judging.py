@@ -89,7 +89,7 @@ def judge(
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Count answers that the trees cannot place as wrong.")
+        bool, typer.Option("--strict", help="For taxonomy: count answers that the trees cannot place as wrong.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite VERDICTS.csv.")] = False,
 ) -> None:
@@ -101,24 +101,21 @@ def judge(
     card = out.with_suffix(".card.json")
     refuse_existing([out, card], force, source=pairs)
     rows, columns = read_csv(pairs, ("label", "answer"))
+    if set(VERDICT_COLUMNS) <= set(columns):  # written by this command or by evaluate: it is judged again
+        columns = [name for name in columns if name not in VERDICT_COLUMNS]
     for name in VERDICT_COLUMNS:
         if name in columns:
             fail(f"{pairs}: the column {name!r} is one this command adds; rename or drop it")
     spec = JudgeSpec(
-        judge_name,
-        strict=strict and judge_name == "taxonomy",
-        model=model,
-        url=base_url,
-        prompt=prompt,
-        votes=votes,
-        confidence=confidence,
+        judge_name, strict=strict, model=model, url=base_url, prompt=prompt, votes=votes, confidence=confidence
     )
     needs = "--base-url http://localhost:8000/v1 --model NAME"
     decide = make_judge(spec, store or out.with_suffix(".sqlite"), label_trees(dataset), say, needs)
     verdicts = judge_rows(rows, decide, dataset)
     write_verdicts(out, [with_verdict(row, verdict) for row, verdict in zip(rows, verdicts)], columns)
     missing = sum(verdict.category is None for verdict in verdicts)
-    write_json(card, {"judge": judge_card(decide), "pairs": len(rows), "without_verdict": missing})
+    told = {"judge": judge_card(decide), "dataset": dataset, "pairs": len(rows), "without_verdict": missing}
+    write_json(card, told)
     typer.echo(f"{len(rows):,} pairs judged\n{summary(verdicts)}\nwrote {out}")
     if hasattr(decide, "summary"):  # a cascade says what it saved
         typer.echo(decide.summary())

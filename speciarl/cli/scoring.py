@@ -59,7 +59,7 @@ def score(
     force: Annotated[bool, typer.Option("--force", help="Overwrite scores in DIR.")] = False,
 ) -> None:
     "Turn verdicts into specificity and correctness."
-    from speciarl.report.scores import OpenWorld, score_report
+    from speciarl.report.scores import STRICT, OpenWorld, score_report
 
     tools = OpenWorld(encoder, spacy, llama_url, llama_model) if openworld else None
     report = score_report(verdicts, weights, by, tools)
@@ -67,8 +67,11 @@ def score(
         refuse_existing([out / name for name in report.files()], force)
         report.write(out)
     head = ["group", "answers"]
-    rest = [*head, "levels", "missing", "C bounds", "format failures"]
-    print_table(report.table, [*head, "n", "S", "C", "HM"], rest)
+    strict = [name for name in STRICT if name in report.table.columns]
+    rest = [*head, "levels", "undecided", "missing", "C bounds", "format failures"]
+    print_table(report.table, [*head, "n", "S", "C", "HM"], *([[*head, *strict]] if strict else []), rest)
+    if report.advice:
+        typer.echo(f"\n{report.advice}")
     for further in report.further:
         if not further.shown.rows:
             typer.echo(f"\n{further.heading}: none has a verdict")

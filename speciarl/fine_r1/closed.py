@@ -146,7 +146,7 @@ class Choice(NamedTuple):
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #0ea9413c
 def choice(text: str | None, options: Sequence[str]) -> Choice:
-    "Which option a policy's text names as its answer (see `extract_answer`); a text of None is a reply that never came."
+    "Which option the answer in a text names (see `extract_answer`); a text of None is a reply that never came."
     if text is None:
         return Choice(None, "no reply")
     answer = extract_answer(text)

@@ -20,7 +20,7 @@ from .. import __version__
 from ..core.scale import UserError
 from ..data.trees import LabelTree, load_tree, load_trees
 from .store import Store, open_store
-from .verdict import Done, Judge, Pair, Verdict, identity
+from .verdict import UNDECIDED, Done, Judge, Pair, Verdict, identity
 
 if TYPE_CHECKING:  # what asks a server is loaded when it is asked
     from speciarl.judges.llm import LLMJudge
@@ -205,7 +205,7 @@ class StoredJudge:
         return identity(judge=self.identity, dataset=dataset) if dataset else self.identity
 
 # %% ../../nbs/3_judges/8_choose.ipynb #aceba589
-PASSED_ON = ("undecided", "trees disagree")
+PASSED_ON = UNDECIDED
 
 
 def is_left(verdict: Verdict) -> bool:
@@ -328,18 +328,19 @@ JUDGES = ("taxonomy", "llm", "cascade")
 
 
 class UnknownJudge(UserError, ValueError):
-    "A kind of judge that there is not; a ValueError, too, so that a YAML file that holds it is named."
+    "A judge that there is not; a ValueError, too, so that a YAML file that holds it is named."
 
 
 @dataclass(frozen=True)
 class JudgeSpec:
     """Which judge: taxonomy (the label trees), llm (a language model), or cascade (the model for what the trees leave).
 
-    Raises `UserError` for another kind.
+    Raises `UserError` for another kind, and for a strict judge that asks a language model: the model decides what the
+    label trees cannot place, so nothing is left that could be called wrong.
     """
 
     kind: str = "taxonomy"
-    strict: bool = False  # what the label trees cannot place is wrong (and nothing is left for a language model)
+    strict: bool = False  # taxonomy: what the label trees cannot place is wrong
     model: str | None = None  # llm, cascade: the model's name on its server
     url: str | None = None  # llm, cascade: an OpenAI-compatible server
     prompt: str = "base_single"  # llm, cascade: the name of a judge prompt, or a file
@@ -350,6 +351,9 @@ class JudgeSpec:
     def __post_init__(self) -> None:
         if self.kind not in JUDGES:
             raise UnknownJudge(f"unknown judge {self.kind[:40]!r}: use one of {', '.join(JUDGES)}")
+        if self.strict and self.asks_model:
+            asked = "a language model decides what the label trees cannot place"
+            raise UnknownJudge(f"the judge {self.kind} cannot be strict: {asked}; leave out strict, or use taxonomy")
 
     @property
     def asks_model(self) -> bool:
@@ -417,7 +421,7 @@ def make_judge(
     model = ask_model(spec, needs)
     judge: Judge = Confident(model) if spec.confidence else model
     if spec.kind == "cascade":
-        judge = CascadeJudge(TreeJudge(trees, spec.strict), judge)
+        judge = CascadeJudge(TreeJudge(trees), judge)
     kept = ""
     if store is not None:
         opened = store if isinstance(store, Store) else open_store(store)

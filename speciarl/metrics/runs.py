@@ -308,7 +308,8 @@ def _finish(run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: I
     counts = dict(
         answers=found.codes.size,
         format_failures=int(found.format_failure.sum()),
-        no_verdict=int((found.codes < 0).sum()),
+        undecided=int(found.undecided.sum()),
+        no_verdict=int((found.codes < 0).sum() - found.undecided.sum()),
         unreadable_images=refused.count(False),
         unanswered=refused.count(True),
     )

@@ -180,7 +180,8 @@ def predict(
     """Ask `prompt` about every sample; rows in the order of the samples, streamed to `out` (JSON lines) if given.
 
     Complete rows that are in `out` already are kept. tag: where the answer stands (see `core.scale.extract_answer`).
-    quiet=False shows answers per second and the time left. Raises `UserError` if samples share an id or `out` is of another run.
+    quiet=False shows answers per second and the time left. Raises `UserError` if samples share an id or `out` is of
+    another run.
     """
     path = Path(out) if out else None
     if len({sample.id for sample in samples}) < len(samples):

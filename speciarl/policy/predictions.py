@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..core.files import atomic_write, read_lines, write_jsonl
 from ..core.scale import MISSING, WIRE_NAMES, Category, UserError, extract_answer
 from ..data.samples import Sample
-from ..judges.verdict import FORMAT_FAILURE, rollout_grid
+from ..judges.verdict import FORMAT_FAILURE, UNDECIDED, rollout_grid
 
 if TYPE_CHECKING:  # pyarrow is loaded when a file is read or written
     import pyarrow as pa
@@ -388,15 +388,17 @@ def reread(predictions: Predictions, tag: str | None) -> Predictions:
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #0cd416ee
 class Codes(NamedTuple):
-    """What is scored: per image its (data set, id) and label; categories as int8 codes, format failures as bool.
+    """What is scored: per image its (data set, id) and label; categories as int8 codes, and as bool which are format
+    failures, and which the judge left undecided (see `judges.verdict.undecided`).
 
-    The last two have the shape (images, N).
+    The last three have the shape (images, N).
     """
 
     keys: list[tuple[str, str]]
     labels: list[str]
     codes: np.ndarray
     format_failure: np.ndarray
+    undecided: np.ndarray
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #7e9d4cfb
 def _grid(predictions: Predictions) -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -424,8 +426,10 @@ def codes_of(predictions: Predictions) -> Codes:
     keys, grid = _grid(predictions)
     code = pc.fill_null(pc.index_in(table["category"], pa.array(WIRE_NAMES)), MISSING).to_numpy().astype(np.int8)
     failed = pc.fill_null(pc.equal(table["source"], FORMAT_FAILURE.source), False).to_numpy()
+    source = pc.fill_null(table["source"], "")
+    unplaced = pc.is_in(source, pa.array(["", *UNDECIDED])).to_numpy() & (code == MISSING)
     first = pa.array(grid[:, 0] if grid.size else [], pa.int64())
-    return Codes(keys, table["label"].take(first).to_pylist(), code[grid], failed[grid])
+    return Codes(keys, table["label"].take(first).to_pylist(), code[grid], failed[grid], unplaced[grid])
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #844e892c
 def column_of(predictions: Predictions, name: str) -> list[list[Any]]:

@@ -85,14 +85,17 @@ def score(source: Any, weights: str = "released", by: str | None = None) -> "Sco
     `source`: what `judge` takes with a column category, the folder of a run, or published predictions. With `by`, each
     value of that column is scored by itself too. Raises `UserError` for what cannot be scored.
     """
-    from speciarl.report.scores import ScoreReport, lines_of_rows, score_report
+    from speciarl.report.scores import ScoreReport, how_to_decide, lines_of_rows, score_report
 
     if isinstance(source, str | Path):
         return score_report(source, weights, by)
     rows = [{str(name): as_text(value) for name, value in row.items()} for row in table_rows(source)]
     if not rows or "category" not in rows[0]:
         raise UserError("nothing to score: a table with rows and a column 'category' is wanted; speciarl.judge adds it")
-    return ScoreReport(Path("table"), weights, lines_of_rows("table", rows, weights, by))
+    lines = lines_of_rows("table", rows, weights, by)
+    again = ("speciarl.judge(table, strict=True)", "speciarl.judge(table, speciarl.CascadeJudge(...))")
+    advice = how_to_decide(lines, (row.get("source") for row in rows), again)
+    return ScoreReport(Path("table"), weights, lines, advice=advice)
 
 
 def compare(*runs: str | Path, shared: bool = False) -> "Comparison":

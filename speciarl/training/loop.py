@@ -298,7 +298,7 @@ def judge_spec(recipe: Recipe, url: str | None = None) -> JudgeSpec:
     "Who judges for a recipe; `url` is where its language model is served, if not where the recipe says."
     return JudgeSpec(
         recipe.judge,
-        strict=all_strict(recipe.data),
+        strict=recipe.judge == "taxonomy" and all_strict(recipe.data),
         model=recipe.judge_model,
         url=url or recipe.judge_url,
         prompt=recipe.judge_prompt,
