@@ -10,15 +10,37 @@ import pytest
 from speciarl.core.names import name_key, singulars, spellings
 from speciarl.core.scale import UserError
 from speciarl.data.trees import available_trees, load_tree, parse_tree
-from speciarl.data.words import entries, guarded_names, is_another, known_names, lists_of, other_things, word_domains
+from speciarl.data.words import (
+    entries,
+    guarded_names,
+    is_another,
+    known_names,
+    lists_of,
+    other_things,
+    read_entry,
+    word_domains,
+)
 
 WORDS = Path(str(files("speciarl") / "assets" / "words"))
 LISTS = sorted(WORDS.glob("*.txt"))
-LEAST = {"birds": 11_000, "cats": 100, "dogs": 600}  # things
+# The least number of things in each list.
+LEAST = {
+    "aircraft": 2_000,
+    "birds": 11_000,
+    "cars": 3_000,
+    "cats": 100,
+    "dogs": 600,
+    "flowers": 1_200,
+    "food": 900,
+}  # things
 REAL = {
+    "aircraft": "cessna 421, piper pa 44 seminole, f 22 raptor, mig 29, boeing 787 9 dreamliner, concorde",
+    "cars": "renault clio, kia sportage, peugeot 206, subaru forester, skoda octavia, toyota land cruiser",
     "birds": "resplendent quetzal, pharomachrus mocinno, eurasian hoopoe, common loon, california condor",
     "cats": "toyger, lykoi, khao manee, somali cat, kurilian bobtail",
     "dogs": "shikoku, hokkaido, lagotto romagnolo, xoloitzcuintli, azawakh, labradoodle",
+    "flowers": "lobelia, forsythia, cornflower, lavandula, trillium, indian paintbrush, kniphofia, erigeron",
+    "food": "okonomiyaki, moussaka, feijoada, jollof rice, beef bourguignon, lamington, gado gado",
 }
 MADE_UP = (
     "sunset tailed quetzal",
@@ -33,10 +55,6 @@ MADE_UP = (
 )
 
 
-def names_in(line: str) -> list[str]:
-    return [name.removeprefix("?") for name in line.split(" | ")]
-
-
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_every_line_is_well_formed(path):
     text = path.read_text("utf-8")
@@ -45,12 +63,10 @@ def test_every_line_is_well_formed(path):
     assert unicodedata.is_normalized("NFC", text)
     assert not [c for c in text.replace("\n", "") if unicodedata.category(c).startswith("C")]
     for line in lines:
-        names = names_in(line)
-        assert line == " ".join(line.split()), line
-        assert all(re.fullmatch(r"[^|?<>\[\]*~#@\"]+", name) and name_key(name) for name in names), line
-    keys = [name_key(name) for line in lines for name in names_in(line)]
+        assert line == " ".join(line.split()) and re.fullmatch(r'[^<>\[\]*~@";_]+', line), line
+    keys = [key for line in lines for key in read_entry(line).keys]
     assert len(keys) == len(set(keys)), sorted(key for key in set(keys) if keys.count(key) > 1)
-    firsts = [name_key(names_in(line)[0]) for line in lines]
+    firsts = [read_entry(line).keys[0] for line in lines]
     assert firsts == sorted(firsts)
 
 
@@ -78,7 +94,8 @@ def test_real_things_are_known_and_made_up_ones_are_not(domain):
 
 def test_everyday_words_are_guarded():
     assert "ruff" in guarded_names("birds") and "boxer" in guarded_names("dogs")
-    for word in ("ruff", "rook", "boxer", "snowshoe"):
+    assert {"focus", "fit", "escape", "fusion"} <= guarded_names("cars") and "ford focus" in known_names("cars")
+    for word in ("ruff", "rook", "boxer", "snowshoe", "focus", "fit", "stock", "honesty", "poke"):
         assert not any(word in known_names(domain) for domain in word_domains())
 
 
@@ -88,8 +105,16 @@ def test_no_broad_word_is_a_thing():
         assert broad.isdisjoint(known_names(domain) | guarded_names(domain))
 
 
+def test_a_word_in_brackets_may_be_left_out_and_the_mark_guards_what_is_left():
+    assert read_entry("(Ford) ?Focus | Ford C-Max") == (("ford focus", "focus", "ford c max"), {"focus"})
+    assert read_entry("Jindo (dog)") == (("jindo dog", "jindo"), frozenset())
+    for line in ("Ford | ", "??", "(Ford)", "Ford ?Focus", "Focus)"):
+        with pytest.raises(UserError, match="unreadable name"):
+            read_entry(line)
+
+
 def test_an_unknown_list_is_an_error_that_names_the_lists():
-    with pytest.raises(UserError, match="no word list 'fish': the lists are birds, cats, "):
+    with pytest.raises(UserError, match="no word list 'fish': the lists are aircraft, birds, cars, "):
         known_names("fish")
 
 

@@ -7,6 +7,7 @@ __all__ = ['Entry', 'read_entry', 'word_domains', 'entries', 'known_names', 'gua
            'is_another']
 
 # %% ../../nbs/2_data/8_words.ipynb #0b48de5d
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -31,14 +32,26 @@ class Entry(NamedTuple):
     guarded: frozenset[str]
 
 
+_NAME = re.compile(r"(?:\((?P<front>[^()]+)\) )?(?P<mark>\??)(?P<name>[^()?]+?)(?: \((?P<behind>[^()]+)\))?")
+
+
 def read_entry(line: str) -> Entry:
-    "The entry that a line such as `Ruff | ?Reeve | Calidris pugnax` holds."
-    keys, guarded = [], set()
-    for name in line.split("|"):
-        key = name_key(name.replace("?", " "))
-        keys.append(key)
-        if name.strip().startswith("?"):
-            guarded.add(key)
+    """The entry that a line such as `(Ford) ?Focus | Ford Focus Mk1` holds.
+
+    A word in brackets may be left out; `?` guards the name without it. Raises `UserError` for an unreadable name.
+    """
+    keys: list[str] = []
+    guarded = set()
+    for text in line.split(" | "):
+        match = _NAME.fullmatch(text)
+        if match is None or not name_key(match["name"]):
+            raise UserError(f"unreadable name {text!r} in a word list; write (maker) ?name | other name")
+        short = name_key(match["name"])
+        words = [match["front"], match["name"], match["behind"]]
+        full = name_key(" ".join(word for word in words if word))
+        keys += [full] if full == short else [full, short]
+        if match["mark"]:
+            guarded.add(short)
     return Entry(tuple(keys), frozenset(guarded))
 
 # %% ../../nbs/2_data/8_words.ipynb #d2080e61
