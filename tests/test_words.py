@@ -94,7 +94,7 @@ def test_real_things_are_known_and_made_up_ones_are_not(domain):
 
 def test_everyday_words_are_guarded():
     assert "ruff" in guarded_names("birds") and "boxer" in guarded_names("dogs")
-    assert {"focus", "fit", "escape", "fusion"} <= guarded_names("cars") and "ford focus" in known_names("cars")
+    assert {"focus", "fit", "fusion"} <= guarded_names("cars") and "ford focus" in known_names("cars")
     for word in ("ruff", "rook", "boxer", "snowshoe", "focus", "fit", "stock", "honesty", "poke"):
         assert not any(word in known_names(domain) for domain in word_domains())
 
