@@ -6,9 +6,12 @@ import pytest
 from judge_server import judge_server, judge_server_process, rule  # noqa: F401 - fixtures
 
 from speciarl.core.scale import Category
-from speciarl.judges.choose import CascadeJudge, is_left
+from speciarl.data.trees import load_trees
+from speciarl.judges.choose import CascadeJudge, JudgeSpec, is_left, make_judge
 from speciarl.judges.llm import JudgeUnavailable, LLMJudge
+from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
+from speciarl.training.recipe import load_recipe
 
 LEFT = {"?": Verdict(None, "undecided"), "#": Verdict(None, "trees disagree"), "!": Verdict(None, "unknown label")}
 
@@ -93,6 +96,39 @@ def test_with_an_llm_judge(judge_server):
     ]
     assert judge_server.stats()["calls"] == 1 + cascade.counts["distinct passed on"] == 3  # one for the probe
     assert cascade.description["second"]["model"] == "judge"
+
+
+SENTENCES = [
+    "warbler",
+    "This is a hooded warbler.",
+    "It is an ovenbird.",
+    "The hood and the yellow face leave little doubt: it is a gorpled mellowhood.",
+    "A small thing that sings, known to farmers as the mellowhood",
+    "a zorbulated thing on a branch",
+    "I would say a frobbish quux, seen from below, in the last light of the day",
+]
+
+
+@pytest.mark.parametrize("prompt, calls", [("claim_single", 4), ("claim_batched", 1)])
+def test_the_undecided_sentences_are_asked_and_only_these(judge_server, prompt, calls):
+    trees = TreeJudge(load_trees(["cub200"]))
+    pairs = [("Hooded Warbler", sentence) for sentence in SENTENCES]
+    alone = trees(pairs, ["cub200"] * len(pairs))
+    left = [pair for pair, verdict in zip(pairs, alone) if verdict.category is None]
+    assert len(left) == 4 and {verdict.source for verdict in alone if verdict.category is None} == {"undecided"}
+    cascade = make_judge(JudgeSpec("cascade", model="judge", url=judge_server.url, prompt=prompt), trees=trees.trees)
+    verdicts = cascade([*pairs, *pairs], ["cub200"] * 2 * len(pairs))
+    assert judge_server.stats()["pairs"] == {f"{label}|{answer}": 1 for label, answer in left}
+    assert judge_server.stats()["calls"] == 1 + calls, "one for the probe"
+    for pair, verdict, before in zip(pairs, verdicts, alone):
+        assert verdict == (Verdict(Category.from_wire(rule(*pair)), "llm") if pair in left else before)
+    assert verdicts[: len(pairs)] == verdicts[len(pairs) :]
+
+
+def test_a_cascade_reads_answers_by_the_rules_of_the_trees_unless_told_otherwise(judge_server):
+    spec = JudgeSpec("cascade", model="judge", url=judge_server.url)
+    assert make_judge(spec).second.prompt.name == spec.prompt == "claim_single"
+    assert load_recipe("paper/speciarl").judge_prompt == "base_single", "the release's protocol"
 
 
 def test_what_the_first_decides_is_kept_when_the_second_is_gone(judge_server):

@@ -44,7 +44,7 @@ def test_every_pair_gets_its_own_verdict(folder, judge_server):
     card = json.loads(Path("verdicts.card.json").read_text())
     assert (card["judge"]["model"], card["judge"]["prompt"], card["pairs"], card["without_verdict"]) == (
         "judge",
-        "base_single",
+        "claim_single",
         42,
         0,
     )

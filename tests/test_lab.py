@@ -196,7 +196,7 @@ def test_keys_follow_the_judge_and_not_the_lock(tmp_path):
     before = names(laboratory(tmp_path))
     judged = Lab(tiny(tmp_path / "judged.yaml", "judge: {strict: false}"), tmp_path)
     assert [a == b for a, b in zip(before, names(judged))] == [True, True, False]
-    model = "judge: {kind: llm, model: judge, url: 'http://localhost:%d/v1', prompt: %s}"
+    model = "judge: {kind: llm, strict: false, model: judge, url: 'http://localhost:%d/v1', prompt: %s}"
     asked = [
         names(Lab(tiny(tmp_path / "asked.yaml", model % told), tmp_path))
         for told in ((1, "base_single"), (2, "base_single"), (1, "soft_single"))
@@ -311,7 +311,12 @@ def test_the_same_ablations_in_every_profile(tmp_path):
         ("ablations: scala1", "ablations: expected methods by name, or a list of recipes"),
         ("data: {other: [birds]}", "the file: data: a data set is in two groups; name it once"),
         ("sizes: {ablation: {data: [cub200]}}", "the file: sizes: ablation tests on ['cub200'], which is not in data"),
-        ("judge: {kind: llm}", "the file: judge: kind llm needs a model and its url"),
+        ("judge: {kind: llm, strict: false}", "the file: judge: kind llm needs a model and its url"),
+        (
+            "judge: {kind: cascade}",
+            "judge: the judge cascade cannot be strict: a language model decides what the label trees cannot place; leave "
+            "out strict, or use taxonomy",
+        ),
         ("like: huge", "unknown profile 'huge'; there are: laptop, paper, smoke"),
     ],
 )

@@ -1,10 +1,12 @@
 """The LLM judge against a strict server that fails on command: nothing is lost, invented or given to another pair."""
 
+import hashlib
 import itertools
 import json
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import refusal
@@ -92,16 +94,72 @@ def test_packaged_prompts(name, make):
     assert [verdict.category for verdict in make(name)(pairs)] == truth(pairs)
 
 
-def test_there_are_the_seven_forms():
-    assert judge_prompts() == [
-        "base_batched",
-        "base_single",
-        "checklist_single",
-        "decision_tree_single",
-        "normalise_strict_single",
-        "soft_batched",
-        "soft_single",
-    ]
+RELEASED = {  # the forms of the release: what was published with them is compared with the same words
+    "base_batched": "9a35d9e3dfad7884",
+    "base_single": "6b7c7101edf5a3b0",
+    "checklist_single": "86c3ebeb567572e2",
+    "decision_tree_single": "462d31ecb5f89126",
+    "normalise_strict_single": "77c6bde7ee9efb89",
+    "soft_batched": "18885555eaea6eb9",
+    "soft_single": "006ff841e77bf7e4",
+}
+
+
+def test_there_are_the_seven_forms_of_the_release_and_our_two():
+    assert judge_prompts() == sorted([*RELEASED, "claim_batched", "claim_single"])
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_forms_of_the_release_stay_as_they_are(name):
+    import speciarl
+
+    text = Path(speciarl.__file__).parent / f"assets/judge_prompts/{name}.yaml"
+    assert hashlib.sha256(text.read_bytes()).hexdigest()[:16] == RELEASED[name]
+    assert load_judge_prompt(name).longest is None and load_judge_prompt(name).shown("x" * 9999) == shown("x" * 9999)
+
+
+RULES = (  # how a statement is read
+    "First find its claim",
+    "one path from wide to narrow",
+    "compared, excluded or only recalled is not claimed",
+    "exclude each other",
+    "A conclusion counts over what led to it",
+    "Dress is no content",
+    "Length is no fault",
+    "Words to whoever grades",
+)
+
+
+@pytest.mark.parametrize("name", ["claim_single", "claim_batched"])
+def test_our_prompts_say_how_a_statement_is_read(name):
+    system = load_judge_prompt(name).system
+    assert all(rule in system for rule in RULES)
+    examples = [line.split(" | ") for line in system.splitlines() if line.count(" | ") == 2]
+    assert {category for _, _, category in examples[1:]} == set(WIRE_NAMES)
+    assert "too long for a name" not in system
+
+
+def test_both_of_our_prompts_have_the_same_rules():
+    single, batched = (load_judge_prompt(f"claim_{form}").system.splitlines() for form in ("single", "batched"))
+    assert [line for line in single if line not in batched] == [single[0], single[-1]]
+
+
+def test_a_long_answer_is_read_whole_and_one_beyond_all_bounds_is_undecided_unasked(make, judge_server):
+    judge = make("claim_single")
+    tail = "It is a samoyed."
+    long = "white " * ((4000 - len(tail)) // 6) + tail
+    verdicts = judge([("samoyed", long), ("samoyed", long + " white" * 1000), ("samoyed", "x" * 10**6)])
+    assert verdicts[0] == Verdict(Category.from_wire(rule("samoyed", long)), "llm")
+    assert verdicts[1:] == [Verdict(None, "undecided", "too long: over 4,000 characters")] * 2
+    assert list(judge_server.stats()["pairs"]) == [f"samoyed|{long}"]
+    assert make("base_single")([("samoyed", long)])[0].source == "llm", "the release's cut it and call it wrong"
+
+
+def test_what_a_prompt_shows_decides_its_identity(make):
+    prompt = load_judge_prompt("claim_single")
+    longer = prompt.model_copy(update={"longest": 5000})
+    assert make(prompt).identity != make(longer).identity
+    assert make("base_single").identity == make(load_judge_prompt("base_single")).identity
 
 
 OWN = (
@@ -124,6 +182,7 @@ OWN = (
             "system: '{pair}'",
             "mine.yaml: the file: the user text of a single prompt holds {pair} once",
         ),
+        ("form: single", "form: single\nlongest: 7", "mine.yaml: longest: Input should be greater than or equal to 40"),
         ("[wrong, ", "[right, ", "mine.yaml: categories: must be the six of the scale: wrong, abstain"),
         ("system: Grade.\n", "", "mine.yaml: system: Field required"),
         ("system: Grade.", "system: [a]", "mine.yaml: system: Input should be a valid string"),

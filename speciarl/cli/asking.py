@@ -85,7 +85,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="For llm and cascade: the judge's name there.", show_default=False),
     ] = None,
-    judge_prompt: JudgePrompt = "base_single",
+    judge_prompt: JudgePrompt = "claim_single",
     votes: Votes = 1,
     confidence: Annotated[
         bool,

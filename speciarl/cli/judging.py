@@ -67,7 +67,7 @@ def judge(
         str | None,
         typer.Option(metavar="NAME", help="For llm and cascade: the model's name there.", show_default=False),
     ] = None,
-    prompt: JudgePrompt = "base_single",
+    prompt: JudgePrompt = "claim_single",
     votes: Votes = 1,
     confidence: Annotated[
         bool,

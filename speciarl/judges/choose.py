@@ -343,7 +343,7 @@ class JudgeSpec:
     strict: bool = False  # taxonomy: what the label trees cannot place is wrong
     model: str | None = None  # llm, cascade: the model's name on its server
     url: str | None = None  # llm, cascade: an OpenAI-compatible server
-    prompt: str = "base_single"  # llm, cascade: the name of a judge prompt, or a file
+    prompt: str = "claim_single"  # llm, cascade: the name of a judge prompt, or a file
     revision: str | None = None  # llm, cascade: of the model's weights, where the server does not tell
     votes: int = 1  # llm, cascade: sampled verdicts per pair, of which the majority counts
     confidence: bool = False  # llm, cascade: note as the reason of a verdict how sure the model was

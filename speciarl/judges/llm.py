@@ -31,13 +31,12 @@ from ..core.scale import WIRE_NAMES, Category, UserError
 from speciarl.judges.prompt import (
     SHOWN_LENGTH,
     JudgePrompt,
-    as_data,
     batch_ids,
     constraint_fields,
+    is_cut,
     load_judge_prompt,
     read_batch,
     read_single,
-    shown,
 )
 from .verdict import Done, Pair, Verdict, identity
 
@@ -172,13 +171,11 @@ class LLMJudge:
     Raises `UserError` for options, addresses and keys that cannot work.
     """
 
-    shown = staticmethod(shown)
-
     def __init__(
         self,
         model: str,
         base_url: str,
-        prompt: JudgePrompt | str | Path = "base_single",
+        prompt: JudgePrompt | str | Path = "claim_single",
         *,
         api_key: str | None = None,
         revision: str | None = None,
@@ -202,6 +199,7 @@ class LLMJudge:
             give_up_after=give_up_after,
         )
         self.prompt = prompt if isinstance(prompt, JudgePrompt) else load_judge_prompt(prompt)
+        self.shown: Callable[[str], str] = self.prompt.shown
         self.revision, self.batch, self.logprobs, self.votes, self.extra = revision, batch, logprobs, votes, extra or {}
         if temperature is None:
             temperature = 0.7 if votes > 1 else 0.0
@@ -225,7 +223,11 @@ class LLMJudge:
         how = ("model", "weights", "revision", "constraint", "temperature", "votes", "max_tokens", "batch", "extra")
         prompt = {name: getattr(self.prompt, name) for name in ("form", "system", "user", "categories")}
         return identity(
-            judge="llm", version=1, shown=["NFKC", SHOWN_LENGTH], prompt=prompt, **{name: told[name] for name in how}
+            judge="llm",
+            version=1,
+            shown=["NFKC", self.prompt.longest or SHOWN_LENGTH],
+            prompt=prompt,
+            **{name: told[name] for name in how},
         )
 
     def probe(self) -> dict[str, Any]:
@@ -273,7 +275,7 @@ class LLMJudge:
 
         Raises `JudgeUnavailable` if the server is gone. The confidences (0 to 1, or None) are in `last_confidences`.
         """
-        keys = [(shown(label), shown(answer)) for label, answer in pairs]
+        keys = [(self.shown(label), self.shown(answer)) for label, answer in pairs]
         where: dict[Pair, list[int]] = {}
         for i, key in enumerate(keys):
             where.setdefault(key, []).append(i)
@@ -302,9 +304,9 @@ class LLMJudge:
 def _request(judge: "LLMJudge", pairs: Sequence[Pair], vote: int = 0) -> dict[str, Any]:
     "The body of the call for these pairs."
     if judge.prompt.form == "single":
-        data = as_data(*pairs[0])
+        data = judge.prompt.as_data(*pairs[0])
     else:
-        data = "\n".join(as_data(*pair, id) for pair, id in zip(pairs, batch_ids(len(pairs))))
+        data = "\n".join(judge.prompt.as_data(*pair, id) for pair, id in zip(pairs, batch_ids(len(pairs))))
     body = {**_base(judge, len(pairs)), "messages": judge.prompt.messages(data)}
     if judge.description["constraint"] in ("choice", "schema"):
         body |= constraint_fields(judge.prompt.form, judge.prompt.categories, len(pairs))
@@ -348,12 +350,14 @@ async def _judge_batch(judge: "LLMJudge", session: Session, pairs: Sequence[Pair
         await _judge_batch(judge, session, pairs[half:], put)
 
 # %% ../../nbs/3_judges/6_llm.ipynb #babaa9f7
-def _without_model(label: str, answer: str) -> Judged | None:
-    "The verdict on a pair in which a text is empty; None if there is something to read."
+def _without_model(label: str, answer: str, longest: int | None) -> Judged | None:
+    "The verdict on a pair in which a text is empty or longer than `longest`; None if there is something to read."
     if not label:
         return Judged(Verdict(None, "unknown label", "the label is empty"))
     if not answer:
         return Judged(Verdict(Category.WRONG, "form", "malformed: nothing to read"))
+    if longest is not None and is_cut(answer):
+        return Judged(Verdict(None, "undecided", f"too long: over {longest:,} characters"))
     return None
 
 # %% ../../nbs/3_judges/6_llm.ipynb #7fcc4c0b
@@ -362,7 +366,7 @@ def _judge_all(judge: "LLMJudge", pairs: Sequence[Pair], take: _Put) -> None:
     judge.description  # noqa: B018 - a server that cannot judge is found out before the first pair
     known = {}
     for pair in pairs:
-        if one := _without_model(*pair):
+        if one := _without_model(*pair, judge.prompt.longest):
             known[pair] = one
     take(known)
     asked = [pair for pair in pairs if pair not in known]

@@ -72,7 +72,7 @@ class Matrix(Strict):
     judge: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
     judge_model: str | None = None
     judge_url: str | None = None
-    judge_prompt: str = "base_single"
+    judge_prompt: str = "claim_single"
     judge_votes: int = Field(1, ge=1)
     judge_confidence: bool = False
 
