@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .trees import load_trees as load_trees
     from .trees import parse_tree as parse_tree
     from .trees import relation as relation
+    from .words import is_another as is_another
+    from .words import known_names as known_names
+    from .words import other_things as other_things
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -61,5 +64,8 @@ __getattr__, __dir__, __all__ = attach(
         "named_set": "speciarl.data.sets",
         "open_set": "speciarl.data.sets",
         "read_data": "speciarl.data.sets",
+        "is_another": "speciarl.data.words",
+        "known_names": "speciarl.data.words",
+        "other_things": "speciarl.data.words",
     },
 )
