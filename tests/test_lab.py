@@ -314,8 +314,8 @@ def test_the_same_ablations_in_every_profile(tmp_path):
         ("judge: {kind: llm, strict: false}", "the file: judge: kind llm needs a model and its url"),
         (
             "judge: {kind: cascade}",
-            "judge: the judge cascade cannot be strict: a language model decides what the label trees cannot place; leave "
-            "out strict, or use taxonomy",
+            "judge: the judge cascade cannot be strict: a language model decides what the label trees cannot place; "
+            "leave out strict, or use taxonomy",
         ),
         ("like: huge", "unknown profile 'huge'; there are: laptop, paper, smoke"),
     ],

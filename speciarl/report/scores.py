@@ -23,7 +23,7 @@ from ..judges.verdict import FORMAT_FAILURE, row_grid, undecided, verdict_codes
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, score
 from ..metrics.resampling import intervals
 from .figures import plot_levels, save_figure
-from .table import Interval, Levels, Table, fmt_number, make_record, to_html, write_table
+from .table import Cell, Interval, Levels, Table, fmt_number, make_record, to_html, write_table
 
 if TYPE_CHECKING:  # a table of verdicts is scored without loading what reads a run
     from matplotlib.figure import Figure
@@ -130,14 +130,14 @@ def score_table(lines: Sequence[ScoreLine], weights: str = "released") -> Table:
     doubt = any(line.in_doubt for line in lines)
     if doubt:
         notes += " S, C and HM leave undecided answers out; strict: with undecided answers counted as wrong."
-    body = []
+    body: list[list[Cell]] = []
     for line in lines:
         scores = line.scores
         values = [Interval(*line.intervals[metric]) for metric in METRICS]
         strict = [Interval(*line.strict[metric]) for metric in METRICS] if doubt else []
         levels, bounds = Levels(*scores.shares.values()), Range(scores.correctness_low, scores.correctness_high)
         missing = (scores.n - scores.judged - line.undecided) / scores.n
-        left_out = [line.undecided / scores.n, missing, bounds, scores.format_failures]
+        left_out: list[Cell] = [line.undecided / scores.n, missing, bounds, scores.format_failures]
         body.append([line.group, line.answers, scores.n, *values, *strict, levels, *left_out])
     columns = ["group", "answers", "n", "S", "C", "HM", *(STRICT if doubt else ())]
     columns += ["levels", "undecided", "missing", "C bounds", "format failures"]
