@@ -36,8 +36,9 @@ setup(
     extras_require={
         "train": needs("train"),
         "vllm": needs("vllm"),
+        "xlsx": needs("xlsx"),
         "paper": needs("paper"),
-        "dev": needs("dev", "train", "paper"),
+        "dev": needs("dev", "train", "paper", "xlsx"),
         "docs": needs("docs"),
     },
     entry_points={"console_scripts": cfg["console_scripts"].split()},

@@ -243,8 +243,14 @@ def test_no_known_label_is_exit_code_1_and_the_table_is_written(folder):
     [
         (b"", "pairs.csv: the file is empty; it needs a header line and one line per row"),
         (b"label,answer\n", "pairs.csv: a header but no rows; add one line per row"),
-        (b"label,guess\na,b\n", "pairs.csv: no column 'answer' (found 'label', 'guess'); add it or rename one"),
-        (b"class,answer\na,b\n", "pairs.csv: no column 'label' (found 'class', 'answer'); add it or rename one"),
+        (
+            b"label,guess\na,b\n",
+            "pairs.csv: no column 'answer' (found 'label', 'guess'); name it with --answer-column, or add it",
+        ),
+        (
+            b"class,answer\na,b\n",
+            "pairs.csv: no column 'label' (found 'class', 'answer'); name it with --label-column, or add it",
+        ),
         (b"label,answer,label\na,b,c\n", "pairs.csv: column 'label' appears twice in the header; rename or drop one"),
         (b"label,answer\na,\0\n", "pairs.csv: NUL byte in line 2; save as plain UTF-8 text"),
         ("label,answer\ncr\u00eape,x\n".encode("latin-1"), "pairs.csv: not UTF-8 (byte 0xea in line 2); save as UTF-8"),
@@ -469,7 +475,12 @@ def test_without_any_verdict_nothing_is_made_up(folder):
 @pytest.mark.parametrize(
     "content, line",
     [
-        ("label,answer\na,b\n", "verdicts.csv: no column 'category' (found 'label', 'answer'); add it or rename one"),
+        (
+            "label,answer\na,b\n",
+            "verdicts.csv: no column 'category' (found 'label', 'answer'); name it with --category-column, or make "
+            "it with "
+            "speciarl judge",
+        ),
         (
             "category\nspecific\nless_specific\n",
             "verdicts.csv: row 2: unknown category 'less_specific': use one of wrong, abstain, generic, less "

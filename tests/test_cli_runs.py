@@ -200,10 +200,7 @@ def test_published_predictions_that_cannot_be_scored(folder):
         == "foreign.parquet: the label 'pug' is not in birds; these are predictions of another data set, or their "
         "labels are spelled otherwise"
     )
-    assert (
-        refused("score", "none.parquet")
-        == "cannot read none.parquet: No such file or directory; give the path of published predictions"
-    )
+    assert refused("score", "none.parquet") == "none.parquet: no such file; check the path"
     card = json.loads(Path("run/card.json").read_text())
     Path("run/card.json").write_text(json.dumps({**card, "finished": False}))
     assert (

@@ -54,7 +54,10 @@ def test_a_judge_of_ones_own_and_a_file():
     [
         ([("border terrier", "dog")], "a table is wanted: a pandas or polars frame, an Arrow table, a list of dicts"),
         (42, "not int"),
-        ([{"label": "pug", "text": "dog"}], "the table has no column 'answer'; it has: label, text"),
+        (
+            [{"label": "pug", "text": "dog"}],
+            "the table: no column 'answer' (found 'label', 'text'); name it with answer_column=",
+        ),
         ("nowhere.csv", "nowhere.csv"),
     ],
 )
@@ -65,8 +68,10 @@ def test_what_is_no_table_is_told_in_one_line(table, message):
 
 
 def test_a_table_that_nobody_judged_is_not_scored():
-    for table in (ROWS, []):
-        with pytest.raises(UserError, match=r"nothing to score: .* speciarl\.judge adds it"):
+    with pytest.raises(UserError, match=r"no column 'category' .* name it with category_column=, .* speciarl\.judge"):
+        speciarl.score(ROWS)
+    for table in ([], pd.DataFrame({"category": []})):
+        with pytest.raises(UserError, match=r"nothing to score: .* speciarl\.judge makes it"):
             speciarl.score(table)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import app, end_badly, fail, refuse_existing, say
+from .app import AnswerColumn, DatasetColumn, LabelColumn, app, end_badly, fail, refuse_existing, say
 
 if TYPE_CHECKING:
     from speciarl.judges.verdict import Verdict
@@ -44,7 +44,9 @@ def judge(
     pairs: Annotated[
         Path,
         typer.Argument(
-            metavar="PAIRS.csv", help="UTF-8 table with columns label, answer and perhaps dataset.", show_default=False
+            metavar="PAIRS.csv",
+            help="Table with columns label, answer and perhaps dataset: CSV, .xlsx, JSON lines or Parquet.",
+            show_default=False,
         ),
     ],
     out: Annotated[
@@ -91,16 +93,40 @@ def judge(
     strict: Annotated[
         bool, typer.Option("--strict", help="For taxonomy: count answers that the trees cannot place as wrong.")
     ] = False,
+    label_column: LabelColumn = None,
+    answer_column: AnswerColumn = None,
+    dataset_column: DatasetColumn = None,
+    empty_answer: Annotated[
+        str,
+        typer.Option(metavar="format|abstain", help="What an empty answer is: a fault of format, or an abstention."),
+    ] = "format",
+    blank: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD,WORD",
+            help="Words for nothing: no label, and as an answer an abstention, unless a label tree knows the name.",
+        ),
+    ] = "nan,na,n/a,#n/a,<na>,nat,null,none,-",
     force: Annotated[bool, typer.Option("--force", help="Overwrite VERDICTS.csv.")] = False,
 ) -> None:
     "Give each label/answer pair of a table a category."
-    from speciarl.core.files import read_csv, write_json
+    from speciarl.core.files import write_json
+    from speciarl.core.tables import as_option, read_pairs
     from speciarl.judges.choose import JudgeSpec, judge_card, label_trees, make_judge
     from speciarl.judges.verdict import VERDICT_COLUMNS, judge_rows, with_verdict, write_verdicts
 
     card = out.with_suffix(".card.json")
     refuse_existing([out, card], force, source=pairs)
-    rows, columns = read_csv(pairs, ("label", "answer"))
+    trees = label_trees(dataset)
+    found = read_pairs(
+        pairs,
+        {"label": label_column, "answer": answer_column, "dataset": dataset_column},
+        empty_answer=empty_answer,
+        blank=[word.strip().casefold() for word in blank.split(",") if word.strip()],
+        trees=trees.values(),
+        option=as_option,
+    )
+    rows, columns = found.table.rows, found.table.columns
     if set(VERDICT_COLUMNS) <= set(columns):  # written by this command or by evaluate: it is judged again
         columns = [name for name in columns if name not in VERDICT_COLUMNS]
     for name in VERDICT_COLUMNS:
@@ -110,13 +136,19 @@ def judge(
         judge_name, strict=strict, model=model, url=base_url, prompt=prompt, votes=votes, confidence=confidence
     )
     needs = "--base-url http://localhost:8000/v1 --model NAME"
-    decide = make_judge(spec, store or out.with_suffix(".sqlite"), label_trees(dataset), say, needs)
-    verdicts = judge_rows(rows, decide, dataset)
+    decide = make_judge(spec, store or out.with_suffix(".sqlite"), trees, say, needs)
+    for note in found.notes:
+        say(note)
+    verdicts = judge_rows(found.texts, decide, dataset)
     write_verdicts(out, [with_verdict(row, verdict) for row, verdict in zip(rows, verdicts)], columns)
     missing = sum(verdict.category is None for verdict in verdicts)
     told = {"judge": judge_card(decide), "dataset": dataset, "pairs": len(rows), "without_verdict": missing}
-    write_json(card, told)
-    typer.echo(f"{len(rows):,} pairs judged\n{summary(verdicts)}\nwrote {out}")
+    write_json(card, {**told, "empty_answer": empty_answer, "notes": found.notes})
+    typer.echo(f"{len(rows):,} pairs judged\n{summary(verdicts)}")
+    if found.empty:
+        meaning = "wrong, as faults of format" if empty_answer == "format" else "abstentions"
+        typer.echo(f"{found.empty:,} without an answer: {meaning} (see --empty-answer)")
+    typer.echo(f"wrote {out}")
     if hasattr(decide, "summary"):  # a cascade says what it saved
         typer.echo(decide.summary())
     asked = [verdict for verdict in verdicts if verdict.source != "format"]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .app import app, print_table, refuse_existing
+from .app import CategoryColumn, LabelColumn, app, print_table, refuse_existing, say
 
 # %% ../../nbs/10_cli/3_scoring.ipynb #a5506954
 @app.command()
@@ -56,13 +56,19 @@ def score(
             show_default=False,
         ),
     ] = None,
+    category_column: CategoryColumn = None,
+    label_column: LabelColumn = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite scores in DIR.")] = False,
 ) -> None:
     "Turn verdicts into specificity and correctness."
+    from speciarl.core.tables import as_option
     from speciarl.report.scores import STRICT, OpenWorld, score_report
 
     tools = OpenWorld(encoder, spacy, llama_url, llama_model) if openworld else None
-    report = score_report(verdicts, weights, by, tools)
+    columns = {"category": category_column, "label": label_column}
+    report = score_report(verdicts, weights, by, tools, columns, as_option)
+    for note in report.notes:
+        say(note)
     if out is not None:
         refuse_existing([out / name for name in report.files()], force)
         report.write(out)
