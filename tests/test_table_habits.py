@@ -138,7 +138,7 @@ def test_a_word_for_nothing_is_an_abstention_and_no_label(word):
 
 def test_a_thing_that_is_really_called_so_is_a_name(folder):
     (folder / "breads.tree").write_text(
-        "@dataset breads\n@title Breads\n@domain food\nbread\n  flatbread\n    nan | naan\n    pita\n"
+        "@dataset breads\n@title Breads\n@domain food\nbread\n  flatbread\n    * nan | naan\n    * pita\n"
     )
     rows = [{"label": "nan", "answer": "nan"}, {"label": "nan", "answer": "bread"}, {"label": "pita", "answer": "n/a"}]
     tree = str(folder / "breads.tree")

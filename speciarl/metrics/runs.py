@@ -6,13 +6,11 @@
 __all__ = ['FILES', 'SAMPLE_COLUMNS', 'VerdictKey', 'Ask', 'LIBRARIES', 'RUN_COLUMNS', 'ELSEWHERE', 'hold_run',
            'remove_leftovers', 'samples_digest', 'run_settings', 'read_card', 'begin_run', 'write_samples',
            'read_samples', 'read_rows', 'read_log', 'write_log', 'judge_keys', 'judge_table', 'ask_samples',
-           'run_benchmark', 'evaluate', 'judge_published', 'table_predictions', 'open_predictions', 'open_codes']
+           'run_benchmark', 'evaluate', 'judge_published', 'open_predictions', 'open_codes']
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #3c403699
 import json
-import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -33,10 +31,10 @@ from speciarl.core.files import (
     write_jsonl,
 )
 from ..core.scale import Category, UserError
-from ..core.tables import Notes, find_column
 from ..data.samples import Sample
-from ..judges.verdict import FORMAT_FAILURE, Judge, Verdict, has_answer, read_judged, row_grid, verdict_codes
+from ..judges.verdict import FORMAT_FAILURE, Judge, Verdict, has_answer
 from .rates import headline
+from ..policy.judged import table_predictions
 from speciarl.policy.predictions import (
     Codes,
     Predictions,
@@ -54,8 +52,6 @@ if TYPE_CHECKING:  # scoring and comparing must not need torch
     import pyarrow as pa
 
     from speciarl.policy.engines import Engine, Sampling
-
-_log = logging.getLogger(__name__)
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #3137b51b
 def _refuse_foreign(run: Path) -> None:
@@ -417,30 +413,6 @@ def judge_published(
         return _finish(run, settings, judge_table(predictions.table, judge, run / "verdicts.jsonl", datasets))
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #e886dc02
-def table_predictions(path: str | Path) -> Predictions:
-    """The verdicts in a table (see `verdict.read_judged`) as predictions; it has category, label and sample_id.
-
-    The answers to one sample of a data set are its rollouts, in order. What is left out is told as a warning. Raises
-    `UserError` for a table without these columns, or with a rollout that occurs twice.
-    """
-    notes = Notes()
-    table = read_judged(path, notes=notes, option=None)
-    for note in notes:
-        _log.warning(note)
-    for name in ("label", "sample_id"):
-        find_column(table, name, option=None, todo="rename one, or make the table with speciarl evaluate")
-    verdict_codes(table.rows, path)
-    row_grid(table.rows, path)
-    rollouts: Counter[tuple[str, str]] = Counter()
-    rows: list[dict[str, Any]] = []
-    for row in table.rows:
-        sample = (row.get("dataset", ""), row["sample_id"])
-        known = dict(dataset=row.get("dataset") or None, rollout=rollouts[sample], source=row.get("source") or "table")
-        rows.append(dict(split="", prompt="") | row | known)
-        rollouts[sample] += 1
-    return Predictions({}, to_table(rows), str(path))
-
-
 def open_predictions(source: str | Path) -> Predictions:
     """The predictions of a run's folder, of a published file (.parquet or .jsonl), or in a table of verdicts.
 

@@ -106,7 +106,7 @@ def score(
     value of that column is scored by itself too. Rows of a table with nothing in them, or no label where there are
     labels, are left out, which a warning tells. Raises `UserError` for what cannot be scored.
     """
-    from speciarl.judges.verdict import read_judged
+    from speciarl.policy.judged import read_judged
     from speciarl.report.scores import ScoreReport, how_to_decide, lines_of_rows, score_report
 
     columns = {"category": category_column, "label": label_column}
