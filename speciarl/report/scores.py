@@ -9,7 +9,7 @@ __all__ = ['Spread', 'STRICT', 'WORST', 'ScoreLine', 'score_lines', 'lines_of_ro
 
 # %% ../../nbs/6_report/5_scores.ipynb #e3e55e9a
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..core.files import check_header, find_json, read_csv
+from ..core.files import check_header, find_json, own_header
 from ..core.scale import Category, UserError
+from ..core.tables import Notes, as_argument
 from ..judges.verdict import FORMAT_FAILURE, row_grid, undecided, verdict_codes
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, score
 from ..metrics.resampling import intervals
+from ..policy.judged import read_judged
 from .figures import plot_levels, save_figure
 from .table import Cell, Interval, Levels, Table, fmt_number, make_record, to_html, write_table
 
@@ -207,8 +209,8 @@ class OpenWorld(NamedTuple):
 
 def open_world_of(predictions: "Predictions", using: OpenWorld, paths: dict[tuple[str, str], str]) -> FurtherTable:
     "The table of the open-world metrics; `paths` are those of the images by (data set, sample id), as far as known."
-    from speciarl.core.encoder import load_encoder
     from speciarl.metrics import openworld as ow
+    from speciarl.policy.encoder import load_encoder
     from speciarl.policy.predictions import column_of
     from speciarl.report.tables import domains_of, openworld_table
 
@@ -245,7 +247,7 @@ def judging_again(source: Path, columns: Sequence[str] = ("label", "answer")) ->
     def beside(ending: str) -> str:
         return shlex.quote(str(place.with_name(f"{name}-{ending}")))
 
-    if (source / "card.json").is_file() or source.suffix in (".parquet", ".jsonl"):
+    if (source / "card.json").is_file() or own_header(source) is not None:
         predictions = source / "predictions.parquet" if source.is_dir() else source
         asked = f"speciarl evaluate --predictions {shlex.quote(str(predictions))}"
         model = "--judge cascade --judge-url URL --judge-model NAME"
@@ -285,6 +287,7 @@ class ScoreReport:
     """Which file was scored, with which weights, the lines of the table of scores, and the further tables.
 
     `advice`: what decides undecided answers, if more than 1 % are (see `how_to_decide`).
+    `notes`: which rows of a table were left out, and what else was read otherwise than it stands there.
     """
 
     source: Path
@@ -292,6 +295,7 @@ class ScoreReport:
     lines: list[ScoreLine]
     further: list[FurtherTable] = field(default_factory=list)
     advice: str = ""
+    notes: Notes = field(default_factory=list)
 
     @property
     def table(self) -> Table:
@@ -331,24 +335,32 @@ class ScoreReport:
 
 # %% ../../nbs/6_report/5_scores.ipynb #df58b4f7
 def score_report(
-    source: str | Path, weights: str = "released", by: str | None = None, openworld: OpenWorld | None = None
+    source: str | Path,
+    weights: str = "released",
+    by: str | None = None,
+    openworld: OpenWorld | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    option: Callable[[str], str] = as_argument,
 ) -> ScoreReport:
-    """The scores of a table of verdicts (CSV), a run's folder, or published predictions (.parquet, .jsonl).
+    """The scores of a table of verdicts, a run's folder, or published predictions (.parquet, .jsonl).
 
     With `by`, each value of that column is scored by itself too; with `openworld`, the open-world metrics of a run.
-    Raises `UserError` for a file that cannot be scored.
+    `columns` and `option`, of a table: see `policy.judged.read_judged`. Raises `UserError` for a file that cannot be
+    scored.
     """
     source = Path(source)
-    if (source / "card.json").is_file() or source.suffix in (".parquet", ".jsonl"):
+    if (source / "card.json").is_file() or own_header(source) is not None:
         return score_predictions(source, weights, by, openworld)
     if openworld:
         wanted = "give the folder of a run, or published predictions (.parquet, .jsonl)"
         raise UserError(f"{source}: the open-world metrics need whole predictions; {wanted}")
     path = source / "verdicts.csv" if source.is_dir() else source
-    rows, columns = read_csv(path, ("category",))
-    lines = lines_of_rows(path, rows, weights, by)
-    advice = how_to_decide(lines, (row.get("source") for row in rows), judging_again(path, columns))
-    return ScoreReport(path, weights, lines, advice=advice)
+    notes = Notes()
+    table = read_judged(path, columns, notes=notes, option=option)
+    lines = lines_of_rows(path, table.rows, weights, by)
+    again = judging_again(path, table.columns)
+    advice = how_to_decide(lines, (row.get("source") for row in table.rows), again)
+    return ScoreReport(path, weights, lines, advice=advice, notes=notes)
 
 
 def score_predictions(source: Path, weights: str, by: str | None, openworld: OpenWorld | None) -> ScoreReport:
