@@ -3,21 +3,19 @@
 import numpy as np
 import pytest
 
+from speciarl.data.sets import domains_of
 from speciarl.metrics.compare import holm
 from speciarl.metrics.openworld import open_world
-from speciarl.metrics.selection import consensus
+from speciarl.metrics.selection import consensus, pick, selectors
 from speciarl.report.figures import Example, example_panel, plot_pass, plot_risk, telling
 from speciarl.report.table import to_csv
 from speciarl.report.tables import (
-    domains_of,
     group_table,
     openworld_table,
     paired_table,
-    pick,
     risk_table,
     sampling_table,
     selector_table,
-    selectors,
     stacked,
 )
 

@@ -54,7 +54,8 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         "The names of the commands, as the help lists them."
-        return sorted(super().list_commands(ctx), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+        names = super().list_commands(ctx)
+        return [name for name in ORDER if name in names] + [name for name in names if name not in ORDER]
 
     def main(
         self,
@@ -136,7 +137,8 @@ def refuse_existing(paths: Sequence[Path], force: bool | None = None, source: Pa
         if source and source.exists() and path.samefile(source):
             fail(f"{path} is the input; choose another --out")
         if not force:
-            fail(f"{path} exists; choose another --out" + ("" if force is None else " or pass --force"))
+            advice = "choose another --out" if force is None else "choose another --out or pass --force"
+            fail(f"{path} exists; {advice}")
 
 # %% ../../nbs/10_cli/1_app.ipynb #96651b84
 def check_writable(folder: Path) -> None:
@@ -186,7 +188,7 @@ def to_text(table: "Table", columns: Sequence[str] | None = None) -> str:
     "The table, or only these of its columns, as aligned lines of text: words to the left, numbers to the right."
     names, body, numeric = list(table.columns), table.text(), table.numeric()
     aligned = []
-    for name in names if columns is None else columns:
+    for name in columns or names:
         place = names.index(name)
         cells = [name, *(row[place] for row in body)]
         width = max(map(len, cells))
@@ -196,7 +198,9 @@ def to_text(table: "Table", columns: Sequence[str] | None = None) -> str:
 
 def print_table(table: "Table", *parts: Sequence[str]) -> None:
     "Print a table, all columns at once or one block for the columns of each of `parts`, and its notes."
-    blocks = [to_text(table, columns) for columns in parts or [None]]
+    if not parts:
+        parts = (table.columns,)
+    blocks = [to_text(table, columns) for columns in parts]
     if table.notes:
         blocks.append(table.notes)
     typer.echo("\n\n".join(blocks))

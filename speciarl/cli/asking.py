@@ -261,7 +261,7 @@ def data_check(
     for line in problems:
         typer.echo(line)
     if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         fail(f"{folder} is not {name} as published: {count}, named above")
     typer.echo(f"{folder} holds {name}, whole")
 

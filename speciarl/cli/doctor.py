@@ -125,9 +125,9 @@ def check_programs() -> list[Finding]:
     "Whether the programs that some things need are on the path."
     findings = []
     for purpose, (names, package) in PROGRAMS.items():
-        paths = [path for name in names if (path := shutil.which(name))]
-        if paths:
-            findings.append(Finding("ok", names[0], paths[0]))
+        found = [path for path in map(shutil.which, names) if path is not None]
+        if found:
+            findings.append(Finding("ok", names[0], found[0]))
         else:
             findings.append(Finding("missing", names[0], f"needed for {purpose}; mend it with: apt install {package}"))
     return findings

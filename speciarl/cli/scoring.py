@@ -85,8 +85,10 @@ def score(
         typer.echo(f"\n{further.heading}\n")
         print_table(further.shown)
     if out is not None:
-        stems = ", ".join(further.stem for further in report.further)
-        typer.echo(f"wrote {out / 'scores'}.csv, .md, .tex, .pdf, .png" + (f" and {stems}" if stems else ""))
+        wrote = f"wrote {out / 'scores'}.csv, .md, .tex, .pdf, .png"
+        if report.further:
+            wrote += " and " + ", ".join(further.stem for further in report.further)
+        typer.echo(wrote)
 
 # %% ../../nbs/10_cli/3_scoring.ipynb #b837d622
 @app.command()

@@ -252,7 +252,8 @@ def policy_facts(name: str) -> str:
     for file in sorted(path.rglob("*")):
         if file.is_file() and file.suffix != ".md":
             size = file.stat().st_size
-            told.append((file.relative_to(path).as_posix(), size, size <= BIG and file_digest(file)))
+            content = file_digest(file) if size <= BIG else False  # of a large file, its size stands for it
+            told.append((file.relative_to(path).as_posix(), size, content))
     return digest(told)
 
 

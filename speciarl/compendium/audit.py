@@ -169,11 +169,13 @@ def _drawn(output: Output, root: Path) -> list[str]:
             continue
         if success["outputs"].get(output.path) != file_digest(root / output.path):
             continue
-        then, now = success["parts"], origin(path, package_origin(root)) if path.is_file() else {}
+        then = success["parts"]
+        now = origin(path, package_origin(root)) if path.is_file() else {}
         parts = ("source", "code", "assets", "lock")
         changed = [part for part in parts if then.get(part) != now.get(part)]
         since = f"changed since: {', '.join(changed)}" if changed else "all as in this checkout"
-        lines.append(f"{', '.join(f'{part} {str(then.get(part))[:10]}' for part in parts)} ({since})")
+        hashes = [f"{part} {str(then.get(part))[:10]}" for part in parts]
+        lines.append(f"{', '.join(hashes)} ({since})")
         break
     return lines
 
@@ -186,7 +188,8 @@ def _made(output: Output, root: Path) -> list[str]:
     commit = f"commit {note['commit'][:10]}" if note["commit"] else "no commit"
     if note["dirty"]:
         commit += ", with changes"
-    machine, versions = note["machine"], ", ".join(f"{name} {version}" for name, version in note["versions"].items())
+    machine = note["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in note["versions"].items())
     made = f"made {note['time']} in {note['seconds']} s, {commit}; {machine['system']}, {machine['cores']} cores"
     return [f"{made}; python {note['python']}, {versions}"]
 
@@ -390,7 +393,8 @@ def outside(before: Mapping[str, bytes], folder: Path) -> tuple[int, list[str]]:
     "How many committed values have intervals, and a line for each that `folder` has not, or outside its interval."
     lines, count = [], 0
     for name, content in before.items():
-        now = dict(bounded(name, (folder / name).read_bytes())) if (folder / name).is_file() else {}
+        path = folder / name
+        now = dict(bounded(name, path.read_bytes())) if path.is_file() else {}
         for what, old in bounded(name, content):
             count += 1
             if what not in now:
@@ -410,7 +414,9 @@ def _again(place: Place, before: Mapping[str, bytes], workers: int | None) -> tu
     reproduce(place.called, root=place.root, out=folder, published=published, workers=workers)
     same = 0
     for name, content in before.items():
-        same += (folder / name).is_file() and (folder / name).read_bytes() == content
+        path = folder / name
+        if path.is_file() and path.read_bytes() == content:
+            same += 1
     count = f"{same} of {len(before)} committed files are the same to the byte"
     return f"made again from paper/predictions/{place.name}: {count}", unequal(before, folder, place.name)
 

@@ -163,8 +163,10 @@ def run_chains(lab: "Lab", graph: Mapping[Chain, Collection[Chain]]) -> None:
     log = lab.root / ".speciarl" / "workers.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
-    workers, once = min(lab.workers, len(graph)), 1 if lab.profile.needs_cuda else None
-    spawn, begun, ended = multiprocessing.get_context("spawn"), time.monotonic(), []
+    workers = min(lab.workers, len(graph))
+    once = 1 if lab.profile.needs_cuda else None
+    spawn, begun = multiprocessing.get_context("spawn"), time.monotonic()
+    ended: list[Chain] = []
 
     def tell(chain: Chain) -> None:
         ended.append(chain)
@@ -194,18 +196,12 @@ def _make_policy(lab: "Lab", job: Job, folder: Path) -> None:
     train_policy(recipe, folder, rationales, tools.data_root, lab.profile.judge, tools.verdicts)
 
 
-def _make_predictions(lab: "Lab", job: Job, folder: Path) -> None:
+def _make_answers(lab: "Lab", job: Job, folder: Path) -> None:
     if lab.published:
         unpack(lab.published, job, folder, lab.samples(job))
-    else:
-        sample_answers(lab.engine(job), lab.instruments.samples(job), job, folder, lab.profile.max_tokens)
-
-
-def _make_choices(lab: "Lab", job: Job, folder: Path) -> None:
-    if lab.published:
-        unpack(lab.published, job, folder, lab.samples(job))
-    else:
-        choose_options(lab.engine(job), lab.instruments.samples(job), job, folder, lab.profile.max_tokens)
+        return
+    ask = choose_options if job.kind == "closed" else sample_answers
+    ask(lab.engine(job), lab.instruments.samples(job), job, folder, lab.profile.max_tokens)
 
 
 def _make_verdicts(lab: "Lab", job: Job, folder: Path) -> None:
@@ -218,8 +214,8 @@ def _make_verdicts(lab: "Lab", job: Job, folder: Path) -> None:
 
 COMPUTE: Mapping[str, Callable[["Lab", Job, Path], None]] = {
     "policy": _make_policy,
-    "predictions": _make_predictions,
-    "closed": _make_choices,
+    "predictions": _make_answers,
+    "closed": _make_answers,
     "verdicts": _make_verdicts,
 }
 
@@ -308,14 +304,18 @@ class Lab:
 
     def engine(self, job: Job) -> "Engine":
         "The engine that asks the policy of a job."
-        for trained in self.needs(job):
+        needs = self.needs(job)
+        if needs:
+            [trained] = needs
             return self.instruments.engine(str(self.make(trained) / "policy"))
         return self.instruments.engine(self.profile.policy if job.policy == "base" else job.policy)
 
     def started_recipe(self, job: Job) -> Recipe:
         "The recipe of a policy job, with the folder of the policy it starts from."
         recipe = self.design.recipe(job.policy, job.seed)
-        for start in self.needs(job):
+        needs = self.needs(job)
+        if needs:
+            [start] = needs
             recipe = recipe.model_copy(update={"policy": str(self.make(start) / "policy")})
         return recipe
 

@@ -54,7 +54,8 @@ def read_manifest(root: str | Path) -> list[Entry]:
         listed = yaml.safe_load(path.read_text(encoding="utf-8"))["notebooks"]
         entries = []
         for name, says in listed.items():
-            entries.append(Entry(name, **{key: tuple(value) for key, value in (says or {}).items()}))
+            lists = {key: tuple(value) for key, value in (says or {}).items()}
+            entries.append(Entry(name, **lists))
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         expected = "`notebooks:`, and for each lists of figures, tables, values, needs and inputs"
         raise UserError(f"{path} is not a manifest: expected {expected} ({error})".replace("\n", " ")) from error
@@ -83,7 +84,9 @@ def graph(entries: Sequence[Entry], profile: str) -> dict[str, set[str]]:
             if maker != entry.name:
                 both = f"{maker} and for {entry.name}"
                 raise UserError(f"{name} is listed for {both} in paper/manifest.yaml; a file has one maker")
-    before = {entry.name: {makers[name] for name in entry.reads(profile) if name in makers} for entry in entries}
+    before = {}
+    for entry in entries:
+        before[entry.name] = {makers[name] for name in entry.reads(profile) if name in makers}
     try:
         TopologicalSorter(before).prepare()
     except CycleError as error:
@@ -149,8 +152,10 @@ def fill(
         kind, name, form, before = match["kind"], match["name"], match["form"], match["caption"] or ""
         table = Path(tables) / f"{name}.md"
         if kind == "figure":
-            record = _mark((ids or {}).get(name)) if before else ""
-            return f"{record}{before}{figures}/{name}.pdf"
+            path = f"{before}{figures}/{name}.pdf"
+            if before and ids:  # a picture with its caption before it, and not a path in a sentence
+                return _mark(ids.get(name)) + path
+            return path
         if kind == "see":
             return f"{before}`@{name}`{{=typst}}"
         if kind == "table" and table.exists():

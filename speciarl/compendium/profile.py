@@ -142,14 +142,17 @@ def _by_name(section: Any, source: str) -> dict[str, Any]:
     "What one section of a profile's file says of each method."
     if isinstance(section, dict):
         return section
+    wrong = UserError(f"{source}: expected methods by name, or a list of recipes")
+    if not isinstance(section, list):
+        raise wrong
     found: dict[str, Any] = {}
-    for entry in section if isinstance(section, list) else [None]:
+    for entry in section:
         if isinstance(entry, str):
             found[entry] = {"recipe": entry}
         elif isinstance(entry, dict):
             found |= entry
         else:
-            raise UserError(f"{source}: expected methods by name, or a list of recipes")
+            raise wrong
     return found
 
 
@@ -172,7 +175,10 @@ def _merged(base: Any, changes: Any) -> Any:
     "`base` with `changes`: mappings are merged, at any depth; anything else is replaced."
     if not (isinstance(base, dict) and isinstance(changes, dict)):
         return changes
-    return {**base, **{key: _merged(base.get(key), value) for key, value in changes.items()}}
+    merged = dict(base)
+    for key, value in changes.items():
+        merged[key] = _merged(base.get(key), value)
+    return merged
 
 
 def load_profile(name: str | Path) -> Profile:
@@ -288,7 +294,10 @@ class Design:
         "The job behind a method and seed: answers on the test images of `domain`, or without a domain the policy."
         one_of("method", method, self.methods)
         own, profile = self.methods[method], self.profile
-        policy = self._trainers[method] if own.recipe else own.policy or "base"
+        if own.recipe:
+            policy = self._trainers[method]
+        else:
+            policy = own.policy or "base"
         if not domain:
             return Job("policy", policy, seed)
         one_of("data set", domain, self.domains)
@@ -334,7 +343,8 @@ class Design:
         "All jobs that a notebook may ask for, given methods and groups of methods: policies, verdicts, choices."
         found: dict[Job, None] = {}
         for name in names:
-            for method in self.names(name) if name in SECTIONS.values() else [name]:
+            members = self.names(name) if name in SECTIONS.values() else [name]
+            for method in members:
                 policies = [self.job(method, seed) for seed in self.seeds(method) if self.trained(method)]
                 found |= dict.fromkeys([*policies, *self.jobs([method]), *self.choices(method)])
         return list(found)
@@ -345,5 +355,7 @@ class Design:
 
     def stamp(self, tiny: bool = False) -> str:
         "The sentence under a table or figure that names its profile; `tiny` adds that it shows the machinery only."
-        scale = f"{self.profile.scale}{' (machinery, not evidence)' if tiny else ''}"
+        scale = self.profile.scale
+        if tiny:
+            scale += " (machinery, not evidence)"
         return f"Profile {self.profile.name}: {scale}. Judge: {self.profile.judge.words()}."

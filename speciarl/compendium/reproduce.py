@@ -155,8 +155,10 @@ def paper_parts(place: Place, entries: Sequence[Entry]) -> dict[str, Any]:
     return {"inputs": inputs, "code": place.package["code"], "lock": place.package["lock"]}
 
 
-def reason_for(place: Place, record: Mapping[str, Any] | None, parts: Mapping[str, Any]) -> str | None:
-    "Why a step has to run, in words; None if its record says that it need not."
+def reason_for(
+    place: Place, record: Mapping[str, Any] | None, parts: Mapping[str, Any], force: bool = False
+) -> str | None:
+    "Why a step has to run, in words; None if its record says that it need not, and nothing forces it."
     if record is None:
         return "not run yet"
     for part, value in parts.items():
@@ -167,7 +169,7 @@ def reason_for(place: Place, record: Mapping[str, Any] | None, parts: Mapping[st
             return f"missing: {name}"
         if file_digest(place.out / name) != expected:
             return f"edited: {name}"
-    return None
+    return "forced" if force else None
 
 # %% ../../nbs/9_compendium/7_reproduce.ipynb #4e9b80ff
 class Step(NamedTuple):
@@ -220,11 +222,11 @@ def plan_for(place: Place, only: str | None = None, force: bool = False) -> Plan
             if name not in chosen:
                 continue
             record = find_json(place.records / f"{name}.json")
-            reason = reason_for(place, record, parts_of(place, chosen[name], lab)) or ("forced" if force else None)
+            reason = reason_for(place, record, parts_of(place, chosen[name], lab), force)
             for other in sorted(before[name]):
                 if reason is None and other in steps and steps[other].reason:
                     reason = f"{other} runs"
-            steps[name] = Step(name, reason, record and record["seconds"])
+            steps[name] = Step(name, reason, record["seconds"] if record else None)
             if reason:
                 needed |= dict.fromkeys(lab.design.wanted(chosen[name].needs))
         missing, seconds = _expected(lab, [job for chain in lab.missing(needed) for job in chain])
@@ -234,8 +236,8 @@ def plan_for(place: Place, only: str | None = None, force: bool = False) -> Plan
         if any(step.reason for step in listed):
             reason = "its notebooks run"
         else:
-            reason = reason_for(place, record, paper_parts(place, entries)) or ("forced" if force else None)
-        listed.append(Step("paper", reason, record and record["seconds"]))
+            reason = reason_for(place, record, paper_parts(place, entries), force)
+        listed.append(Step("paper", reason, record["seconds"] if record else None))
     return Plan(listed, missing, seconds)
 
 
@@ -265,8 +267,9 @@ def show_plan(plan: Plan) -> None:
         long = "how long is not known here yet" if plan.seconds is None else f"about {span(plan.seconds)}"
         print(f"{'artefacts':18} make {kinds} ({long})")
     for step in plan.steps:
+        what = f"run, {step.reason}" if step.reason else "keep, nothing changed"
         last = "" if step.seconds is None else f" (last took {span(step.seconds)})"
-        print(f"{step.name:18} {f'run, {step.reason}' if step.reason else 'keep, nothing changed'}{last}")
+        print(f"{step.name:18} {what}{last}")
 
 # %% ../../nbs/9_compendium/7_reproduce.ipynb #8c822f7f
 def deliver(
@@ -275,9 +278,10 @@ def deliver(
     "Move a step's outputs to their place and write its success record and its note."
     try:
         (place.records / f"{name}.json").unlink(missing_ok=True)
-        for output in outputs if view != place.out else []:
-            (place.out / output).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(view / output, place.out / output)
+        if view != place.out:
+            for output in outputs:
+                (place.out / output).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(view / output, place.out / output)
         write_json(place.kept / f"{name}.made.json", made_note(place.root, seconds))
         hashes = {output: file_digest(place.out / output) for output in outputs}
         record = {"parts": parts, "outputs": hashes, "seconds": round(seconds, 1)}

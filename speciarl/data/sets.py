@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PLATES', 'DataSet', 'FieldGuideSet', 'BenchmarkSet', 'folder_classes', 'FolderSet', 'named_set', 'all_strict',
-           'classes_in', 'split_word', 'open_set', 'read_data', 'choose']
+           'classes_in', 'domains_of', 'split_word', 'open_set', 'read_data', 'choose']
 
 # %% ../../nbs/2_data/7_sets.ipynb #033d82ed
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -222,6 +222,16 @@ def classes_in(dataset: str, siblings: int | None = None) -> list[str]:
     if dataset in DOMAINS and siblings is not None:
         return FieldGuideSet(dataset, World(siblings=siblings)).classes()
     return load_tree(dataset).classes()
+
+
+def domains_of(datasets: Sequence[str | None]) -> list[str] | None:
+    "The domain word of each image, from the label tree of its data set; None if one has no packaged tree."
+    known, words = available_trees(), {}
+    for name in dict.fromkeys(datasets):
+        if name is None or name not in known:
+            return None
+        words[name] = load_tree(name).domain
+    return [words[name] for name in datasets if name is not None]
 
 # %% ../../nbs/2_data/7_sets.ipynb #3ded260e
 def split_word(text: str) -> tuple[str, Path | None]:

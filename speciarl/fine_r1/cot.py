@@ -32,11 +32,10 @@ def unknown_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel):
         return []
-    words = {
-        word
-        for text in texts
-        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
-    }
+    words: set[str] = set()
+    for text in texts:
+        plain = backend.normalizer.normalize_str(text)
+        words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
     return sorted(word for word in words if backend.token_to_id(word) is None)
 
 # %% ../../nbs/8_fine_r1/2_cot.ipynb #fa8890f7
@@ -44,7 +43,8 @@ def with_more_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) ->
     "A copy of a word-level tokenizer that knows `words`, too; the tokens that it had keep their numbers."
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
-    vocabulary |= {word: len(vocabulary) + i for i, word in enumerate(words)}
+    for word in words:
+        vocabulary[word] = len(vocabulary)
     special = {name: getattr(tokenizer, name) for name in ("pad_token", "unk_token", "eos_token")}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
@@ -61,7 +61,8 @@ def teach_words(policy: Policy, texts: Iterable[str], seed: int = 0, noise: floa
     words = unknown_words(policy.processor.tokenizer, texts)
     if not words:
         return policy
-    tokenizer, model = with_more_words(policy.processor.tokenizer, words), policy.model
+    tokenizer = with_more_words(policy.processor.tokenizer, words)
+    model = policy.model
     old = model.get_input_embeddings().weight.detach().clone()
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     drawn = torch.randn(len(words), old.shape[1], generator=torch.Generator().manual_seed(seed)).to(old)
@@ -100,9 +101,12 @@ def lessons(
                 f"{recipe.name}: the rationale of {sample.id} is about {found[sample.id].label!r}, the sample is "
                 f"labelled {sample.label!r}; correct one of them"
             )
-    texts, known = [render(found[sample.id]) for sample in chosen], len(policy.processor.tokenizer)
+    texts = [render(found[sample.id]) for sample in chosen]
+    known = len(policy.processor.tokenizer)
     taught = teach_words(policy, texts, recipe.seed)
-    return taught if taught is policy else keep_words(taught, known), chosen, texts
+    if taught is not policy:
+        taught = keep_words(taught, known)
+    return taught, chosen, texts
 
 # %% ../../nbs/8_fine_r1/2_cot.ipynb #e3fe5806
 def cot(path: str | Path | None = None, copy: str | Path | None = None) -> Way:

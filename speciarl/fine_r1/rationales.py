@@ -107,12 +107,13 @@ def render(rationale: Rationale) -> str:
     `UserError` for one that breaks the form."""
     if found := fault(rationale):
         raise UserError(f"the rationale of {rationale.sample_id}: {found}")
-    parts = {step: getattr(rationale, step) for step in STEPS} | {
-        "candidates": ", ".join(rationale.candidates),
-        "prediction": rationale.label,
-    }
-    steps = "\n".join(f"{step.capitalize()}: {' '.join(text.split())}" for step, text in parts.items())
-    return f"<think> {steps} </think> <answer> {' '.join(rationale.label.split())} </answer>"
+    candidates = ", ".join(rationale.candidates)
+    texts = (rationale.analysis, candidates, rationale.comparison, rationale.label)
+    lines = []
+    for step, text in zip(STEPS, texts):
+        lines.append(f"{step.capitalize()}: {' '.join(text.split())}")
+    steps, answer = "\n".join(lines), " ".join(rationale.label.split())
+    return f"<think> {steps} </think> <answer> {answer} </answer>"
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #6ab99f4e
 _FORM = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
@@ -124,8 +125,9 @@ def parse(text: str, sample_id: str = "?", label: str | None = None, source: str
     whole = _FORM.fullmatch(text)
     if not whole:
         raise UserError("the text is not a <think> block with an <answer> block after it, and nothing else")
-    before, *found = _LEAD.split(whole[1])
-    leads, texts = [lead.lower() for lead in found[::2]], [" ".join(part.split()) for part in found[1::2]]
+    before, *found = _LEAD.split(whole[1])  # what stands before the first lead-in, then lead-ins and texts in turn
+    leads = [lead.lower() for lead in found[::2]]
+    texts = [" ".join(text.split()) for text in found[1::2]]
     absent = [step for step in STEPS if step not in leads]
     if absent:
         raise UserError(f"the step {absent[0]} is missing")
@@ -133,7 +135,19 @@ def parse(text: str, sample_id: str = "?", label: str | None = None, source: str
         raise UserError(
             f"the think block must hold the steps {', '.join(STEPS)} once each, in this order, and nothing before them"
         )
-    return _checked(whole[2].strip(), dict(zip(STEPS, texts)), sample_id, label, source)
+    answer = whole[2].strip()
+    if not answer:
+        raise UserError("the answer is empty")
+    if label is None:
+        label = answer
+    if name_key(answer) != name_key(label):
+        raise UserError(f"the answer is {answer[:60]!r}, not the label {label[:60]!r}")
+    steps: dict[str, Any] = dict(zip(STEPS, texts))
+    steps["candidates"] = tuple(name.strip() for name in steps["candidates"].split(","))
+    rationale = Rationale(sample_id=sample_id, label=label, source=source, **steps)
+    if wrong := fault(rationale):
+        raise UserError(wrong)
+    return rationale
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #7f050f58
 def _checked(answer: str, steps: dict[str, Any], sample_id: str, label: str | None, source: str) -> Rationale:
@@ -208,21 +222,27 @@ def hidden(individual: Individual) -> str | None:
     "Why the marks of a plate do not lead to its label, None if they do."
     if individual.condition != "clear":
         return "the plate hides its marks"
-    return "the plate shows the marks of another class" if individual.looks != individual.k else None
+    if individual.looks != individual.k:
+        return "the plate shows the marks of another class"
+    return None
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #84971f1d
 def rivals(individual: Individual, world: World, count: int, rng: random.Random) -> list[int]:
     """The numbers of `count` siblings of the same split as the class (or of any, where there are too few), those
     that share colour or mark first."""
-    i, splits = individual, load_tree(individual.domain).splits
-    names, mine = groups(i.domain, world.siblings)[i.group].classes, look_of(i.domain, i.group, i.k)
+    i = individual
+    names = groups(i.domain, world.siblings)[i.group].classes
+    splits = load_tree(i.domain).splits
+    mine = look_of(i.domain, i.group, i.k)
     others = [k for k in range(world.siblings) if k != i.k]
     rng.shuffle(others)
 
     def distance(k: int) -> tuple[bool, bool]:
         look = look_of(i.domain, i.group, k)
-        shares = look.colour == mine.colour or look.mark.split()[1] == mine.mark.split()[1]
-        return splits[names[k]] != splits[names[i.k]], not shares
+        same_split = splits[names[k]] == splits[names[i.k]]
+        same_colour = look.colour == mine.colour
+        same_mark = look.mark.split()[1] == mine.mark.split()[1]  # dark or light
+        return not same_split, not (same_colour or same_mark)
 
     return sorted(others, key=distance)[:count]
 
@@ -241,12 +261,11 @@ def plate_rationale(sample: Sample, world: World = World(), seed: int = 0, count
         raise UserError(f"{what}; rationales for other images come from a file or a teacher")
     if reason := hidden(i):
         return Refused(sample.id, reason)
-    rng, group, mine = (
-        random.Random(f"{seed}|{sample.id}"),
-        groups(i.domain, world.siblings)[i.group],
-        look_of(i.domain, i.group, i.k),
-    )
-    against = {group.classes[k]: difference(mine, look_of(i.domain, i.group, k)) for k in rivals(i, world, count, rng)}
+    group = groups(i.domain, world.siblings)[i.group]
+    mine = look_of(i.domain, i.group, i.k)
+    against = {}
+    for k in rivals(i, world, count, random.Random(f"{seed}|{sample.id}")):
+        against[group.classes[k]] = difference(mine, look_of(i.domain, i.group, k))
     return Rationale(
         sample_id=sample.id,
         label=sample.label,
@@ -266,20 +285,24 @@ class Written(NamedTuple):
 
     def reasons(self) -> dict[str, int]:
         "How many were refused for each reason (names left out), the most frequent first."
-        return dict(Counter(re.sub(r"'.*?'|\".*?\"", "...", one.reason) for one in self.refused).most_common())
+        nameless = [re.sub(r"'.*?'|\".*?\"", "...", one.reason) for one in self.refused]
+        return dict(Counter(nameless).most_common())
 
 
 def plate_rationales(samples: Sequence[Sample], world: World = World(), seed: int = 0, count: int = 1) -> Written:
     "See `plate_rationale`."
     made = [plate_rationale(sample, world, seed, count) for sample in samples]
-    return Written(
-        [one for one in made if isinstance(one, Rationale)], [one for one in made if isinstance(one, Refused)]
-    )
+    kept = [one for one in made if isinstance(one, Rationale)]
+    refused = [one for one in made if isinstance(one, Refused)]
+    return Written(kept, refused)
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #abed1368
+_TEXT = {"type": "string"}
 _REPLY = {
-    step: {"type": "array", "items": {"type": "string"}, "minItems": 2} if step == "candidates" else {"type": "string"}
-    for step in STEPS
+    "analysis": _TEXT,
+    "candidates": {"type": "array", "items": _TEXT, "minItems": 2},
+    "comparison": _TEXT,
+    "prediction": _TEXT,
 }
 REPLY_FORMAT = {
     "type": "json_schema",
@@ -293,18 +316,18 @@ REPLY_FORMAT = {
 
 def teacher_prompt(label: str | None) -> str:
     "What a teacher is asked about an image; `label` is told unless it is None."
-    task = (
-        "Find out what the image shows, as specifically as it can be named."
-        if label is None
-        else f"The image shows: {label}. Explain how that can be seen."
-    )
+    if label is None:
+        task = "Find out what the image shows, as specifically as it can be named."
+        prediction = "the name decided on"
+    else:
+        task = f"The image shows: {label}. Explain how that can be seen."
+        prediction = json.dumps(label, ensure_ascii=False)
     return (
         f"{task} Reply with a JSON object with four keys. analysis: the features that can be seen, without naming "
         "the subject. candidates: a list of the four names that come into question, "
         "the right one among them. comparison: a text that says, for each of the other candidates by its name, what "
         "in the image speaks against it. "
-        f"prediction: {'the name decided on' if label is None else json.dumps(label, ensure_ascii=False)} and "
-        "nothing else."
+        f"prediction: {prediction} and nothing else."
     )
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #c77a2938
@@ -329,17 +352,16 @@ def read_reply(text: str, sample: Sample, source: str) -> Rationale | Refused:
         lacking = [step for step in STEPS if step not in steps]
         if lacking:
             return Refused(sample.id, f"the step {lacking[0]} is missing")
-        rationale = validated(
-            Rationale,
-            {**{step: steps[step] for step in STEPS}, "sample_id": sample.id, "label": sample.label, "source": source},
-            "the reply",
-        )
+        told = {step: steps[step] for step in STEPS}  # and nothing else of what the reply may hold
+        whole = {**told, "sample_id": sample.id, "label": sample.label, "source": source}
+        rationale = validated(Rationale, whole, "the reply")
     except (ValueError, TypeError, RecursionError):
         return Refused(sample.id, "the reply is not the JSON that was asked for")
     except UserError as error:
         return Refused(sample.id, str(error))
-    wrong = fault(rationale)
-    return Refused(sample.id, wrong) if wrong else rationale
+    if wrong := fault(rationale):
+        return Refused(sample.id, wrong)
+    return rationale
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #f1cec894
 def _stored(
@@ -347,14 +369,13 @@ def _stored(
 ) -> tuple[dict[str, Rationale], dict[str, Refused]]:
     """What earlier calls left, with both files whole again. Raises `UserError` if it is another teacher's, or of
     other samples."""
-    kept = {one.sample_id: one for one in (read_rationales(out, torn=True) if out.exists() else [])}
+    rationales = read_rationales(out, torn=True) if out.exists() else []
     lines = list(read_jsonl(beside, torn=True, todo="delete it to ask again")) if beside.exists() else []
-    labels = {sample.id: sample.label for sample in samples}
+    kept = {one.sample_id: one for one in rationales}
     refused = {line["sample_id"]: Refused(line["sample_id"], line["reason"]) for line in lines}
-    if (
-        any(one.source != teacher.model or labels.get(one.sample_id) != one.label for one in kept.values())
-        or not refused.keys() <= labels.keys()
-    ):
+    labels = {sample.id: sample.label for sample in samples}
+    others = [one for one in rationales if one.source != teacher.model or one.label != labels.get(one.sample_id)]
+    if others or not refused.keys() <= labels.keys():
         raise UserError(f"{out} holds rationales of another teacher or of other samples; choose another file")
     write_rationales(out, kept.values())
     write_jsonl(beside, lines)
@@ -371,19 +392,18 @@ def ask_teacher(
     kept, refused = _stored(out, beside, teacher, samples)
     missing = [sample for sample in samples if sample.id not in kept and sample.id not in refused]
     prompts = [(teacher_prompt(sample.label if teacher.tell else None),) for sample in missing]
-    for place, result in teacher.ask(missing, prompts, how) if missing else ():
+    results = teacher.ask(missing, prompts, how) if missing else iter(())
+    for place, result in results:
         sample = missing[place]
-        made = (
-            Refused(sample.id, f"no reply: {result}")
-            if isinstance(result, Exception)
-            else read_reply(result[0], sample, teacher.model)
-        )
+        if isinstance(result, Exception):  # not written to the file: what had no reply is asked again
+            refused[sample.id] = Refused(sample.id, f"no reply: {result}")
+            continue
+        made = read_reply(result[0], sample, teacher.model)
         if isinstance(made, Rationale):
             kept[sample.id] = made
             append_jsonl(out, [made], Rationale.model_dump_json)
-            continue
-        refused[sample.id] = made
-        if not isinstance(result, Exception):  # what had no reply is asked again
+        else:
+            refused[sample.id] = made
             append_jsonl(beside, [{**made._asdict(), "text": result[0]}])
     ordered = [kept[sample.id] for sample in samples if sample.id in kept]
     write_rationales(out, ordered)

@@ -59,7 +59,9 @@ def steps_between(tree: LabelTree, i: int, j: int) -> int:
     share none are further apart than any that do."""
     up, down = [i, *tree.ancestors(i)], [j, *tree.ancestors(j)]
     shared = next((node for node in up if node in down), None)
-    return len(tree.nodes) if shared is None else up.index(shared) + down.index(shared)
+    if shared is None:
+        return len(tree.nodes)
+    return up.index(shared) + down.index(shared)
 
 # %% ../../nbs/8_fine_r1/3_triplets.ipynb #de9662f6
 def nearest_in_tree(tree: LabelTree, labels: Sequence[str]) -> dict[str, list[str]]:
@@ -74,7 +76,8 @@ def nearest_in_tree(tree: LabelTree, labels: Sequence[str]) -> dict[str, list[st
     nearest = {}
     for label, (i,) in nodes.items():
         steps = {other: steps_between(tree, i, j) for other, (j,) in nodes.items() if other != label}
-        nearest[label] = [other for other, n in steps.items() if n == min(steps.values())]
+        fewest = min(steps.values(), default=0)
+        nearest[label] = [other for other, n in steps.items() if n == fewest]
     return nearest
 
 # %% ../../nbs/8_fine_r1/3_triplets.ipynb #41b5e980
@@ -102,11 +105,12 @@ def picture_vectors(policy: "Policy", images: Iterable[Image.Image], size: int =
     `policy` makes of it. `size` images go through it at once."""
     import torch
 
-    images, rows = list(images), []
+    images = list(images)
+    rows: list[np.ndarray] = []
     for start in range(0, len(images), size):
-        fields = policy.processor.image_processor(images=images[start : start + size], return_tensors="pt").to(
-            policy.model.device, policy.model.dtype
-        )
+        batch = images[start : start + size]
+        fields = policy.processor.image_processor(images=batch, return_tensors="pt")
+        fields = fields.to(policy.model.device, policy.model.dtype)
         with torch.inference_mode():
             tokens = policy.model.get_image_features(**fields).pooler_output
         rows += [picture.double().mean(0).cpu().numpy() for picture in tokens]
@@ -185,7 +189,10 @@ def triplet_opener(opener: Callable[[str], Image.Image]) -> Callable[[str | tupl
     "`opener`, for pairs of names too: the first picture in the size of the second."
 
     def open_one(name: str | tuple[str, str]) -> Image.Image:
-        return opener(name) if isinstance(name, str) else same_size(*map(opener, name))
+        if isinstance(name, str):
+            return opener(name)
+        own, anchor = name
+        return same_size(opener(own), opener(anchor))
 
     return open_one
 

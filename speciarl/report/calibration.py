@@ -43,15 +43,18 @@ def base_scores(policy: "Policy", images: int = 100, seed: int = 99) -> dict[str
     from speciarl.metrics.runs import evaluate, open_codes
     from speciarl.policy.engines import Sampling, TransformersEngine
 
-    judge, scores = TreeJudge(load_trees(fieldguide_trees()), strict=True), {}
+    judge = TreeJudge(load_trees(fieldguide_trees()), strict=True)
+    scores = {}
     for name, n in (("zero-shot", 1), ("best of 64", 64)):
-        engine, how, codes = TransformersEngine(policy, batch=256), Sampling(n, max_tokens=16), []
+        engine, how = TransformersEngine(policy, batch=256), Sampling(n, max_tokens=16)
+        codes = []
         for domain in FINE_GRAINED:
             with TemporaryDirectory() as folder:
                 evaluate(engine, plates(domain, "test", images, seed), folder, judge, how=how)
                 codes.append(open_codes(folder).codes)
         best = score(best_of_n(np.concatenate(codes)))
-        scores[f"{name} S"], scores[f"{name} C"] = round(best.specificity, 4), round(best.correctness, 4)
+        scores[f"{name} S"] = round(best.specificity, 4)
+        scores[f"{name} C"] = round(best.correctness, 4)
     return scores
 
 # %% ../../nbs/6_report/7_calibration.ipynb #1d3b0adb

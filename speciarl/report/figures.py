@@ -207,7 +207,8 @@ def specificity_correctness_plane(
 
     if not points:
         raise UserError("nothing to draw: give at least one point")
-    named, targets = [Point(*point) for point in points], []
+    named = [Point(*point) for point in points]
+    targets = []
     for point in named:
         target = (published or {}).get(point.label, {}).get(point.group)
         targets.append(target if target and target.correctness else None)
@@ -248,7 +249,8 @@ def _by_seed(method: str, log: Sequence[Mapping[str, Any]]) -> tuple[list[int], 
         if not log or key not in log[0]:
             advice = "draw the curves of runs that log their rewards and level shares"
             raise UserError(f"the log of {method} has no {key}: {advice}")
-    steps, seeds = sorted({row["step"] for row in log}), sorted({row.get("seed", 0) for row in log})
+    steps = sorted({row["step"] for row in log})
+    seeds = sorted({row.get("seed", 0) for row in log})
     values = np.full((len(seeds), len(steps), 7), np.nan)
     for row in log:
         place = seeds.index(row.get("seed", 0)), steps.index(row["step"])
@@ -271,9 +273,10 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
             mean = np.nanmean(values, axis=0)
             areas = top.stackplot(steps, 100 * mean[:, 1:].T, colors=LEVEL_COLOURS.values())
             bottom.plot(steps, mean[:, 0], color="black")
-            for seed in values if len(values) > 1 else ():
-                top.plot(steps, 100 * seed[:, 1:6].cumsum(1), color="white", linewidth=0.4)
-                bottom.plot(steps, seed[:, 0], color="#888888", linewidth=0.5, zorder=1)
+            if len(values) > 1:
+                for seed in values:
+                    top.plot(steps, 100 * seed[:, 1:6].cumsum(1), color="white", linewidth=0.4)
+                    bottom.plot(steps, seed[:, 0], color="#888888", linewidth=0.5, zorder=1)
             top.set(title=method, ylim=(0, 100), xlim=(min(steps), max(steps)))
             bottom.set_xlabel("training step")
             bottom.grid(axis="y")

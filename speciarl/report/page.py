@@ -128,7 +128,8 @@ def write_thumbnail(picture: Sample | Path | str | Image.Image, path: Path) -> t
 def pictures(run: str | Path, samples: Sequence[Sample] = ()) -> dict[tuple[str, str], Any]:
     "(Data set, sample id) -> picture or path, from the run's samples.csv and, taking precedence, from `samples`."
     found: dict[tuple[str, str], Any] = {}
-    for row in read_samples(run) if Path(run).is_dir() else []:
+    rows = read_samples(run) if Path(run).is_dir() else []
+    for row in rows:
         if row["image"]:
             found[row["dataset"], row["sample_id"]] = row["image"]
     for sample in samples:
@@ -179,7 +180,9 @@ def setting_in_words(value: Any) -> str:
     if isinstance(value, dict):
         parts = [f"{name.replace('_', ' ')} {number}" for name, number in value.items() if name not in ("n", "seed")]
         return ", ".join(parts)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 def facts_of(card: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -193,8 +196,10 @@ def facts_of(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value not in (None, "", []):
             facts.append((name, setting_in_words(value)))
     for name, value in parts["scores"].items():
-        number = f"{value:.3f}" if isinstance(value, float | int) else setting_in_words(value)
-        facts.append((name, "–" if value is None else number))
+        if value is None:
+            facts.append((name, "–"))
+        else:
+            facts.append((name, f"{value:.3f}" if isinstance(value, float | int) else setting_in_words(value)))
     for name, value in parts["counts"].items():
         if value and name != "answers":
             number = f"{value:,}" if isinstance(value, int) else setting_in_words(value)
@@ -245,14 +250,13 @@ def page_html(
     """
 
     def fit(value: Any) -> Any:
-        return (
-            value if hasattr(value, "__html__") else fit_to_show(value)
-        )  # what is HTML already was made by the template
+        if hasattr(value, "__html__"):  # it is HTML already: the template made it
+            return value
+        return fit_to_show(value)
 
     loader = PackageLoader("speciarl", "assets/show")
-    template = Environment(loader=loader, autoescape=True, finalize=fit, undefined=StrictUndefined).get_template(
-        "page.html"
-    )
+    environment = Environment(loader=loader, autoescape=True, finalize=fit, undefined=StrictUndefined)
+    template = environment.get_template("page.html")
     assets = files("speciarl") / "assets" / "show"
     colours = [f".{level.replace(' ', '-')}{{--level:{colour}}}" for level, colour in LEVEL_COLOURS.items()]
     return template.generate(
@@ -276,11 +280,12 @@ def write_page(run: str | Path, out: str | Path, samples: Sequence[Sample] = (),
     out, predictions = Path(out), open_predictions(run)
     if not predictions.judged:
         raise UserError(f"{run}: no judge has seen all of these predictions; judge them first")
-    others = [out] if out.exists() else []
     if out.is_dir():
         own = ("index.html", "thumbnails")
-        others = [entry for entry in out.iterdir() if entry.name not in own and not entry.name.startswith(".")]
-    if others:
+        strange = any(entry.name not in own and not entry.name.startswith(".") for entry in out.iterdir())
+    else:
+        strange = out.exists()
+    if strange:
         raise UserError(f"{out} exists and is no page of a run; choose another --out")
     every = image_entries(predictions.rows())
     chosen = spread(every, limit)

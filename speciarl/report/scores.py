@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -89,13 +89,14 @@ def lines_of_rows(
     "The lines for the text `rows` of the table `path`. Raises `UserError` for rows that cannot be scored."
     codes = verdict_codes(rows, path)
     row_grid(rows, path)  # whatever is wrong with the whole table is found before its parts are scored
-    parts: dict[str, list[int]] = {}
+    parts: list[tuple[str, list[int]]] = []
     if by is not None:
         check_header(path, list(rows[0]), [by])
         for name in sorted({row[by] for row in rows}):
-            parts[name or "(none)"] = [i for i, row in enumerate(rows) if row[by] == name]
+            parts.append((name or "(none)", [i for i, row in enumerate(rows) if row[by] == name]))
+    parts.append(("all", list(range(len(rows)))))
     lines = []
-    for name, places in [*parts.items(), ("all", list(range(len(rows))))]:
+    for name, places in parts:
         part = [rows[i] for i in places]
         grid = row_grid(part, path)
         failed = None
@@ -160,6 +161,7 @@ WORST = 10  # classes on the screen
 
 def run_tables(predictions: "Predictions", found: "Codes", weights: str = "released") -> list[FurtherTable]:
     "The classes of a run and, for several answers to each image, the curve over k, the selectors and their confidence."
+    from speciarl.metrics.selection import selectors
     from speciarl.policy.predictions import column_of
     from speciarl.report import tables
 
@@ -167,8 +169,9 @@ def run_tables(predictions: "Predictions", found: "Codes", weights: str = "relea
     heading = f"classes, the {WORST} that are surely worst"
     further = [FurtherTable("classes", heading, classes, tables.worst_rows(classes, WORST))]
     if found.codes.shape[1] > 1:
-        answers, datasets = column_of(predictions, "answer"), [dataset or None for dataset, _ in found.keys]
-        picked = tables.selectors(answers, datasets)
+        answers = column_of(predictions, "answer")
+        datasets = [dataset or None for dataset, _ in found.keys]
+        picked = selectors(answers, datasets)
         curve = tables.sampling_table(found.codes, caption="The best of k answers.", weights=weights)
         chosen = tables.selector_table(found.codes, picked, "Selectors and the oracle.", weights)
         risk = tables.risk_table(found.codes, picked, "Risk and coverage.")
@@ -209,19 +212,24 @@ class OpenWorld(NamedTuple):
 
 def open_world_of(predictions: "Predictions", using: OpenWorld, paths: dict[tuple[str, str], str]) -> FurtherTable:
     "The table of the open-world metrics; `paths` are those of the images by (data set, sample id), as far as known."
+    from speciarl.data.sets import domains_of
     from speciarl.metrics import openworld as ow
     from speciarl.policy.encoder import load_encoder
     from speciarl.policy.predictions import column_of
-    from speciarl.report.tables import domains_of, openworld_table
+    from speciarl.report.tables import openworld_table
 
-    names = ("dataset", "sample_id", "label", "answer", "text")
-    datasets, samples, labels, answers, texts = ([row[0] for row in column_of(predictions, name)] for name in names)
-    outputs = [answer or "" if text is None else text for text, answer in zip(texts, answers)]
-    places = [paths.get((dataset or "", sample)) for dataset, sample in zip(datasets, samples)]
+    def of_first_answers(name: str) -> list[Any]:
+        return [row[0] for row in column_of(predictions, name)]
+
+    answers, datasets = of_first_answers("answer"), of_first_answers("dataset")
+    outputs = []
+    for text, answer in zip(of_first_answers("text"), answers):
+        outputs.append((answer or "") if text is None else text)
+    places = [paths.get((dataset or "", name)) for dataset, name in zip(datasets, of_first_answers("sample_id"))]
     known = [place for place in places if place is not None]
     ask = ow.server(using.url, using.model or ow.LLAMA) if using.url else ow.NotRun("no judge server was given")
     rows = ow.open_world(
-        labels,
+        of_first_answers("label"),
         outputs,
         answers,
         domains=domains_of(datasets),

@@ -24,16 +24,20 @@ def fmt_number(value: float | None, digits: int = 3) -> str:
     if value is None or math.isnan(value):
         return "–"
     text = f"{value:.{digits}f}"
-    text = text.removeprefix("-") if float(text) == 0 else text  # no minus zero
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+    if float(text) == 0:
+        text = text.removeprefix("-")  # no minus zero
+    if text.startswith(("0.", "-0.")):
+        text = text.replace("0.", ".", 1)
+    return text
 
 # %% ../../nbs/6_report/1_table.ipynb #39d65033
 def fmt_interval(value: float | None, low: float | None = None, high: float | None = None, digits: int = 3) -> str:
     "`.742 [.70, .78]`: the value, and its interval to one digit less; without the interval where that does not exist."
-    text, ends = fmt_number(value, digits), [fmt_number(end, digits - 1) for end in (low, high)]
-    if "–" in (text, *ends):
+    text = fmt_number(value, digits)
+    lower, upper = fmt_number(low, digits - 1), fmt_number(high, digits - 1)
+    if "–" in (text, lower, upper):
         return text
-    return f"{text} [{', '.join(ends)}]"
+    return f"{text} [{lower}, {upper}]"
 
 # %% ../../nbs/6_report/1_table.ipynb #3d45ce36
 class Interval(NamedTuple):
@@ -181,20 +185,17 @@ def to_latex(table: Table) -> str:
         row = " & ".join(map(escape_latex, cells)) + r" \\"
         return "{}" + row if row.startswith(("[", "*")) else row
 
-    body = [
-        r"\begin{table}",
-        r"\centering",
-        *([rf"\caption{{{escape_latex(table.caption)}}}"] if table.caption else []),
-        rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in table.numeric())}}}",
-        r"\toprule",
-        line(table.columns),
-        r"\midrule",
-        *map(line, table.text()),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    notes = [rf"\par\smallskip{{\footnotesize {escape_latex(table.notes)}}}"] if table.notes else []
-    return "\n".join([*body, *notes, r"\end{table}"]) + "\n"
+    lines = [r"\begin{table}", r"\centering"]
+    if table.caption:
+        lines.append(rf"\caption{{{escape_latex(table.caption)}}}")
+    sides = "".join("r" if numeric else "l" for numeric in table.numeric())
+    lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", line(table.columns), r"\midrule"]
+    lines += [line(row) for row in table.text()]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if table.notes:
+        lines.append(rf"\par\smallskip{{\footnotesize {escape_latex(table.notes)}}}")
+    lines.append(r"\end{table}")
+    return "\n".join(lines) + "\n"
 
 # %% ../../nbs/6_report/1_table.ipynb #1a5add1c
 def _plain(value: Any) -> Any:
@@ -222,8 +223,10 @@ def to_csv(table: Table) -> str:
         for cell, kind in zip(row, kinds):
             if isinstance(cell, tuple):
                 cells += cell
-            else:  # among tuples it may be a word such as "not run", or nothing
-                cells += [cell] + [None] * (0 if kind is None else len(kind) - 1)
+                continue
+            cells.append(cell)
+            if kind is not None:  # among tuples it may be a word such as "not run", or nothing
+                cells += [None] * (len(kind) - 1)
         body.append([_plain(cell) for cell in cells])
     return "".join(csv_lines([header, *body]))
 

@@ -4,32 +4,25 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_SOURCE', 'PUBLISHED', 'compare_with_published', 'table_notes', 'method_table', 'group_table', 'worst_rows',
-           'sampling_table', 'pick', 'selectors', 'selector_table', 'risk_table', 'Absent', 'measured', 'domains_of',
-           'openworld_table', 'paired_table', 'comparison_tables', 'stacked']
+           'sampling_table', 'selector_table', 'risk_table', 'Absent', 'measured', 'openworld_table', 'paired_table',
+           'comparison_tables', 'stacked']
 
 # %% ../../nbs/6_report/3_tables.ipynb #1a838622
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..core.scale import WIRE_NAMES, Category, UserError
-from ..data.trees import available_trees, load_tree
 from ..metrics.compare import by_group, cohens_h, compare_all, holm, worst
 from ..metrics.openworld import Mean, NotRun, Row
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_k, best_of_n, pass_at_k_curve, powers_of_two, score
 from ..metrics.resampling import interval_kind, intervals, intervals_of_counts
 from speciarl.metrics.selection import (
-    Answers,
     Selection,
     by_confidence,
-    by_tree,
-    by_words,
     calibration_error,
     chosen,
-    consensus,
-    majority_answer,
-    read_answers,
     risk_area,
     risk_coverage,
     with_interval,
@@ -103,7 +96,10 @@ def method_table(rows: Iterable[Mapping[str, Any]], caption: str = "", n_seeds: 
     columns: dict[str, list[Any]] = {"group": [row["group"] for row in rows], "method": [row["method"] for row in rows]}
     for name, metric in (("S", "specificity"), ("C", "correctness"), ("HM", "hm")):
         columns[name] = [Interval(*row["intervals"][metric]) for row in rows]
-    columns["published"] = [PUBLISHED.get(row.get("published", row["method"]), {}).get(row["group"]) for row in rows]
+    columns["published"] = []
+    for row in rows:
+        published = PUBLISHED.get(row.get("published", row["method"]), {})
+        columns["published"].append(published.get(row["group"]))
     columns["levels"] = [Levels(*one.shares.values()) for one in scores]
     columns["no verdict"] = [one.missing for one in scores]
     if any(one.missing for one in scores):
@@ -172,36 +168,7 @@ def sampling_table(
     )
     return Table(columns, body, caption, notes)
 
-# %% ../../nbs/6_report/3_tables.ipynb #dfb7b06d
-def pick(
-    answers: Sequence[Sequence[str | None]],
-    datasets: Sequence[str | None],
-    how: Callable[[Answers], Selection] = majority_answer,
-) -> Selection:
-    """The choice of a selector for answers (images, N) and the data set of each image.
-
-    Each data set is read by its packaged label tree, and by words if it has none. `how` is `selection.majority_answer`,
-    or a function that calls `selection.consensus`.
-    """
-    index, confidence = np.zeros(len(answers), int), np.zeros(len(answers))
-    for name in dict.fromkeys(datasets):
-        here = [place for place, dataset in enumerate(datasets) if dataset == name]
-        reading = by_tree(load_tree(name)) if name in available_trees() else by_words
-        found = how(read_answers([answers[place] for place in here], reading))
-        index[here], confidence[here] = found.index, found.confidence
-    return Selection(index, confidence)
-
 # %% ../../nbs/6_report/3_tables.ipynb #c7932a8b
-def selectors(
-    answers: Sequence[Sequence[str | None]], datasets: Sequence[str | None], share: float = 0.5
-) -> dict[str, Selection]:
-    "Name -> choice of the two realisable selectors; see `pick`."
-    return {
-        "majority vote": pick(answers, datasets),
-        f"consensus of {share:.0%}": pick(answers, datasets, lambda read: consensus(read, share)),
-    }
-
-
 def selector_table(
     codes: np.ndarray, picked: Mapping[str, Selection], caption: str = "", weights: str = "released"
 ) -> Table:
@@ -256,16 +223,6 @@ class Absent(NamedTuple):
 def measured(value: Mean | NotRun) -> Interval | Absent:
     "The cell of a figure of the open-world protocol."
     return Absent() if isinstance(value, NotRun) else Interval(*value[:3])
-
-
-def domains_of(datasets: Sequence[str | None]) -> list[str] | None:
-    "The domain word of each image, from the label tree of its data set; None if one has no packaged tree."
-    known, words = available_trees(), {}
-    for name in dict.fromkeys(datasets):
-        if name is None or name not in known:
-            return None
-        words[name] = load_tree(name).domain
-    return [words[name] for name in datasets if name is not None]
 
 # %% ../../nbs/6_report/3_tables.ipynb #962659e7
 def openworld_table(runs: Mapping[str, Sequence[Row]], caption: str = "") -> Table:
