@@ -393,8 +393,7 @@ def outside(before: Mapping[str, bytes], folder: Path) -> tuple[int, list[str]]:
     "How many committed values have intervals, and a line for each that `folder` has not, or outside its interval."
     lines, count = [], 0
     for name, content in before.items():
-        path = folder / name
-        now = dict(bounded(name, path.read_bytes())) if path.is_file() else {}
+        now = dict(bounded(name, (folder / name).read_bytes())) if (folder / name).is_file() else {}
         for what, old in bounded(name, content):
             count += 1
             if what not in now:
