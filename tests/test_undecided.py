@@ -119,6 +119,25 @@ def test_the_command_knows_the_label_tree_that_was_named():
     assert [row["category"] for row in scores("v w-strict.csv")] == ["less specific", "wrong"]
 
 
+def test_the_command_knows_how_the_columns_are_called_and_what_an_empty_answer_is():
+    Path("p.csv").write_text(f"truth,said\nhooded warbler,warbler\nhooded warbler,{UNPLACED}\nhooded warbler,\n")
+    ok(
+        "judge",
+        "p.csv",
+        "--out",
+        "v.csv",
+        "--label-column",
+        "truth",
+        "--answer-column",
+        "said",
+        "--empty-answer",
+        "abstain",
+    )
+    strict, _ = commands(ok("score", "v.csv"))
+    ok(*strict)
+    assert [row["category"] for row in scores("v-strict.csv")] == ["less specific", "wrong", "abstain"]
+
+
 def test_the_command_asks_a_language_model_for_what_is_undecided_and_for_nothing_else(judge_server):
     strict, cascade = commands(ok("score", write("v.csv", 4, 10)))
     words = {"URL": judge_server.url, "NAME": "judge"}
@@ -155,7 +174,7 @@ def test_the_command_decides_published_predictions_and_runs():
 def test_where_a_model_was_asked_or_a_table_cannot_be_judged_no_command_is_named():
     rows = [dict(label="a", answer="b", category=c, source=s) for c, s in (("wrong", "llm"), ("", "undecided"))]
     assert speciarl.score(rows).advice.endswith("by the language model too: nothing but the strict values is sure")
-    Path("bare.csv").write_text('category\nwrong\n""\n')
+    Path("bare.csv").write_text("category,who\nwrong,a\n,b\n")
     assert "judge the answers again: speciarl judge, with --strict" in ok("score", "bare.csv")
 
 

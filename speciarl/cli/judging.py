@@ -118,9 +118,10 @@ def judge(
     card = out.with_suffix(".card.json")
     refuse_existing([out, card], force, source=pairs)
     trees = label_trees(dataset)
+    called = {"label": label_column, "answer": answer_column, "dataset": dataset_column}
     found = read_pairs(
         pairs,
-        {"label": label_column, "answer": answer_column, "dataset": dataset_column},
+        called,
         empty_answer=empty_answer,
         blank=[word.strip().casefold() for word in blank.split(",") if word.strip()],
         trees=trees.values(),
@@ -143,6 +144,7 @@ def judge(
     write_verdicts(out, [with_verdict(row, verdict) for row, verdict in zip(rows, verdicts)], columns)
     missing = sum(verdict.category is None for verdict in verdicts)
     told = {"judge": judge_card(decide), "dataset": dataset, "pairs": len(rows), "without_verdict": missing}
+    told["columns"] = {role: name for role, name in called.items() if name}
     write_json(card, {**told, "empty_answer": empty_answer, "notes": found.notes})
     typer.echo(f"{len(rows):,} pairs judged\n{summary(verdicts)}")
     if found.empty:

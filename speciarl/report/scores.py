@@ -242,11 +242,14 @@ def open_world_of(predictions: "Predictions", using: OpenWorld, paths: dict[tupl
     return FurtherTable("openworld", "open-world protocol, first answers", table, table)
 
 # %% ../../nbs/6_report/5_scores.ipynb #7a65c6d2
-def judging_again(source: Path, columns: Sequence[str] = ("label", "answer")) -> tuple[str, str] | None:
+def judging_again(
+    source: Path, columns: Sequence[str] = ("label", "answer"), called: Mapping[str, str | None] | None = None
+) -> tuple[str, str] | None:
     """Two commands that judge `source` again, strictly and by a cascade, and name a server and a model.
 
-    `source`: a run's folder, a file of published predictions, or a table of verdicts, with its `columns`; None: a table
-    that does not hold what a judge needs.
+    `source`: a run's folder, a file of published predictions, or a table of verdicts; of a table, what its `columns`
+    are, and how label, answer and data set are `called` if otherwise. What its run card says of how it was judged holds
+    again. None: it does not hold what a judge needs.
     """
 
     place = source if source.name else source.absolute()  # `.` has no name that something could be added to
@@ -260,13 +263,20 @@ def judging_again(source: Path, columns: Sequence[str] = ("label", "answer")) ->
         asked = f"speciarl evaluate --predictions {shlex.quote(str(predictions))}"
         model = "--judge cascade --judge-url URL --judge-model NAME"
         return f"{asked} --out {beside('strict')} --strict", f"{asked} --out {beside('cascade')} {model}"
-    if not {"label", "answer"} <= set(columns):
-        return None
     asked = f"speciarl judge {shlex.quote(str(source))}"
     card = source.with_suffix(".card.json")
     told = find_json(card) if card.is_file() else None
-    if isinstance(told, dict) and told.get("dataset"):  # the label tree of rows that name none
+    told = told if isinstance(told, dict) else {}
+    names = {**(told.get("columns") or {}), **{role: name for role, name in (called or {}).items() if name}}
+    if not all(role in columns or names.get(role) for role in ("label", "answer")):
+        return None
+    for role in ("label", "answer", "dataset"):
+        if names.get(role):
+            asked += f" --{role}-column {shlex.quote(str(names[role]))}"
+    if told.get("dataset"):  # the label tree of rows that name none
         asked += f" --dataset {shlex.quote(str(told['dataset']))}"
+    if told.get("empty_answer") == "abstain":
+        asked += " --empty-answer abstain"
     model = "--judge cascade --base-url URL --model NAME"
     return f"{asked} --out {beside('strict.csv')} --strict", f"{asked} --out {beside('cascade.csv')} {model}"
 
@@ -366,7 +376,7 @@ def score_report(
     notes = Notes()
     table = read_judged(path, columns, notes=notes, option=option)
     lines = lines_of_rows(path, table.rows, weights, by)
-    again = judging_again(path, table.columns)
+    again = judging_again(path, table.columns, columns)
     advice = how_to_decide(lines, (row.get("source") for row in table.rows), again)
     return ScoreReport(path, weights, lines, advice=advice, notes=notes)
 
