@@ -563,13 +563,13 @@ def bomb() -> bytes:
     )
 
 
-CORRUPT = "the image is corrupt, truncated or of another format; replace or remove it"
+CORRUPT = "the image is corrupt, truncated or of another format; replace the file"
 
 
 @pytest.mark.parametrize(
     "name, damage, line",
     [
-        ("b.png", lambda data: b"", "the image is empty (0 bytes); replace or remove it"),
+        ("b.png", lambda data: b"", "the image is empty (0 bytes); replace the file"),
         ("b.png", lambda data: b"not a picture at all", CORRUPT),
         ("c.jpg", lambda data: data[: len(data) // 2], CORRUPT),
         ("b.png", lambda data: data[:200] + b"\xff" * 50 + data[250:], CORRUPT),

@@ -30,7 +30,7 @@ def photograph(path, **options):
     return path
 
 
-CORRUPT = "the image is corrupt, truncated or of another format; replace or remove it"
+CORRUPT = "the image is corrupt, truncated or of another format; replace the file"
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif", "a.bmp", "a.tiff", "a.webp"])
@@ -49,7 +49,7 @@ def test_empty_corrupt_and_missing_pictures(tmp_path):
     )  # would start Ghostscript
     assert (
         message(open_image, tmp_path / "empty.jpg")
-        == f"{tmp_path}/empty.jpg: the image is empty (0 bytes); replace or remove it"
+        == f"{tmp_path}/empty.jpg: the image is empty (0 bytes); replace the file"
     )
     assert message(open_image, tmp_path / "text.jpg") == f"{tmp_path}/text.jpg: {CORRUPT}"
     assert message(open_image, tmp_path / "script.jpg") == f"{tmp_path}/script.jpg: {CORRUPT}"

@@ -214,7 +214,7 @@ def test_pictures_of_every_kind_are_asked_about(base, tmp_path):
     asked = [Sample(path.name, path, "warbler") for path in sorted(tmp_path.iterdir())]
     good, lost = answered(predict(TransformersEngine(base, batch=4), asked, PROMPT, how=Sampling(2, max_tokens=4)))
     assert set(lost) == {"half.png", "empty.jpg"} | {row for row in lost if row in ("wide.png", "high.png")}
-    assert lost["empty.jpg"] == f"{tmp_path / 'empty.jpg'}: the image is empty (0 bytes); replace or remove it"
+    assert lost["empty.jpg"] == f"{tmp_path / 'empty.jpg'}: the image is empty (0 bytes); replace the file"
     assert len(good) == 2 * (len(asked) - len(lost)) and len(lost) == 2
 
 
