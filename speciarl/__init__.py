@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .judges.store import open_store as open_store
     from .judges.tree import TreeJudge as TreeJudge
     from .metrics.runs import evaluate as evaluate
-    from .policy.engines import make_engine as make_engine
+    from .policy.server import make_engine as make_engine
     from .policy.model import load_policy as load_policy
     from .report.face import compare as compare
     from .report.face import judge as judge
@@ -45,7 +45,7 @@ __getattr__, __dir__, __all__ = attach(
         "load_tree": "speciarl.data.trees",
         "read_data": "speciarl.data.sets",
         "load_policy": "speciarl.policy.model",
-        "make_engine": "speciarl.policy.engines",
+        "make_engine": "speciarl.policy.server",
         "evaluate": "speciarl.metrics.runs",
         "SpecificityReward": "speciarl.training.reward",
         "load_recipe": "speciarl.training.recipe",

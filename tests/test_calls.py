@@ -214,11 +214,7 @@ def test_a_status_may_be_the_fault_of_one_request(server):
 
 @pytest.mark.parametrize(
     "fault, reason",
-    [
-        ("500", "status 500: The server had an error"),
-        ("no_choices", "the server's reply is no completion"),
-        ("400", "400: This is a bad request"),
-    ],
+    [("500", "status 500: The server had an error"), ("no_choices", "the server's reply is no completion")],
 )
 def test_many_failures_in_a_row_end_the_run(server, judge_server, fault, reason):
     judge_server.set(script=["", "", *[fault] * 100])
@@ -231,6 +227,16 @@ def test_many_failures_in_a_row_end_the_run(server, judge_server, fault, reason)
     assert str(caught.value) == f"{said}; start the server and run again"
     assert [isinstance(outcome, Completion) for _, outcome in found] == [True, True, False, False, False, False]
     assert judge_server.stats()["calls"] == 7
+
+
+def test_refused_requests_end_a_run_only_where_nothing_was_ever_answered(server, judge_server):
+    patient = replace(server, concurrency=1, give_up_after=5)
+    judge_server.set(script=["", *["400"] * 30, ""])
+    found = outcomes(patient, [f"answer {i}" for i in range(32)], request_faults=[400])
+    assert [isinstance(outcome, Completion) for outcome in found] == [True, *[False] * 30, True]
+    judge_server.set(script=["400"] * 30)
+    said = message(outcomes, patient, [f"answer {i}" for i in range(32)], request_faults=[400], kind=ServerGone)
+    assert "5 calls in a row failed (400: This is a bad request)" in said
 
 
 def test_a_success_in_between_starts_the_count_again(server, judge_server):

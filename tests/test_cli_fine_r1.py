@@ -21,7 +21,7 @@ from speciarl.fine_r1.closed_run import plain_rows
 from speciarl.fine_r1.rationales import Teacher, plate_rationales, read_rationales
 from speciarl.fine_r1.teaching import of_classes
 from speciarl.metrics.openworld import Mean
-from speciarl.policy.engines import ServerEngine
+from speciarl.policy.server import ServerEngine
 from speciarl.training.loop import training_samples
 from speciarl.training.recipe import load_recipe
 
@@ -441,7 +441,7 @@ def test_a_server_that_answers_nothing_or_is_gone_leaves_nothing(photos, policy_
         == "not one of the 8 images was answered: check that the pictures can be read and that the model takes pictures"
     )
     monkeypatch.setattr(
-        "speciarl.policy.engines.ServerEngine", partial(ServerEngine, retries=0, give_up_after=2, concurrency=1)
+        "speciarl.policy.server.ServerEngine", partial(ServerEngine, retries=0, give_up_after=2, concurrency=1)
     )
     policy_server.refuse_width, policy_server.gone_after = None, 2
     assert (

@@ -21,19 +21,11 @@ from speciarl.core.scale import UserError
 from speciarl.data.fieldguide import plates
 from speciarl.data.samples import Sample
 from speciarl.policy import engines
-from speciarl.policy.engines import (
-    EngineGone,
-    Sampling,
-    ServerEngine,
-    TransformersEngine,
-    VLLMEngine,
-    batch_seed,
-    draw,
-    make_engine,
-)
+from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine, batch_seed, draw
 from speciarl.policy.model import PACKAGED, encode, load_policy, placeholders
 from speciarl.policy.predict import answered, predict, read_stream
 from speciarl.policy.prompts import NEXT_ROUND, load_prompt, load_question
+from speciarl.policy.server import EngineGone, ServerEngine, make_engine
 
 ROOT = Path(__file__).parent.parent
 PROMPT = load_prompt("general")

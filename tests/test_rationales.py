@@ -35,8 +35,8 @@ from speciarl.fine_r1.rationales import (
     render,
     write_rationales,
 )
-from speciarl.policy.engines import EngineGone
 from speciarl.policy.model import load_policy
+from speciarl.policy.server import EngineGone
 from speciarl.training.loop import train
 from speciarl.training.recipe import load_recipe
 

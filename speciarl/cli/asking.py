@@ -148,7 +148,8 @@ def evaluate(
         assert model is not None and samples is not None  # refused above
         check_datasets(judge, [sample.dataset for sample in samples])
         with training_extra():
-            from speciarl.policy.engines import Sampling, make_engine
+            from speciarl.policy.engines import Sampling
+            from speciarl.policy.server import make_engine
 
             how = Sampling(n, seed=seed, max_tokens=load_question(prompt, answer_tag).max_tokens or 64)
             asked = make_engine(engine, model, adapter, base_url)
@@ -156,6 +157,12 @@ def evaluate(
             card = runs.evaluate(asked, samples, out, judge, prompt, how, quiet=quiet, answer_tag=answer_tag)
     counts = [f"{number:,} {name.replace('_', ' ')}" for name, number in card["counts"].items()]
     typer.echo(", ".join(counts) + "\n")
+    faults = [row["fault"] or "" for row in runs.read_samples(out)]
+    faults = [fault for fault in faults if fault]
+    for fault in faults[:3]:
+        say(f"without an answer: {fault}")
+    if len(faults) > 3:
+        say(f"{len(faults) - 3:,} more are named in {out / 'samples.csv'}")
     score(out, out=out, force=True)
 
 # %% ../../nbs/10_cli/4_asking.ipynb #5cf7e51d
@@ -223,7 +230,7 @@ def closed(
     samples = read_data(source, split, limit)
     with training_extra():
         from speciarl.fine_r1.closed_run import check_questions, run_closed
-        from speciarl.policy.engines import make_engine
+        from speciarl.policy.server import make_engine
 
         check_questions(samples, source, options, distractors, seed)
         asked = make_engine(engine, model, adapter, base_url)

@@ -64,7 +64,7 @@ class Instruments:
         "The engine that asks a policy, a folder or hub id; the last one is kept."
         import torch
 
-        from speciarl.policy.engines import make_engine
+        from speciarl.policy.server import make_engine
 
         if self._engine is None or self._engine[0] != policy:
             self.release()

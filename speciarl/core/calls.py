@@ -176,12 +176,13 @@ class Session:
     "An open connection to a server; see `ask_each`. It raises `CallFailed` for one request, `UserError` for all."
 
     def __init__(self, server: Server, client: Any):
-        self.server, self._client, self._failed = server, client, 0
+        self.server, self._client, self._failed, self._answered = server, client, 0, False
 
     async def chat(self, body: dict[str, Any], request_faults: Collection[int] = ()) -> Completion:
         """The completion of a chat: `body` as in the OpenAI API, the server's model added.
 
-        `request_faults`: statuses (4xx) that may be the fault of this request: `CallFailed` then, not `Refused`.
+        `request_faults`: statuses (4xx) that may be the fault of this request: `CallFailed` then, not `Refused`. Once
+        the server has answered anything, such a refusal is no sign that it is gone.
         """
         body = {"model": self.server.model, **body}
         reply = await self._exchange("post", "/chat/completions", body, request_faults)
@@ -193,7 +194,7 @@ class Session:
                 raise TypeError
         except (LookupError, TypeError, AttributeError):
             raise self._counted(BadReply("the server's reply is no completion")) from None
-        self._failed = 0
+        self._failed, self._answered = 0, True
         return completion
 
     async def find_model(self) -> str | None:
@@ -235,6 +236,8 @@ class Session:
                 failure = CallFailed(f"status {status}: {words}")
             elif status in request_faults:
                 failure = CallFailed(f"{status}: {words}")
+                if self._answered:  # a hundred bad pictures in a row are bad pictures
+                    raise failure from None
             else:
                 raise Refused(self.server.base_url, status, words) from None
         raise self._counted(failure)

@@ -17,7 +17,8 @@ from ..data.samples import Sample
 from .closed import CLOSED_PROMPT, Closed, dataset_of, evaluate_closed, positions, questions, summary
 from ..metrics.openworld import Mean
 from ..metrics.runs import samples_digest
-from ..policy.engines import Engine, EngineGone, Sampling, run_facts
+from ..policy.engines import Engine, Sampling, run_facts
+from ..policy.server import EngineGone
 from ..report.table import Interval, Table, make_record, write_table
 
 # %% ../../nbs/8_fine_r1/6_closed_run.ipynb #d2f597c9

@@ -26,7 +26,8 @@ from ..core.scale import UserError
 from ..data.fieldguide import Individual, World, groups, individual_of, looks_of
 from ..data.samples import Sample
 from ..data.trees import load_tree
-from ..policy.engines import Sampling, ServerEngine
+from ..policy.engines import Sampling
+from ..policy.server import ServerEngine
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #4090f996
 class Rationale(Strict):

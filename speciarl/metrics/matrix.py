@@ -173,7 +173,8 @@ def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool = True) -> RunOne:
     held: dict[ModelSource, Engine] = {}  # the last one
 
     def run_one(run: MatrixRun, out: Path) -> dict[str, Any]:
-        from speciarl.policy.engines import Sampling, make_engine
+        from speciarl.policy.engines import Sampling
+        from speciarl.policy.server import make_engine
 
         samples = read_data(run.data.word, run.data.split, matrix.limit)
         if run.model not in held:

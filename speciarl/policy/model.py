@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'PACKAGED', 'ADAPTER', 'word_tokenizer', 'StillProcessor', 'small_processor',
            'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'adapter_rank',
-           'still', 'load_processor', 'load_policy', 'base_card', 'encode', 'placeholders']
+           'still', 'load_processor', 'load_policy', 'base_card', 'processed', 'encode', 'placeholders']
 
 # %% ../../nbs/4_policy/2_model.ipynb #80073f62
 import json
@@ -39,7 +39,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from ..core.files import find_json, read_json, weights_digest
 from ..core.scale import UserError
-from ..data.samples import Sample, open_image
+from ..data.samples import Sample, fitted, open_image
 from .prompts import Question, chat, turns_of
 
 # %% ../../nbs/4_policy/2_model.ipynb #f11033a1
@@ -313,8 +313,8 @@ def base_card() -> dict[str, Any]:
     return card
 
 # %% ../../nbs/4_policy/2_model.ipynb #ba8d78f2
-def encode(policy: Policy, samples: Sequence[Sample], prompt: Question) -> dict[str, torch.Tensor]:
-    "The model inputs for a question about each sample, left-padded, on the policy's device and (pixels) in its format."
+def processed(policy: Policy, samples: Sequence[Sample], prompt: Question) -> Any:
+    "What the policy's processor makes of a question about each sample, left-padded, in memory."
     processor = policy.processor
     one_for_all = isinstance(prompt, str)
     texts = []
@@ -325,8 +325,13 @@ def encode(policy: Policy, samples: Sequence[Sample], prompt: Question) -> dict[
         texts *= len(samples)
     bos = processor.tokenizer.bos_token
     begun = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}  # or there would be two
-    images = [[open_image(sample.image)] for sample in samples]
-    read = processor(text=texts, images=images, padding=True, **begun, return_tensors="pt")
+    images = [[fitted(open_image(sample))] for sample in samples]
+    return processor(text=texts, images=images, padding=True, **begun, return_tensors="pt")
+
+
+def encode(policy: Policy, samples: Sequence[Sample], prompt: Question) -> dict[str, torch.Tensor]:
+    "The model inputs for a question about each sample, left-padded, on the policy's device and (pixels) in its format."
+    read = processed(policy, samples, prompt)
     inputs: dict[str, torch.Tensor] = read.to(policy.model.device, policy.model.dtype)
     return inputs
 

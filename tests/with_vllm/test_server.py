@@ -7,10 +7,11 @@ from PIL import Image
 from speciarl.core.scale import UserError
 from speciarl.data.fieldguide import plates
 from speciarl.data.samples import Sample
-from speciarl.policy.engines import EngineGone, Sampling, ServerEngine, TransformersEngine
+from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import load_policy
 from speciarl.policy.predict import predict
 from speciarl.policy.prompts import load_prompt
+from speciarl.policy.server import EngineGone, ServerEngine
 
 PROMPT, GREEDY, MANY = load_prompt("general"), Sampling(max_tokens=24), Sampling(8, temperature=1.0, max_tokens=24)
 

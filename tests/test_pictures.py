@@ -1,0 +1,230 @@
+"One bad picture, of any kind, is named and counted, and the rest of the run goes on; what a message advises helps."
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, TiffImagePlugin  # noqa: F401 - the plugin is needed to write TIFF
+from policy_server import policy_server  # noqa: F401 - a fixture
+from test_data import png
+from tiny_models import FAMILIES, save
+
+from speciarl.core.scale import UserError
+from speciarl.data.samples import LEAST_SIDE, MOST_STRETCHED, Sample, fitted, open_image, readable
+from speciarl.policy import model
+from speciarl.policy.engines import Sampling, TransformersEngine
+from speciarl.policy.model import load_policy, processed
+from speciarl.policy.predict import answered, predict
+from speciarl.policy.server import ServerEngine
+
+WORDS, SHORT = "name what the image shows", Sampling(max_tokens=2)
+DICE = np.random.default_rng(0)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(DICE.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+ODD = [(1200, 5), (5, 1200), (1, 1), (2, 1), (50, 3), (3, 50), (199, 1), (20_000, 20), (20, 20_000), (30_000, 40)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    torch.set_num_threads(1)
+    return load_policy(save("qwen2_5_vl", tmp_path_factory.mktemp("tiny")), device="cpu")
+
+
+def folder_of_all_kinds(folder: Path) -> tuple[list[Sample], set[str]]:
+    "Pictures of every kind, and the names of those that nobody can open."
+    good = noise(60, 40)
+    for width, height in ODD:
+        noise(width, height).save(folder / f"{width}x{height}.png")
+    good.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(DICE.integers(0, 65536, (40, 60), dtype=np.uint16)).save(folder / "deep.png")
+    good.convert("P").save(folder / "palette.png")
+    for name in ("moving.gif", "moving.webp", "moving.png"):
+        good.save(folder / name, save_all=True, append_images=[noise(60, 40)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good.save(folder / "lying.jpg", exif=exif)
+    bad = {
+        "half.png": (folder / "palette.png").read_bytes()[:500],
+        "empty.jpg": b"",
+        "text.jpg": b"I am a picture",
+        "bomb.png": png(50_000, 50_000),
+    }
+    for name, data in bad.items():
+        (folder / name).write_bytes(data)
+    return [Sample(path.name, path, "warbler") for path in sorted(folder.iterdir())], set(bad)
+
+
+# -- the rule
+
+
+@pytest.mark.parametrize("size", ODD)
+def test_every_picture_becomes_one_that_processors_take(size):
+    picture = noise(*size)
+    made = fitted(picture)
+    assert max(made.size) <= MOST_STRETCHED * min(made.size) and min(made.size) >= LEAST_SIDE
+    assert (made.width > made.height) == (size[0] > size[1])
+    assert fitted(made) is made, "once is enough"
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (4, 400), (640, 480), (56, 56)])
+def test_usual_pictures_are_left_as_they_are(size):
+    picture = noise(*size)
+    assert fitted(picture) is picture
+
+
+def test_a_strip_lies_in_the_middle_of_white():
+    strip = noise(1200, 6)
+    made = np.asarray(fitted(strip))
+    assert made.shape == (12, 1200, 3) and (made[3:9] == np.asarray(strip)).all()
+    assert (made[:3] == 255).all() and (made[9:] == 255).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_refuses_an_odd_picture(family, tmp_path, monkeypatch):
+    import transformers.models.smolvlm.processing_smolvlm as smolvlm
+
+    monkeypatch.setattr(smolvlm, "num2words", str)
+    policy = load_policy(save(family, tmp_path), device="cpu")
+    for size in ODD:
+        read = processed(policy, [Sample("odd", noise(*size), "dog")], WORDS)
+        assert read["input_ids"].shape[0] == 1 and read["pixel_values"].isfinite().all()
+
+
+# -- transformers
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_pictures_of_every_kind_end_no_run(tiny, tmp_path, batch):
+    asked, bad = folder_of_all_kinds(tmp_path)
+    good, lost = answered(predict(TransformersEngine(tiny, batch=batch), asked, WORDS, how=SHORT))
+    assert set(lost) == bad and len(good) == len(asked) - len(bad)
+    assert all(str(tmp_path / name) in error for name, error in lost.items())
+
+
+def stubborn(policy, samples, prompt):
+    "A processor that does not take pictures of the colour red."
+    if any(np.asarray(open_image(sample))[0, 0].tolist() == [255, 0, 0] for sample in samples):
+        raise ValueError("unsupported picture")
+    return processed(policy, samples, prompt)
+
+
+def test_what_the_processor_refuses_is_named_and_the_batch_goes_on(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "processed", stubborn)
+    asked = [Sample(f"p{i}", noise(60, 40), "dog") for i in range(5)]
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
+    asked[2] = replace(asked[2], image=tmp_path / "red.png")
+    out = tmp_path / "p.jsonl"
+    rows = predict(TransformersEngine(tiny, batch=3), asked, WORDS, how=SHORT, out=out)
+    [error] = [row["error"] for row in rows if "error" in row]
+    what = "the model's processor does not take this picture (unsupported picture); replace the file"
+    assert error == f"{tmp_path / 'red.png'}: {what}" and len(answered(rows)[0]) == 4
+    assert predict(TransformersEngine(tiny, batch=3), asked, WORDS, how=SHORT, out=out) == rows
+    Image.new("RGB", (60, 40), "blue").save(tmp_path / "red.png")  # as advised
+    rows = predict(TransformersEngine(tiny, batch=3), asked, WORDS, how=SHORT, out=out)
+    assert not answered(rows)[1]
+
+
+def test_an_error_that_is_no_picture_s_fault_is_raised(tiny, monkeypatch):
+    def broken(**inputs):
+        raise ValueError("no such option")
+
+    monkeypatch.setattr(tiny.model, "generate", broken)
+    with pytest.raises(ValueError, match="no such option"):
+        predict(TransformersEngine(tiny), [Sample("p", noise(60, 40), "dog")], WORDS, how=SHORT)
+
+
+# -- advice
+
+
+def mended(path: Path, fault: str) -> None:
+    "Do what the message says."
+    if "make it smaller" in fault:
+        noise(90, 60).save(path)
+    elif "save it with 8 bits per channel" in fault:
+        with Image.open(path) as image:
+            image.convert("L").save(path)
+    else:
+        assert fault.endswith(("replace the file", "check the path")), fault
+        noise(60, 40).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("empty.jpg", b""),
+        ("text.jpg", b"I am a picture"),
+        ("bomb.png", png(50_000, 50_000)),
+        ("deep.tif", None),
+        ("absent.png", None),
+    ],
+)
+def test_the_advice_of_a_message_helps(tiny, tmp_path, name, data):
+    path, out = tmp_path / name, tmp_path / "p.jsonl"
+    if data is not None:
+        path.write_bytes(data)
+    elif name == "deep.tif":
+        Image.new("F", (20, 20), 0.5).save(path)
+    asked = [Sample("first", noise(60, 40), "dog"), Sample(name, path, "dog")]
+    lost = answered(predict(TransformersEngine(tiny), asked, WORDS, how=SHORT, out=out))[1]
+    assert lost[name].startswith(f"{path}: ")
+    mended(path, lost[name])
+    rows = predict(TransformersEngine(tiny), asked, WORDS, how=SHORT, out=out)
+    assert not answered(rows)[1] and len(rows) == 2
+    assert rows == predict(TransformersEngine(tiny), asked, WORDS, how=SHORT)
+
+
+def test_a_picture_in_memory_is_named_by_its_sample():
+    with pytest.raises(UserError, match="^plate 7: pixels of 32 bits; save it with 8 bits per channel$"):
+        open_image(Sample("plate 7", Image.new("F", (4, 4)), "dog"))
+
+
+# -- a server
+
+
+def test_a_server_refuses_a_whole_folder_of_pictures_and_answers_the_rest(policy_server, tmp_path):
+    policy_server.refuse_width = 80
+    asked = [Sample(f"p{i:02}", noise(80 if 4 <= i < 40 else 60, 40), "dog") for i in range(50)]
+    engine = ServerEngine("policy", policy_server.url, api_key="", concurrency=1, give_up_after=4)
+    rows = predict(engine, asked, WORDS, out=tmp_path / "p.jsonl")
+    good, lost = answered(rows)
+    assert len(good) == 14 and set(lost) == {f"p{i:02}" for i in range(4, 40)}
+    assert set(lost.values()) == {"server: 400: the picture is too small for this model"}
+
+
+def test_what_failed_before_waits_behind_the_rest(policy_server, tmp_path):
+    "Otherwise the pictures that stopped one run would stop every run after it, at the same place."
+    policy_server.refuse_width = 80
+    asked = [Sample(f"p{i:02}", noise(80 if i < 10 else 60, 40), "dog") for i in range(30)]
+    engine = ServerEngine("policy", policy_server.url, api_key="", concurrency=1, give_up_after=4)
+    with pytest.raises(UserError, match="400: the picture is too small for this model"):
+        predict(engine, asked, WORDS, out=tmp_path / "p.jsonl")
+    with pytest.raises(UserError):
+        predict(engine, asked, WORDS, out=tmp_path / "p.jsonl")  # the next four
+    with pytest.raises(UserError):
+        predict(engine, asked, WORDS, out=tmp_path / "p.jsonl")  # and the next
+    good, lost = answered(predict(engine, asked, WORDS, out=tmp_path / "p.jsonl"))
+    assert len(good) == 20 and len(lost) == 10
+
+
+def test_pictures_of_every_kind_reach_a_server(policy_server, tmp_path):
+    asked, bad = folder_of_all_kinds(tmp_path)
+    engine = ServerEngine("policy", policy_server.url, api_key="", concurrency=4)
+    good, lost = answered(predict(engine, asked, WORDS))
+    assert set(lost) == bad and len(good) == len(asked) - len(bad)
+
+
+# -- before training
+
+
+def test_unreadable_pictures_are_set_apart(tmp_path):
+    asked, bad = folder_of_all_kinds(tmp_path)
+    good, faults = readable(asked)
+    assert set(faults) == bad and len(good) == len(asked) - len(bad)
+    assert readable([Sample("p", Image.open(io.BytesIO((tmp_path / "lying.jpg").read_bytes())), "dog")])[1] == {}
