@@ -327,9 +327,9 @@ class SpecificityReward:
         paid = list(chain.from_iterable(rewards))[local]
         self.last_mask = in_loss(paid)
         if self.overlong:
-            for i, value in enumerate(paid):
-                if value is not None:
-                    paid[i] = value + overlong_penalty(len(completion_ids[i]), *self.overlong)
+            for i, earned in enumerate(paid):
+                if earned is not None:
+                    paid[i] = earned + overlong_penalty(len(completion_ids[i]), *self.overlong)
         if self.log:
             counted_as = list(chain.from_iterable(counted))[local]
             rows = [rollout_row(step, *row) for row in zip(uid, label, judged, counted_as, paid)]
