@@ -33,9 +33,9 @@ from speciarl.data.fieldguide import DOMAINS, all_words, plates
 from speciarl.data.trees import load_trees
 from speciarl.policy.model import StillProcessor, small_processor
 from speciarl.policy.prompts import load_prompt
-from speciarl.training.loop import freeze_vision, lora_config, recipe_judge
 from speciarl.training.recipe import load_recipe
 from speciarl.training.reward import SpecificityReward
+from speciarl.training.settings import freeze_vision, lora_config, recipe_judge
 from speciarl.training.trainer import SpecificityTrainer
 
 # the published configurations of Qwen2.5-VL: text width, inner width, layers, heads, key-value heads; vision depth and

@@ -25,8 +25,9 @@ from training_speed import Stepper, quartiles
 
 from speciarl.fine_r1.tapo import TAPO
 from speciarl.policy.model import load_policy
-from speciarl.training.loop import make_trainer, recipe_judge, train, training_samples
+from speciarl.training.loop import train
 from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import make_trainer, recipe_judge, training_samples
 
 LIMITS = {"ratio": 1.6, "run": 150.0}
 EQUAL = ["prompts_per_generation=8", "prompts_per_step=8", "max_tokens=48"]

@@ -26,17 +26,17 @@ from datasets import Dataset
 from trl import GRPOTrainer
 
 from speciarl.policy.model import load_policy
-from speciarl.training.loop import (
+from speciarl.training.loop import train
+from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import (
     freeze_vision,
     grpo_config,
     make_trainer,
     picture_opener,
     recipe_judge,
-    train,
     training_rows,
     training_samples,
 )
-from speciarl.training.recipe import load_recipe
 
 LIMITS = {"ratio": 1.03, "share": 0.01, "run": 90.0}
 

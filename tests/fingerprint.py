@@ -46,9 +46,10 @@ from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import build_small, load_policy, small_processor
 from speciarl.policy.predict import predict
 from speciarl.policy.prompts import load_prompt
-from speciarl.training.loop import make_trainer, train
+from speciarl.training.loop import train
 from speciarl.training.recipe import Recipe, load_recipe
 from speciarl.training.reward import judge_texts
+from speciarl.training.settings import make_trainer
 
 PINNED = Path(__file__).parent / "data" / "fingerprints.json"
 RTOL, ATOL = 3e-4, 3e-6

@@ -22,8 +22,8 @@ from speciarl.fine_r1.rationales import Teacher, plate_rationales, read_rational
 from speciarl.fine_r1.teaching import of_classes
 from speciarl.metrics.openworld import Mean
 from speciarl.policy.server import ServerEngine
-from speciarl.training.loop import training_samples
 from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import training_samples
 
 SHORT = [
     "--set",

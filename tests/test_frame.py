@@ -29,6 +29,8 @@ NEEDS_TORCH = {
     "fine_r1.cot",
     "fine_r1.tapo",
     "training.trainer",
+    "training.settings",
+    "training.checkpoints",
     "training.loop",
 }  # the only modules that may import it at once
 

@@ -17,7 +17,6 @@ from speciarl.cli.app import app
 from speciarl.core.config import available
 from speciarl.core.scale import UserError
 from speciarl.policy.model import PACKAGED, base_card
-from speciarl.training.loop import Batch, batch_sizes, grpo_config, save_interval, sft_config
 from speciarl.training.plan import (
     KNOWN,
     Check,
@@ -33,7 +32,8 @@ from speciarl.training.plan import (
     size_checks,
     version_checks,
 )
-from speciarl.training.recipe import load_recipe
+from speciarl.training.recipe import Batch, batch_sizes, load_recipe, save_interval
+from speciarl.training.settings import grpo_config, sft_config
 
 MAIN = "paper/speciarl"
 SEVEN = KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]

@@ -487,7 +487,7 @@ def test_cot_is_trained_and_its_policy_knows_the_words(tmp_path):
 
 def test_rationales_of_ones_own_are_taught_instead(tmp_path):
     recipe = load_recipe("smoke/cot", SHORT)
-    from speciarl.training.loop import training_samples
+    from speciarl.training.settings import training_samples
 
     samples = training_samples(recipe)
     path = write_rationales(

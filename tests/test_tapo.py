@@ -32,10 +32,11 @@ from speciarl.fine_r1.tapo import (
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
 from speciarl.policy.model import load_policy
-from speciarl.training.loop import batch_sizes, recipe_judge, train, training_samples, wanted_classes
+from speciarl.training.loop import train
 from speciarl.training.plan import KNOWN, memory, plan, triplet_plan
-from speciarl.training.recipe import load_recipe
+from speciarl.training.recipe import batch_sizes, load_recipe
 from speciarl.training.reward import SpecificityReward
+from speciarl.training.settings import recipe_judge, training_samples, wanted_classes
 
 PUBLISHED = Weights(0.01, 0.03, 0.03)
 TINY = [

@@ -14,8 +14,8 @@ from trl import GRPOConfig, GRPOTrainer
 from speciarl.core.scale import UserError
 from speciarl.policy.model import load_policy
 from speciarl.policy.prompts import load_prompt
-from speciarl.training.loop import grpo_config
 from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import grpo_config
 from speciarl.training.trainer import (
     HOOKS,
     SpecificityTrainer,

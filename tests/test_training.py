@@ -1,7 +1,9 @@
 "Training: the data, the settings, what is trained and what stays, what a run leaves behind."
 
+import gc
 import importlib
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,28 +16,23 @@ from speciarl.data.fieldguide import plates
 from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
+from speciarl.policy.base import one_thread
 from speciarl.policy.engines import Sampling, draw
 from speciarl.policy.model import PACKAGED, Policy, load_policy
-from speciarl.training.loop import (
-    best_answers,
+from speciarl.training.checkpoints import step_log, step_times, validate
+from speciarl.training.loop import best_answers, self_taught, train
+from speciarl.training.recipe import load_recipe, save_interval
+from speciarl.training.settings import (
     bounded,
     exact_answer,
     grpo_config,
     make_reward,
     make_trainer,
-    one_thread,
     picture_opener,
     recipe_judge,
-    save_interval,
-    self_taught,
-    step_log,
-    step_times,
-    train,
     training_rows,
     training_samples,
-    validate,
 )
-from speciarl.training.recipe import load_recipe
 
 TINY = ["steps=2", "data.birds=8", "prompts_per_generation=2", "prompts_per_step=2", "rollouts=4", "micro_batch=8"]
 SFT = ["steps=2", "data.birds=8", "prompts_per_step=2", "micro_batch=2"]
@@ -521,10 +518,15 @@ def test_progress_is_said_ten_times_at_most(tmp_path):
 
 def test_a_group_of_processes_outlives_the_trainer():
     """If the trainer's reducer were its last owner, torch would take it down under Python's lock and might wait for
-    ever, as runs on two processes now and then did."""
+    ever, as runs on two processes now and then did. And it outlives nothing else: no list of the dead grows."""
     dist = torch.distributed
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    world = dist.group.WORLD
     with training.orderly():
-        pass
-    assert not dist.is_initialized() and training._LEFT[-1] is world
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        training.keep_group(model)
+        world = weakref.ref(model.process_group)
+    gc.collect()
+    assert not dist.is_initialized() and world() is not None, "the model's reducer still needs it"
+    del model
+    gc.collect()
+    assert world() is None

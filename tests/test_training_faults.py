@@ -21,8 +21,11 @@ from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
 from speciarl.policy.model import load_policy
 from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import recipe_judge
+from speciarl.training.trainer import SpecificityTrainer
 
 training = importlib.import_module("speciarl.training.loop")
+checkpoints = importlib.import_module("speciarl.training.checkpoints")
 adapters = importlib.import_module("speciarl.training.reward")
 
 WORKERS = Path(__file__).parent / "workers"
@@ -175,7 +178,7 @@ def no_pause(monkeypatch):
 
 def dies_after(calls: int):
     "The judge of the recipe, which answers `calls` times and then no more."
-    judge, asked = training.recipe_judge(load_recipe("smoke/speciarl", SIX)), []
+    judge, asked = recipe_judge(load_recipe("smoke/speciarl", SIX)), []
 
     def failing(pairs, datasets=None):
         asked.append(1)
@@ -204,7 +207,7 @@ def test_a_judge_that_dies_stops_the_run_and_the_same_command_goes_on(tmp_path, 
     assert no_pause == [20.0] * 3
     assert (
         not (tmp_path / "run" / "card.json").exists()
-        and (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / training.MARK).exists()
+        and (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" / checkpoints.MARK).exists()
     )
     training.train(recipe, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "card.json").read_text())["resumed_from"] == step
@@ -225,7 +228,7 @@ def test_a_judge_that_dies_at_the_first_step_leaves_nothing_to_go_on_with(tmp_pa
 
 
 def test_a_judge_that_comes_back_in_time_is_not_noticed(tmp_path, whole, no_pause):
-    judge, asked = training.recipe_judge(load_recipe("smoke/speciarl", SIX)), []
+    judge, asked = recipe_judge(load_recipe("smoke/speciarl", SIX)), []
 
     def flaky(pairs, datasets=None):
         asked.append(1)
@@ -339,7 +342,7 @@ def test_a_finished_run_is_left_alone(whole):
 def interrupted(folder: Path, whole: Path, name: str = "unmarked") -> Path:
     "An unfinished run: the recipe, a log, a whole checkpoint."
     (folder / "checkpoints" / "checkpoint-2").mkdir(parents=True)
-    (folder / "checkpoints" / "checkpoint-2" / training.MARK).write_text('{"step": 2}')
+    (folder / "checkpoints" / "checkpoint-2" / checkpoints.MARK).write_text('{"step": 2}')
     for file in ("recipe.json", "log.jsonl", "rollouts.jsonl"):
         shutil.copy(whole / file, folder)
     return folder
@@ -379,10 +382,10 @@ def test_half_written_checkpoints_are_removed_and_the_latest_whole_one_is_found(
     for step, marked in ((2, True), (10, True), (12, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if marked:
-            (tmp_path / f"checkpoint-{step}" / training.MARK).write_text("{}")
-    assert training.last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+            (tmp_path / f"checkpoint-{step}" / checkpoints.MARK).write_text("{}")
+    assert checkpoints.last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
-    assert training.last_checkpoint(tmp_path / "nothing") is None
+    assert checkpoints.last_checkpoint(tmp_path / "nothing") is None
 
 
 # -- a full disk
@@ -404,14 +407,14 @@ def small_files():
 def test_a_full_disk_stops_with_one_line_and_the_same_command_goes_on(tmp_path, whole, small_files, monkeypatch, size):
     """The limit is on real files: safetensors (200 kB) and torch (5.29 MB: the weights fit, the optimiser does not)
     say it each in their own way."""
-    plain = training.Watch.on_log
+    plain = checkpoints.Watch.on_log
 
     def filling(self, args, state, *others, **more):
         plain(self, args, state, *others, **more)
         if state.global_step == 4:
             small_files(size)
 
-    monkeypatch.setattr(training.Watch, "on_log", filling)
+    monkeypatch.setattr(checkpoints.Watch, "on_log", filling)
     recipe = load_recipe("smoke/speciarl", SIX)
     with pytest.raises(UserError) as error:
         training.train(recipe, tmp_path / "run")
@@ -452,7 +455,7 @@ def test_a_full_disk_at_the_very_end(tmp_path, monkeypatch, error, words):
 
 
 def test_faults_of_our_own_are_not_called_a_full_disk(tmp_path):
-    with pytest.raises(RuntimeError, match="^shapes do not match$"), training.told_in_one_line(tmp_path):
+    with pytest.raises(RuntimeError, match="^shapes do not match$"), checkpoints.told_in_one_line(tmp_path):
         raise RuntimeError("shapes do not match")
 
 
@@ -460,14 +463,14 @@ def test_faults_of_our_own_are_not_called_a_full_disk(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_and_the_checkpoint_before_it_is_kept(tmp_path, whole, monkeypatch):
-    plain = training.SpecificityTrainer.compute_loss
+    plain = SpecificityTrainer.compute_loss
     recipe = load_recipe("smoke/speciarl", SIX)
 
     def broken(self, *args, **options):
         loss = plain(self, *args, **options)
         return loss * float("nan") if self.state.global_step >= 3 else loss
 
-    monkeypatch.setattr(training.SpecificityTrainer, "compute_loss", broken)
+    monkeypatch.setattr(SpecificityTrainer, "compute_loss", broken)
     with pytest.raises(UserError) as error:
         training.train(recipe, tmp_path / "run")
     assert (
@@ -492,7 +495,7 @@ def test_a_step_far_too_large_ends_in_one_line(tmp_path, name):
 
 def test_a_gradient_that_is_no_number_stops_before_it_is_saved(tmp_path):
     "The loss may be finite when the gradient is not; the weights are then lost with the next step."
-    watch = training.Watch(tmp_path, print)
+    watch = checkpoints.Watch(tmp_path, print)
     state = type("State", (), dict(global_step=7, is_world_process_zero=True, log_history=[], max_steps=10))
     for logs, what in (({"loss": 1.0, "grad_norm": float("nan")}, "gradient"), ({"loss": float("inf")}, "loss")):
         with pytest.raises(
@@ -535,7 +538,7 @@ def test_two_processes_stop_together_and_go_on_together(tmp_path):
         ]
         * 2
     )
-    assert {path.name: (path / training.MARK).exists() for path in (out / "checkpoints").glob("checkpoint-*")} == {
+    assert {path.name: (path / checkpoints.MARK).exists() for path in (out / "checkpoints").glob("checkpoint-*")} == {
         "checkpoint-2": True
     }
     done = torchrun(out, -1, *recipe)

@@ -14,8 +14,9 @@ from speciarl.core.scale import UserError
 from speciarl.fine_r1.methods import train
 from speciarl.judges.choose import StoredJudge
 from speciarl.judges.store import open_store
-from speciarl.training.loop import recipe_judge, store_beside
+from speciarl.training.loop import store_beside
 from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import recipe_judge
 
 SMALL = [
     "steps=2",

@@ -23,8 +23,9 @@ from ..data.fieldguide import World
 from ..data.samples import Sample
 from .rationales import Rationale, plate_rationales, read_rationales, render
 from ..policy.model import Policy, StillProcessor
-from ..training.loop import Way, make_trainer
+from ..training.loop import Way
 from ..training.recipe import Recipe
+from ..training.settings import make_trainer
 
 # %% ../../nbs/8_fine_r1/2_cot.ipynb #aea50035
 def unknown_words(tokenizer: Any, texts: Iterable[str]) -> list[str]:

@@ -5,39 +5,36 @@
 # %% auto #0
 __all__ = ['LOG_RATIO_LIMIT', 'DIVERGENCE_LIMIT', 'ACCURACY', 'FORMAT', 'TAPO', 'divergence', 'Weights', 'added_loss', 'in_form',
            'fine_r1_paid', 'in_band', 'FormedRollout', 'TapoReward', 'on_positives', 'TapoTrainer', 'find_triplets',
-           'tapo_reward', 'make_tapo_trainer']
+           'make_tapo_trainer']
 
 # %% ../../nbs/8_fine_r1/4_tapo.ipynb #33253b4f
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import torch
-from datasets import Dataset
 from trl.models.utils import disable_gradient_checkpointing
 
 from ..core.scale import UserError
 from ..data.samples import Sample, open_image
 from .triplets import Triplet, kept_triplets, make_triplets, picture_vectors, triplet_opener
+from ..judges.verdict import Judge
 from ..policy.model import Policy
-from speciarl.training.loop import (
-    Way,
-    as_they_are,
-    bounded,
-    freeze_vision,
-    grpo_config,
-    lora_config,
-    name_base,
-    picture_opener,
-    recipe_judge,
-    training_rows,
-)
+from ..training.loop import Way, as_they_are
 from ..training.recipe import Recipe
 from ..training.reward import SpecificityReward, completion_text, groups_of
+from speciarl.training.settings import (
+    bounded,
+    make_reward,
+    picture_opener,
+    recipe_judge,
+    rollout_config,
+    rollout_trainer,
+    training_rows,
+)
 from ..training.trainer import SpecificityTrainer
 
 # %% ../../nbs/8_fine_r1/4_tapo.ipynb #39e02bf0
@@ -64,9 +61,8 @@ def added_loss(weights: Weights, logps: torch.Tensor, negative: torch.Tensor | N
     their own image, and, stored, on the negative; None if no term needs these."""
     terms = -weights.entropy * logps
     if negative is not None:
-        terms = (
-            terms - weights.inter * divergence(negative.detach(), logps) - weights.negative_entropy * negative.detach()
-        )
+        terms = terms - weights.inter * divergence(negative.detach(), logps)
+        terms = terms - weights.negative_entropy * negative.detach()
     return terms
 
 # %% ../../nbs/8_fine_r1/4_tapo.ipynb #c9a4bcc1
@@ -111,15 +107,16 @@ class TapoReward(SpecificityReward):
 
     def __init__(
         self,
-        judge,
+        judge: Judge,
         rule: str = "accuracy",
         num_generations: int = 10,
         *,
         accuracy_band: tuple[float, float] | None = None,
-        **settings,
+        **settings: Any,
     ):
         super().__init__(judge, rule, num_generations, **settings)
-        self.mixed, self.band, self.process, self.last_in_band = rule == "accuracy", accuracy_band, uuid4().hex, []
+        self.mixed, self.band, self.process = rule == "accuracy", accuracy_band, uuid4().hex
+        self.last_in_band: list[bool] = []
 
     def __call__(self, completions, **columns):
         paid = super().__call__(completions, **columns)
@@ -128,19 +125,18 @@ class TapoReward(SpecificityReward):
 
     def _judge(self, judged, completions, ids, labels, uids, datasets):
         seconds, rollouts = super()._judge(judged, completions, ids, labels, uids, datasets)
-        texts = (
-            self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            if self.tokenizer
-            else map(completion_text, completions)
-        )
-        return seconds, [FormedRollout(*rollout, in_form(text), self.process) for rollout, text in zip(rollouts, texts)]
+        if self.tokenizer:
+            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        else:
+            texts = [completion_text(completion) for completion in completions]
+        formed = [FormedRollout(*rollout, in_form(text), self.process) for rollout, text in zip(rollouts, texts)]
+        return seconds, formed
 
     def _score(self, batch, step):
         counted, paid, metrics = super()._score(batch, step)
         inside = [in_band(group, self.band) for group in paid]
-        self.last_in_band = [
-            inside[i // self.num_generations] for i, one in enumerate(batch) if one.process == self.process
-        ]
+        each = [kept for kept in inside for _ in range(self.num_generations)]  # one for every rollout of the batch
+        self.last_in_band = [kept for kept, one in zip(each, batch) if one.process == self.process]
         metrics |= {
             "groups_outside_band": 1 - sum(inside) / len(inside),
             "share_in_form": sum(one.form for one in batch) / len(batch),
@@ -179,37 +175,35 @@ class TapoTrainer(SpecificityTrainer):
         return super()._generate_single_turn(prompt_ids, images, multimodal_fields, alike, has_tool_images)
 
     def _generate_and_score_completions(self, inputs):
-        batch = super()._generate_and_score_completions(
-            on_positives(inputs, self.num_generations) if self.positives else inputs
-        )
-        return {**batch, "negative_logps": self._on_negatives(inputs, batch)} if self.negatives else batch
+        asked = on_positives(inputs, self.num_generations) if self.positives else inputs
+        batch = super()._generate_and_score_completions(asked)
+        if self.negatives:
+            batch = {**batch, "negative_logps": self._on_negatives(inputs, batch)}
+        return batch
 
     def _on_negatives(self, rows: list[dict], batch: dict) -> torch.Tensor:
         """The log-probabilities (answers, tokens) of the answers in `batch` on the negatives of `rows`, by the
         policy as it is, without gradient."""
+        model: Any = self.model  # TRL declares these for every kind of model and of processor
+        processor: Any = self.processing_class
+        opened: Any = self.pictures
+        arguments: Any = self.args.gradient_checkpointing_kwargs
         parts = []
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+        with torch.no_grad(), disable_gradient_checkpointing(model, arguments):
             for start in range(0, len(rows), self.args.per_device_train_batch_size):
                 part = slice(start, start + self.args.per_device_train_batch_size)
-                pictures = [[self.pictures((row["negative"], row["picture"]))] for row in rows[part]]
-                fields = self.processing_class.image_processor(images=pictures, return_tensors="pt").to(
-                    self.accelerator.device
+                pictures = [[opened((row["negative"], row["picture"]))] for row in rows[part]]
+                fields = processor.image_processor(images=pictures, return_tensors="pt")
+                logps, *_ = self._get_per_token_logps_and_entropies(
+                    model,
+                    input_ids=torch.cat([batch["prompt_ids"][part], batch["completion_ids"][part]], 1),
+                    attention_mask=torch.cat([batch["prompt_mask"][part], batch["completion_mask"][part]], 1),
+                    **fields.to(self.accelerator.device),
+                    logits_to_keep=batch["completion_ids"].shape[1],
+                    num_images=[1] * len(pictures),
+                    mm_token_type_ids=batch["mm_token_type_ids"][part],
                 )
-                texts = {
-                    name: torch.cat([batch[f"prompt_{mask}"][part], batch[f"completion_{mask}"][part]], 1)
-                    for name, mask in (("input_ids", "ids"), ("attention_mask", "mask"))
-                }
-                kinds = batch["mm_token_type_ids"][part]
-                parts.append(
-                    self._get_per_token_logps_and_entropies(
-                        self.model,
-                        **texts,
-                        **fields,
-                        logits_to_keep=batch["completion_ids"].shape[1],
-                        num_images=[1] * len(pictures),
-                        mm_token_type_ids=kinds,
-                    )[0]
-                )
+                parts.append(logps)
         return torch.cat(parts)
 
     def _get_per_token_logps_and_entropies(self, *args, **fields):
@@ -230,14 +224,14 @@ class TapoTrainer(SpecificityTrainer):
     def _tokens_of_step(self, inputs: dict) -> torch.Tensor:
         """What TRL divides the loss `dapo` by: the tokens of an optimiser step, the mean of those of the generation,
         per process."""
+        settings: Any = self.args
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
-        return tokens * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return tokens * self.current_gradient_accumulation_steps / settings.steps_per_generation
 
     def _note(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
         "Log the mean of `values` over the tokens of all processes."
-        total, count = self.accelerator.reduce(
-            torch.stack([(values * mask).sum(), mask.sum()]), reduction="sum"
-        ).tolist()
+        sums = torch.stack([(values * mask).sum(), mask.sum()])
+        total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
         self._metrics["train"][name].append(total / max(count, 1))
 
 # %% ../../nbs/8_fine_r1/4_tapo.ipynb #4c98db07
@@ -245,68 +239,48 @@ def find_triplets(recipe: Recipe, policy: Policy, samples: Sequence[Sample]) -> 
     "The triplets of a recipe for its `samples`. Raises `UserError` where a class or a data set cannot have them."
     vectors = None
     if recipe.negatives == "visual":
-        vectors = picture_vectors(
-            policy, (bounded(open_image(sample.image), recipe.max_pixels, recipe.min_pixels) for sample in samples)
-        )
+        opened = (bounded(open_image(sample.image), recipe.max_pixels, recipe.min_pixels) for sample in samples)
+        vectors = picture_vectors(policy, opened)
     return make_triplets(samples, recipe.positives, recipe.negatives, recipe.seed, vectors)
 
 # %% ../../nbs/8_fine_r1/4_tapo.ipynb #a7b60644
-def tapo_reward(recipe: Recipe, judge: Callable, log: Path | None = None, tokenizer=None) -> TapoReward:
-    "The reward function of a TAPO recipe; it writes rollouts, verdicts and rewards to `log`."
-    return TapoReward(
-        judge,
-        recipe.rule,
-        recipe.rollouts,
-        accuracy_band=recipe.accuracy_band,
-        anchor_rank=recipe.anchor_rank,
-        noise=recipe.noise,
-        seed=recipe.seed,
-        think=recipe.think,
-        overlong=(recipe.max_tokens, recipe.overlong) if recipe.overlong else None,
-        log_rollouts=log,
-        tokenizer=tokenizer,
-    )
-
-
 def make_tapo_trainer(
     recipe: Recipe,
     policy: Policy,
-    samples: list[Sample],
+    samples: Sequence[Sample],
     out: Path,
-    judge: Callable | None = None,
-    completions: None = None,
+    judge: Judge | None = None,
+    completions: Sequence[str] | None = None,
     report_to: str = "none",
-) -> TapoTrainer:
-    """The trainer that a TAPO recipe describes; the triplets are kept in `out`. `completions` are not used: the
-    policy learns from its own."""
-    if not recipe.train_vision:
-        freeze_vision(policy.model)
-    for token in ("eos_token_id", "pad_token_id"):  # the trainer would align them itself, with a warning
-        setattr(policy.model.config, token, getattr(policy.processor.tokenizer, token))
-    longest = policy.model.config.get_text_config().max_position_embeddings
-    config = grpo_config(recipe, out, int(os.environ.get("WORLD_SIZE", 1)), report_to, longest)
+) -> SpecificityTrainer:
+    """The trainer that a TAPO recipe describes; the triplets are kept in `out`.
+
+    `completions` are not used: the policy learns from its own answers.
+    """
+    config = rollout_config(recipe, policy, out, report_to)
     with config.main_process_first(local=False, desc="triplets"):
-        triplets = kept_triplets(Path(out) / "triplets.json", samples, partial(find_triplets, recipe, policy, samples))
+        triplets = kept_triplets(out / "triplets.json", samples, partial(find_triplets, recipe, policy, samples))
     rows = [{**row, **triplets[row["picture"]]._asdict()} for row in training_rows(samples, recipe.prompt)]
-    opener = triplet_opener(picture_opener(samples, recipe.max_pixels, recipe.min_pixels))
-    payment = tapo_reward(
-        recipe, judge or recipe_judge(recipe), Path(out) / "rollouts.jsonl", policy.processor.tokenizer
+    payment = make_reward(
+        recipe,
+        judge or recipe_judge(recipe),
+        out / "rollouts.jsonl",
+        policy.processor.tokenizer,
+        TapoReward,
+        accuracy_band=recipe.accuracy_band,
     )
-    weights = Weights(recipe.inter_weight, recipe.entropy_weight, recipe.negative_entropy_weight)
-    trainer = TapoTrainer(
-        policy.model,
-        payment,
+    return rollout_trainer(
+        recipe,
+        policy,
         config,
-        train_dataset=Dataset.from_list(rows),
-        pictures=opener,
-        drop_flat_groups=recipe.drop_flat_groups,
-        processing_class=policy.processor,
-        peft_config=lora_config(recipe),
+        rows,
+        triplet_opener(picture_opener(samples, recipe.max_pixels, recipe.min_pixels)),
+        payment,
+        TapoTrainer,
         positives=recipe.positives,
         negatives=recipe.negatives != "none",
-        weights=weights,
+        weights=Weights(recipe.inter_weight, recipe.entropy_weight, recipe.negative_entropy_weight),
     )
-    return name_base(trainer, policy)
 
 # %% ../../nbs/8_fine_r1/4_tapo.ipynb #29b6138c
 TAPO = Way(as_they_are, make_tapo_trainer)

@@ -17,8 +17,8 @@ from trl import GRPOTrainer
 
 from speciarl.policy.model import load_policy
 from speciarl.training import loop as training
-from speciarl.training.loop import make_trainer, recipe_judge, training_samples
 from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import make_trainer, recipe_judge, training_samples
 from speciarl.training.trainer import one_pad, with_pictures
 
 PICTURE_TOKENS = {"image": 6, "video": 7}  # placeholders of the small policy
