@@ -39,6 +39,7 @@ SFT = ["steps=2", "data.birds=8", "prompts_per_step=2", "micro_batch=2"]
 LORA = ["lora_rank=4", "lora_alpha=8"]
 
 training = importlib.import_module("speciarl.training.loop")
+checkpoints = importlib.import_module("speciarl.training.checkpoints")
 
 
 def recipe(*changes, name="smoke/speciarl"):
@@ -384,7 +385,7 @@ def test_flat_groups_leave_the_loss_if_the_recipe_says_so(tmp_path):
 def scripted(monkeypatch, values):
     scores = iter(values)
     monkeypatch.setattr(
-        training, "validate", lambda *args: dict(specificity=0.0, correctness=0.0, hm=next(scores), missing=0)
+        checkpoints, "validate", lambda *args: dict(specificity=0.0, correctness=0.0, hm=next(scores), missing=0)
     )
 
 
