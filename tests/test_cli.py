@@ -580,7 +580,8 @@ CORRUPT = "the image is corrupt, truncated or of another format; replace the fil
 def test_a_bad_picture_is_recorded_skipped_and_counted(photos, name, damage, line):
     path = Path("photos") / name
     path.write_bytes(damage(path.read_bytes()))
-    assert "1 unreadable images" in ok(*photos)
+    told = ok(*photos)
+    assert "1 unreadable images" in told and f"without an answer: photos/{name}: {line}" in told
     with open("run/samples.csv", newline="") as file:
         faults = {row["sample_id"]: row for row in csv.DictReader(file)}
     assert any(line in " ".join(row.values()) for row in faults.values())

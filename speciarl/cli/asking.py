@@ -156,13 +156,14 @@ def evaluate(
             quiet = not sys.stderr.isatty()
             card = runs.evaluate(asked, samples, out, judge, prompt, how, quiet=quiet, answer_tag=answer_tag)
     counts = [f"{number:,} {name.replace('_', ' ')}" for name, number in card["counts"].items()]
-    typer.echo(", ".join(counts) + "\n")
+    typer.echo(", ".join(counts))
     faults = [row["fault"] or "" for row in runs.read_samples(out)]
     faults = [fault for fault in faults if fault]
     for fault in faults[:3]:
-        say(f"without an answer: {fault}")
+        typer.echo(f"without an answer: {fault}")
     if len(faults) > 3:
-        say(f"{len(faults) - 3:,} more are named in {out / 'samples.csv'}")
+        typer.echo(f"{len(faults) - 3:,} more are named in {out / 'samples.csv'}")
+    typer.echo("")
     score(out, out=out, force=True)
 
 # %% ../../nbs/10_cli/4_asking.ipynb #5cf7e51d
