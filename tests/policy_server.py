@@ -68,13 +68,22 @@ def decode(body: dict) -> tuple[Image.Image, str]:
     ):
         raise ValueError("expected a picture, then texts")
     head, _, data = picture["image_url"]["url"].partition(",")
-    if head != "data:image/png;base64":
-        raise ValueError(f"not a PNG data URL: {head[:40]}")
+    kind = head.removeprefix("data:image/").removesuffix(";base64")
+    if head != f"data:image/{kind};base64" or kind not in ("png", "jpeg", "webp"):
+        raise ValueError(f"no data URL of a PNG, JPEG or WebP: {head[:40]}")
+    if len(data) > 6_000_000:
+        raise ValueError("the picture is larger than 6,000,000 characters")
     if not (isinstance(body["max_tokens"], int) and 0 <= body["temperature"] <= 2 and body.get("n", 1) >= 1):
         raise ValueError("a number is out of range")
     image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
     image.load()
-    return image, " | ".join(text["text"] for text in texts)
+    if (
+        image.format != kind.upper()
+        or image.width * image.height > 2_000_000
+        or max(image.size) > 200 * min(image.size)
+    ):
+        raise ValueError("the picture is of another format than it says, too large, or a strip")
+    return image.convert("RGB"), " | ".join(text["text"] for text in texts)
 
 
 def failure(status: int, words: str) -> web.Response:

@@ -171,7 +171,8 @@ def test_a_single_answer_that_does_not_fit_ends_the_run(base, samples, monkeypat
     monkeypatch.setattr(engines, "draw", never)
     with pytest.raises(
         UserError,
-        match="^out of memory with a single answer; use a smaller model, bfloat16, device auto, or smaller pictures$",
+        match="^out of memory with a single answer; use a smaller model, bfloat16, device auto, or smaller pictures "
+        r"\(--max-pixels\)$",
     ):
         predict(TransformersEngine(base), samples, PROMPT)
 

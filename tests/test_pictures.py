@@ -15,10 +15,10 @@ from tiny_models import FAMILIES, save
 from speciarl.core.scale import UserError
 from speciarl.data.samples import LEAST_SIDE, MOST_STRETCHED, Sample, fitted, open_image, readable
 from speciarl.policy import model
-from speciarl.policy.engines import Sampling, TransformersEngine
+from speciarl.policy.engines import SEEN_PIXELS, Sampling, TransformersEngine, opened, picture_of
 from speciarl.policy.model import load_policy, processed
 from speciarl.policy.predict import answered, predict
-from speciarl.policy.server import ServerEngine
+from speciarl.policy.server import ServerEngine, make_engine
 
 WORDS, SHORT = "name what the image shows", Sampling(max_tokens=2)
 DICE = np.random.default_rng(0)
@@ -218,6 +218,105 @@ def test_pictures_of_every_kind_reach_a_server(policy_server, tmp_path):
     engine = ServerEngine("policy", policy_server.url, api_key="", concurrency=4)
     good, lost = answered(predict(engine, asked, WORDS))
     assert set(lost) == bad and len(good) == len(asked) - len(bad)
+
+
+# -- one picture for all engines
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    "Something that JPEG makes small: waves."
+    waves = np.add.outer(np.arange(height) // 9, np.arange(width) // 7)[..., None] * np.array([1, 2, 3])
+    return Image.fromarray((waves % 256).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "grey.jpg", "palette.png"])
+def test_a_file_that_every_decoder_reads_alike_travels_as_it_is(tmp_path, name):
+    mode = {"grey.jpg": "L", "palette.png": "P"}.get(name, "RGB")
+    photograph(400, 300).convert(mode).save(tmp_path / name)
+    shown = picture_of(Sample(name, tmp_path / name, "dog"))
+    assert shown.data == (tmp_path / name).read_bytes() and shown.image.tobytes() == decoded(shown).tobytes()
+
+
+def decoded(shown) -> Image.Image:
+    "The picture as a server decodes it, which knows nothing of what we did."
+    import base64
+
+    return Image.open(io.BytesIO(base64.b64decode(shown.url.partition(",")[2]))).convert("RGB")
+
+
+def odd_files(folder: Path) -> dict[str, Image.Image]:
+    "Files that decoders read in different ways, or that servers refuse; by name."
+    picture = photograph(400, 300)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    glass = picture.convert("RGBA")
+    glass.putalpha(Image.fromarray(np.full((300, 400), 99, np.uint8)))
+    deep = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    files = {
+        "lying.jpg": (picture, {"exif": exif}),
+        "cmyk.jpg": (picture.convert("CMYK"), {}),
+        "glass.png": (glass, {}),
+        "glass.webp": (glass, {}),
+        "deep.png": (deep, {}),
+        "a.gif": (picture, {}),
+        "a.bmp": (picture, {}),
+        "a.tiff": (picture, {}),
+        "moving.webp": (picture, {"save_all": True, "append_images": [picture.rotate(90)]}),
+        "large.jpg": (photograph(4000, 3000), {}),
+        "strip.png": (photograph(1200, 5), {}),
+    }
+    for name, (image, how) in files.items():
+        image.save(folder / name, **how)
+    return files
+
+
+def test_every_other_picture_is_made_into_one_that_is_read_alike(tmp_path):
+    for name in odd_files(tmp_path):
+        sample = Sample(name, tmp_path / name, "dog")
+        shown = picture_of(sample)
+        assert shown.data != (tmp_path / name).read_bytes(), name
+        assert decoded(shown).tobytes() == shown.image.tobytes(), name
+        assert shown.image.width * shown.image.height <= SEEN_PIXELS
+        assert len(shown.url) < 1_000_000
+
+
+def test_a_photograph_does_not_grow_on_its_way(tmp_path):
+    noise(2000, 1500).save(tmp_path / "a.jpg", quality=90)  # 3 MB and three times as many pixels as are looked at
+    shown = picture_of(Sample("a", tmp_path / "a.jpg", "dog"))
+    assert len(shown.url) < (tmp_path / "a.jpg").stat().st_size
+    whole = picture_of(Sample("a", tmp_path / "a.jpg", "dog"), max_pixels=3_000_000)
+    assert whole.data == (tmp_path / "a.jpg").read_bytes()
+
+
+def test_small_pictures_in_memory_lose_nothing():
+    for size in ((8, 8), (56, 56), (256, 256)):
+        picture = noise(*size)
+        shown = picture_of(Sample("plate", picture, "dog"))
+        assert shown.image.tobytes() == picture.tobytes() == decoded(shown).tobytes()
+
+
+def test_server_and_transformers_see_the_same_picture(policy_server, tmp_path):
+    from policy_server import expected
+
+    odd_files(tmp_path)
+    asked = [Sample(path.name, path, "dog") for path in sorted(tmp_path.iterdir())]
+    engine = ServerEngine("policy", policy_server.url, api_key="")
+    rows = predict(engine, asked, WORDS)
+    seen, bad = opened(asked)
+    assert not bad and [row["text"] for row in rows] == [expected(one.image, WORDS, 0)[0] for _, one in seen]
+
+
+def test_the_bound_is_said_and_kept(tiny, policy_server, tmp_path):
+    photograph(800, 600).save(tmp_path / "a.png")
+    asked = [Sample("a", tmp_path / "a.png", "dog")]
+    for engine in (TransformersEngine(tiny), ServerEngine("policy", policy_server.url, api_key="")):
+        assert engine.describe()["max_pixels"] == SEEN_PIXELS
+        small = replace(engine, max_pixels=50_000) if isinstance(engine, TransformersEngine) else engine
+        assert small.describe()["max_pixels"] in (50_000, SEEN_PIXELS)
+    [(_, sample)] = opened(asked, 50_000)[0]
+    assert sample.image.width * sample.image.height <= 50_000
+    with pytest.raises(UserError, match="^max_pixels is 3; it must be at least 784, one image token of 28 x 28$"):
+        make_engine("openai", "policy", base_url=policy_server.url, max_pixels=3)
 
 
 # -- before training

@@ -142,6 +142,8 @@ def _card(job: Job, engine: "Engine", how: "Sampling", samples: "Sequence[Sample
     from speciarl.policy.engines import run_facts
 
     facts = run_facts(engine, how)
+    if not isinstance(samples[0].image, str | Path):
+        facts.pop("max_pixels", None)  # pictures that are drawn are small: no bound touches them
     for name in (*ELSEWHERE, "model", "base"):
         facts.pop(name, None)
     settings = run_settings(job.policy, samples, job.prompt, how.n, how.seed, "", facts.pop("sampling"), **facts)

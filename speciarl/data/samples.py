@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'MOST_STRETCHED', 'LONGEST_SIDE', 'LEAST_SIDE', 'EVERYTHING', 'RECORD', 'Sample', 'to_rgb',
-           'open_image', 'fitted', 'readable', 'read_folder', 'class_folders', 'read_class_folders', 'resolve_revision',
-           'copy_of', 'read_copy', 'read_hub']
+           'open_image', 'fitted', 'bounded', 'readable', 'read_folder', 'class_folders', 'read_class_folders',
+           'resolve_revision', 'copy_of', 'read_copy', 'read_hub']
 
 # %% ../../nbs/2_data/3_samples.ipynb #fca2c909
 import importlib
@@ -124,6 +124,25 @@ def fitted(image: Image.Image) -> Image.Image:
     if min(image.size) < LEAST_SIDE:
         image = ImageOps.scale(image, math.ceil(LEAST_SIDE / min(image.size)), Image.Resampling.NEAREST)
     return image
+
+# %% ../../nbs/2_data/3_samples.ipynb #f2d87077
+def bounded(image: Image.Image, max_pixels: int | None, min_pixels: int | None = None) -> Image.Image:
+    """`image`, scaled to at most `max_pixels` and at least `min_pixels` if it has more or less.
+
+    Its sides are then multiples of 28. A strip loses its aspect ratio where it must.
+    """
+    pixels = image.width * image.height
+    if max_pixels is not None and pixels > max_pixels:
+        rounded, factor, most = math.floor, math.sqrt(max_pixels / pixels), max_pixels
+    elif min_pixels is not None and pixels < min_pixels:
+        rounded, factor, most = math.ceil, math.sqrt(min_pixels / pixels), math.inf
+    else:
+        return image
+    short, long = (max(28, rounded(side * factor / 28) * 28) for side in sorted(image.size))
+    if short * long > most:
+        long = min(long, int(most // short // 28 * 28))
+    size = (short, long) if image.width < image.height else (long, short)
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 # %% ../../nbs/2_data/3_samples.ipynb #1892409b
 def readable(samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, str]]:
