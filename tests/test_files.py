@@ -38,8 +38,8 @@ from speciarl.core.files import (
     write_json,
     write_jsonl,
 )
-from speciarl.core.progress import progress
 from speciarl.core.scale import UserError
+from speciarl.core.work import progress
 
 
 def python(code, *arguments, **options):

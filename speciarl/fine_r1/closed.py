@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..core.encoder import TextEncoder
 from ..core.names import name_key, named_in
 from ..core.scale import UserError, extract_answer
 from ..data.fieldguide import SIBLINGS
@@ -33,7 +34,6 @@ from speciarl.metrics.openworld import (
     widest_answer,
     without_body,
 )
-from ..policy.encoder import TextEncoder
 
 if TYPE_CHECKING:  # asking loads torch; reading what was answered does not
     from speciarl.policy.engines import Engine

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.calls import CallFailed, Completion, Server, ServerGone, ask_all, ask_one
+from ..core.encoder import TextEncoder
 from ..core.names import name_key
 from ..core.scale import UserError, extract_answer
 from .resampling import percentiles
-from ..policy.encoder import TextEncoder
 
 # %% ../../nbs/5_metrics/5_openworld.ipynb #36baa75b
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from ..core.calls import CallFailed
 from ..core.files import append_jsonl, file_digest, read_jsonl, write_jsonl
-from ..core.progress import progress
 from ..core.scale import UserError, extract_answer
+from ..core.work import progress
 from ..data.samples import Sample
 from .engines import GREEDY, Engine, Result, Results, Sampling
 from .prompts import NEXT_ROUND, Question, Turns

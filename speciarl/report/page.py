@@ -22,8 +22,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from ..core.files import atomic_write
-from ..core.progress import progress
 from ..core.scale import WIRE_NAMES, UserError
+from ..core.work import progress
 from ..data.samples import Sample, open_image
 from ..metrics.runs import open_predictions, read_card, read_samples
 from .figures import LEVEL_COLOURS

@@ -212,9 +212,9 @@ class OpenWorld(NamedTuple):
 
 def open_world_of(predictions: "Predictions", using: OpenWorld, paths: dict[tuple[str, str], str]) -> FurtherTable:
     "The table of the open-world metrics; `paths` are those of the images by (data set, sample id), as far as known."
+    from speciarl.core.encoder import load_encoder
     from speciarl.data.sets import domains_of
     from speciarl.metrics import openworld as ow
-    from speciarl.policy.encoder import load_encoder
     from speciarl.policy.predictions import column_of
     from speciarl.report.tables import openworld_table
 

@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from ..core.files import weights_digest, write_json
-from ..core.processes import process_count
 from ..core.scale import UserError
+from ..core.work import process_count
 from ..data.samples import Sample
 from ..judges.choose import JudgeSpec, remembering
 from ..judges.store import open_store

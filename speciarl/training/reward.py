@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..core.files import append_jsonl, atomic_write, read_lines
-from ..core.processes import Gather, all_heard, gather_ranks, in_one_line, together
 from ..core.scale import Category, UserError, extract_answer
+from ..core.work import Gather, all_heard, gather_ranks, in_one_line, together
 from ..judges.verdict import FORMAT_FAILURE, Judge, Verdict
 from speciarl.training.rules import (
     find_rule,

@@ -22,8 +22,8 @@ from PIL import Image
 from transformers import Trainer
 from trl import GRPOConfig, SFTConfig
 
-from ..core.processes import process_count
 from ..core.scale import UserError
+from ..core.work import process_count
 from ..data.fieldguide import World
 from ..data.samples import Sample, open_image
 from ..data.sets import BenchmarkSet, FieldGuideSet, all_strict, choose, named_set
