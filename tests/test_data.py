@@ -3,6 +3,7 @@ do."""
 
 import random
 import struct
+import unicodedata
 import zlib
 
 import numpy as np
@@ -12,6 +13,7 @@ from refusal import message
 
 from speciarl.core.scale import UserError
 from speciarl.data.samples import Sample, open_image, read_folder
+from speciarl.data.sets import read_data
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
@@ -215,11 +217,11 @@ def test_other_mistakes_in_the_table_of_labels(folder):
     assert message(read_folder, folder) == f"{table}: no such file; check the path"
     assert (
         message(read_folder, label(folder, "a.png,x", header="image,label"))
-        == f"{table}: no column 'file' (found 'image', 'label'); add it or rename one"
+        == f"{table}: no column 'file' (found 'image', 'label'); name it with --image-column, or add it"
     )
     assert (
         message(read_folder, label(folder, "a.png, "))
-        == f"{table}: file 'a.png' has an empty label; fill it in or remove the row"
+        == f"{folder}: 2 there but not labelled ('sub/b.JPG', 'sub/c.png'); make labels.csv and the folder agree"
     )
     assert (
         message(read_folder, label(folder, "a.png,x", "./a.png,y"))
@@ -228,3 +230,54 @@ def test_other_mistakes_in_the_table_of_labels(folder):
     expected = "file 'a.heic' is not an image this reads; use one of .bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp"
     assert message(read_folder, label(folder, "a.heic,x")) == f"{table}: {expected}"
     assert message(read_folder, folder, limit=0) == "limit 0: must be at least 1"
+
+
+# --- names as other systems write them --------------------------------------------------------------------------------
+
+
+def test_names_of_another_spelling_are_the_same_files(tmp_path, caplog):
+    """A Mac takes accents apart, a spreadsheet does not see capitals, and somebody's program put underscores for
+    spaces."""
+    for name in (unicodedata.normalize("NFD", "crème brûlée.png"), "cats/Persian_cat 1.JPG", "dog.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        photograph(tmp_path / name)
+    label(tmp_path, "Crème_brûlée.PNG,crème brûlée", "cats/persian-cat_1.jpg,Persian", "dog.png,pug")
+    samples = read_folder(tmp_path)
+    assert [sample.id for sample in samples] == ["Crème_brûlée.PNG", "cats/persian-cat_1.jpg", "dog.png"]
+    assert all(open_image(sample).size == (80, 60) for sample in samples)
+    assert f"{tmp_path}: 2 x file under another spelling of its name ('Crème_brûlée.PNG' is 'cre" in caplog.text
+
+
+def test_two_files_that_could_be_meant_are_refused(folder):
+    photograph(folder / "A.PNG")
+    label(folder, "a.png,x", "A.PNG,y", "sub/b.JPG,x", "sub/c.png,x")
+    assert [sample.id for sample in read_folder(folder)] == ["a.png", "A.PNG", "sub/b.JPG", "sub/c.png"]
+    label(folder, "A.png,x", "sub/b.JPG,x", "sub/c.png,x")
+    told = message(read_folder, folder)
+    assert told.startswith(f"{folder}: 'A.png' may be ") and told.endswith(
+        "rename one so that it is clear which is meant"
+    )
+
+
+def test_rows_without_a_label_and_their_pictures_are_left_out(folder, caplog):
+    label(folder, "a.png;x", "sub/b.JPG;", "sub/c.png;y", ";", ";", header="file;label")
+    assert [sample.id for sample in read_folder(folder)] == ["a.png", "sub/c.png"]
+    left = "3 of 5 rows left out: 2 with nothing in them (lines 5, 6), 1 without a label (line 3)"
+    assert f"{folder}/labels.csv: {left}" in caplog.text
+
+
+def test_columns_of_another_name_and_tables_of_another_kind(folder, caplog):
+    rows = [["path", "Species"], ["a.png", "x"], ["sub/b.JPG", "y"], ["sub/c.png", "y"]]
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(folder / "Labels.xlsx")
+    columns = {"image": "path", "label": "species"}
+    assert [sample.label for sample in read_data(str(folder), columns=columns)] == ["x", "y", "y"]
+    assert "column 'path' is read as image" in caplog.text and "column 'Species' is read as label" in caplog.text
+    told = f"{folder}/Labels.xlsx: no column 'label' (found 'path', 'Species'); name it with --label-column, or add it"
+    assert message(read_folder, folder, columns={"image": "path"}) == told
+    label(folder, "a.png,x")
+    told = f"{folder}: Labels.xlsx and labels.csv may both be the table of labels; keep one"
+    assert message(read_folder, folder) == told

@@ -150,6 +150,22 @@ def test_labels_of_another_set(read, tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
+def test_class_names_of_another_spelling_are_the_same_classes(tmp_path, caplog):
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["Miniature_PUG", "PUG"])}
+    )
+    pictures = [Image.new("RGB", (4, 4))] * 2
+    (tmp_path / "repo" / "data").mkdir(parents=True)
+    place = tmp_path / "repo" / "data" / "test-00000-of-00001.parquet"
+    copied = ("oxford_pets", str(tmp_path / "repo"), tmp_path / "copy")
+    datasets.Dataset.from_dict({"image": pictures, "label": [0, 1]}, features=features).to_parquet(place)
+    assert message(read_hub, *copied, cache=tmp_path / "cache").startswith("1 labels are no classes of oxford_pets ('")
+    table = datasets.Dataset.from_dict({"image": pictures, "label": ["american-BULLDOG", "PUG"]})
+    table.cast_column("image", datasets.Image()).to_parquet(place)
+    samples = read_hub(*copied, cache=tmp_path / "cache2")
+    assert [sample.label for sample in samples] == ["american bulldog", "pug"]
+
+
 def test_an_image_without_a_label(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
     table = datasets.Dataset.from_dict({"image": [Image.new("RGB", (4, 4))], "label": [-1]}, features=features)
@@ -163,7 +179,8 @@ def test_an_image_without_a_label(tmp_path):
 def test_columns_and_splits_that_are_not_there(read, repo):
     assert (
         message(read, label="kind")
-        == f"{repo} has no column 'kind' (found image, label, breed); name the columns of images and labels"
+        == f"{repo} has no column 'kind' (found image, label, breed); name the columns with --image-column and "
+        "--label-column (in Python: image=, label=)"
     )
     assert message(read, "train").startswith(f"cannot load {repo}, split 'train': ")
 

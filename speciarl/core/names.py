@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['name_key', 'singulars', 'spellings', 'deletions', 'one_slip', 'slip_table', 'mend_word', 'beginnings', 'Finder',
-           'scan', 'named_in', 'near_names']
+           'scan', 'named_in', 'near_names', 'loose_form', 'match_names']
 
 # %% ../../nbs/1_core/5_names.ipynb #8e31f903
 import difflib
@@ -16,7 +16,7 @@ from typing import Protocol
 
 import regex
 
-from .scale import normalise
+from .scale import UserError, normalise
 
 # %% ../../nbs/1_core/5_names.ipynb #3e584f01
 _DASH = regex.compile(r"\p{Pd}")
@@ -197,3 +197,39 @@ def near_names(text: str, names: Iterable[str], k: int = 3, cutoff: float = 0.5)
         return []
     keys = {name_key(name): name for name in names}
     return [keys[key] for key in difflib.get_close_matches(name_key(text), keys, n=k, cutoff=cutoff)]
+
+# %% ../../nbs/1_core/5_names.ipynb #c76e0fd4
+_GAPS = re.compile(r"[\s_-]+")
+
+
+def loose_form(text: str) -> str:
+    "`text` in NFC, without capitals, with one space for each run of underscores, hyphens and white space."
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return _GAPS.sub(" ", folded).strip()
+
+
+def match_names(wanted: Iterable[str], there: Iterable[str]) -> dict[str, str]:
+    """From each of the `wanted` names to the one `there` that is equal, or else the only one left of its `loose_form`.
+
+    What is not there is left out. Raises `UserError` where several wanted names, or several that are there, have the
+    same form.
+    """
+    asked, left = list(dict.fromkeys(wanted)), dict.fromkeys(there)
+    found = {name: name for name in asked if name in left}
+    forms: dict[str, tuple[list[str], list[str]]] = {}
+    for name in asked:
+        if name not in found:
+            forms.setdefault(loose_form(name), ([], []))[0].append(name)
+    if not forms:
+        return found
+    for name in left:
+        form = loose_form(name)
+        if name not in found and form in forms:
+            forms[form][1].append(name)
+    for names, others in forms.values():
+        if others and len(names) + len(others) > 2:
+            shown = f"{', '.join(map(repr, names))} may be {' or '.join(map(repr, others))}"
+            raise UserError(f"{shown}; rename one so that it is clear which is meant")
+        if others:
+            found[names[0]] = others[0]
+    return found

@@ -271,18 +271,20 @@ def find_column(
     role: str,
     given: str | None = None,
     *,
+    usual: str | None = None,
     notes: Notes | None = None,
     option: Callable[[str], str] | None = as_argument,
     required: bool = True,
     todo: str = "or add it",
 ) -> str | None:
-    """The column of `table` that is the `role`, by the name `given` or else by that of the role; None if there is none.
+    """The column of `table` that is the `role`: called `given`, else `usual` (None: like it); None if there is none.
 
     Names are compared by `name_key` where none is equal; such a match is told in `notes`. `option` says how a message
     names the parameter that gives the name (None: there is none), `todo` what else can be done. Raises `UserError` if
     the column is not there (and `required` or `given`), could be several, or holds what is no text.
     """
-    wanted = role if given is None else given
+    usual = usual or role
+    wanted = usual if given is None else given
     if wanted in table.columns:
         found = [wanted]
     else:
@@ -299,7 +301,7 @@ def find_column(
     [name] = found
     if name in table.faults:
         raise UserError(table.faults[name])
-    if notes is not None and name != role:
+    if notes is not None and name != usual:
         notes.append(f"{table.source}: column {name!r} is read as {role}")
     return name
 
