@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import app, check_writable, fail, print_table, refuse_existing, say, training_extra
+from speciarl.cli.app import (
+    DatasetColumn,
+    ImageColumn,
+    LabelColumn,
+    app,
+    check_writable,
+    fail,
+    print_table,
+    refuse_existing,
+    say,
+    training_extra,
+)
 from .judging import JudgePrompt, Votes
 from .scoring import score
 
@@ -125,6 +136,9 @@ def evaluate(
             metavar="FILE", help="A YAML file with many models, prompts, data sets and n.", show_default=False
         ),
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    dataset_column: DatasetColumn = None,
 ) -> None:
     "Ask a policy about images; judge, score."
     from speciarl.data.sets import read_data
@@ -151,7 +165,8 @@ def evaluate(
     needs = "--judge-url http://localhost:8000/v1 --judge-model NAME"
     judge = make_judge(spec, verdicts, say=say, needs=needs)
     check_writable(out)
-    samples = None if data is None else read_data(data, split, limit)
+    columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
+    samples = None if data is None else read_data(data, split, limit, columns=columns)
     if predictions is not None:
         card = runs.judge_published(predictions, out, judge, samples, answer_tag=answer_tag)
     else:
@@ -233,13 +248,17 @@ def closed(
         int, typer.Option(metavar="N", min=1, help="Longest answer; a policy that reasons at length needs more.")
     ] = 64,
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the options and their order.")] = 0,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    dataset_column: DatasetColumn = None,
 ) -> None:
     "Ask a policy questions with options (Fine-R1)."
     from speciarl.data.sets import read_data
 
     refuse_existing([out / name for name in ("answers.jsonl", "closed.csv", "closed.card.json")])
     check_writable(out)
-    samples = read_data(source, split, limit)
+    columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
+    samples = read_data(source, split, limit, columns=columns)
     with training_extra():
         from speciarl.fine_r1.closed_run import check_questions, run_closed
         from speciarl.policy.engines import SEEN_PIXELS
@@ -308,6 +327,8 @@ def data_download(
         ),
     ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Of --repo.")] = "test",
+    image_column: Annotated[str, typer.Option(metavar="NAME", help="Of --repo: its column of pictures.")] = "image",
+    label_column: Annotated[str, typer.Option(metavar="NAME", help="Of --repo: its column of labels.")] = "label",
 ) -> None:
     "Fetch a data set from its official place, check it, and unpack it to DIR/NAME."
     if repo is None and (revision is not None or split != "test"):
@@ -320,5 +341,5 @@ def data_download(
     else:
         from speciarl.data.samples import read_hub
 
-        samples = read_hub(name, repo, root / name, split, revision)
+        samples = read_hub(name, repo, root / name, split, revision, image=image_column, label=label_column)
         typer.echo(f"wrote {root / name}: {len(samples):,} images of {repo}, {split}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'RemoteFile', 'Layout', 'DatasetInfo', 'dataset_info', 'list_lines', 'clean_label', 'other_capitals',
-           'missing_line', 'recognise', 'Place', 'locate']
+           'missing_line', 'labels_file', 'recognise', 'Place', 'locate']
 
 # %% ../../nbs/2_data/2_benchmarks.ipynb #2be23a45
 import os
@@ -156,6 +156,16 @@ def missing_line(name: str, base: Path, relative: str) -> str:
     if twin:
         return f"{base / relative} is missing, but {twin} is there; rename it (capitals matter)"
     return f"{base / relative} is missing; unpack {DATASETS[name].archives} again, all of it, into {base}"
+
+# %% ../../nbs/2_data/2_benchmarks.ipynb #e5c63cf0
+def labels_file(folder: Path) -> Path:
+    "The table of labels in `folder`: labels.csv, .tsv, .xlsx, .jsonl, .parquet; `UserError` if there are several."
+    kinds = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl", ".parquet")
+    there = sorted(path for path in folder.iterdir() if path.stem.lower() == "labels" and path.suffix.lower() in kinds)
+    if len(there) > 1:
+        names = " and ".join(path.name for path in there)
+        raise UserError(f"{folder}: {names} may both be the table of labels; keep one")
+    return there[0] if there else folder / "labels.csv"
 
 # %% ../../nbs/2_data/2_benchmarks.ipynb #56909a4e
 def _bases(info: DatasetInfo, folder: Path) -> list[Path]:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'SUFFIXES', 'MOST_STRETCHED', 'LONGEST_SIDE', 'LEAST_SIDE', 'Columns', 'RECORD', 'Sample', 'to_rgb',
-           'open_image', 'fitted', 'bounded', 'readable', 'images_below', 'labels_file', 'read_folder',
-           'resolve_revision', 'copy_of', 'read_copy', 'read_hub']
+           'open_image', 'fitted', 'bounded', 'readable', 'images_below', 'read_folder', 'resolve_revision', 'copy_of',
+           'read_copy', 'read_hub']
 
 # %% ../../nbs/2_data/3_samples.ipynb #fca2c909
 import importlib
@@ -28,7 +28,7 @@ from ..core.files import file_digest, find_json, text_digest, write_csv, write_j
 from ..core.names import match_names
 from ..core.scale import UserError
 from ..core.tables import Notes, as_option, blank_rows, column_texts, find_column, keep_rows, read_table
-from .benchmarks import clean_label, dataset_info
+from .benchmarks import clean_label, dataset_info, labels_file
 from .trees import load_tree
 
 if TYPE_CHECKING:
@@ -221,16 +221,6 @@ def _on_disk(folder: Path, names: Sequence[str], notes: Notes) -> dict[str, str]
 
 # %% ../../nbs/2_data/3_samples.ipynb #a65603fd
 Columns = Mapping[str, str | None]  # what a table of labels calls its columns: image (usually file), label, dataset
-
-
-def labels_file(folder: Path) -> Path:
-    "The table of labels in `folder`: labels.csv, .tsv, .xlsx, .jsonl, .parquet; `UserError` if there are several."
-    kinds = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl", ".parquet")
-    there = sorted(path for path in folder.iterdir() if path.stem.lower() == "labels" and path.suffix.lower() in kinds)
-    if len(there) > 1:
-        names = " and ".join(path.name for path in there)
-        raise UserError(f"{folder}: {names} may both be the table of labels; keep one")
-    return there[0] if there else folder / "labels.csv"
 
 
 def read_folder(

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from ..core.names import name_key, near_names
 from ..core.scale import UserError
-from .benchmarks import DATASETS, clean_label, dataset_info, recognise
+from .benchmarks import DATASETS, clean_label, dataset_info, labels_file, recognise
 from .fieldguide import DOMAINS, World, groups, plates
 from .samples import Columns, Sample, copy_of, images_below, labels_file, read_copy, read_folder
 from .splits import draw_subset, read_split
