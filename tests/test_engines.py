@@ -17,7 +17,7 @@ from PIL import Image
 from policy_server import expected, policy_server  # noqa: F401 - a fixture
 from tiny_models import FAMILIES, save
 
-from speciarl.core.scale import UserError
+from speciarl.core.scale import UserError, without_thoughts
 from speciarl.data.fieldguide import plates
 from speciarl.data.samples import Sample
 from speciarl.policy import engines
@@ -262,7 +262,8 @@ def test_two_samples_of_one_name_are_refused(base, samples):
 
 def test_the_whole_text_is_the_answer_where_the_prompt_names_no_tag(base, samples):
     rows = predict(TransformersEngine(base), samples[:1], PROMPT, "openworld/base", Sampling(max_tokens=16), tag=None)
-    assert rows[0]["answer"] == rows[0]["text"].strip() != ""
+    thought, answer = rows[0]["text"].split("</think>")
+    assert thought.startswith("<think>") and rows[0]["answer"] == answer.strip() != "", "a thought is no answer"
 
 
 def test_progress_is_shown_if_asked_for(base, samples, capsys):
@@ -369,7 +370,7 @@ def test_the_four_rounds_of_the_protocol(base, samples, tmp_path):
         tag=question.tag,
     )
     assert [bool(row.get("error")) for row in rows] == [False, False, True] and all(
-        row["answer"] == row["text"].strip() for row in rows[:2]
+        row["answer"] == without_thoughts(row["text"]).strip() for row in rows[:2]
     )
 
 

@@ -232,7 +232,7 @@ def test_records_say_what_an_output_was_made_from(project):
     (project / "constraints.txt").write_text("torch==2.13.0\n")
     reproduce("smoke", root=project)
     record = read_json(project / "paper/tables/smoke/letters.json")
-    assert {"id", "notebook", "profile", "parameters", "inputs"} == set(record)
+    assert {"id", "output", "notebook", "profile", "parameters", "inputs"} == set(record)
     assert (
         f"Letters. `#box(text(size: 6.5pt, fill: luma(45%))[record {record['id']}])`"
         in (project / "paper/build/smoke/paper.md").read_text()
