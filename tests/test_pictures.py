@@ -12,6 +12,7 @@ from policy_server import policy_server  # noqa: F401 - a fixture
 from test_data import png
 from tiny_models import FAMILIES, save
 
+from speciarl.core.files import read_json
 from speciarl.core.scale import UserError
 from speciarl.data.samples import LEAST_SIDE, MOST_STRETCHED, Sample, fitted, open_image, readable
 from speciarl.policy import model
@@ -317,6 +318,32 @@ def test_the_bound_is_said_and_kept(tiny, policy_server, tmp_path):
     assert sample.image.width * sample.image.height <= 50_000
     with pytest.raises(UserError, match="^max_pixels is 3; it must be at least 784, one image token of 28 x 28$"):
         make_engine("openai", "policy", base_url=policy_server.url, max_pixels=3)
+
+
+# -- training
+
+
+def test_training_leaves_out_what_cannot_be_opened_and_goes_on(tmp_path, monkeypatch):
+    from speciarl.training import loop
+    from speciarl.training.recipe import load_recipe
+
+    recipe = load_recipe("smoke/sft", ["data.birds=8", "steps=1", "prompts_per_step=2"])
+    samples = loop.training_samples(recipe)
+    (tmp_path / "torn.jpg").write_bytes(b"I am a picture")
+    noise(1200, 5).save(tmp_path / "strip.png")
+    samples[0] = replace(samples[0], image=tmp_path / "torn.jpg")
+    for i in range(1, 8):
+        samples[i] = replace(samples[i], image=tmp_path / "strip.png")
+    monkeypatch.setattr(loop, "training_samples", lambda recipe, data_root: samples)
+    told = []
+    run = loop.train(recipe, tmp_path / "run", say=told.append)
+    fault = f"{tmp_path / 'torn.jpg'}: the image is corrupt, truncated or of another format; replace the file"
+    assert told[0] == f"1 of 8 pictures are left out: {fault}"
+    assert read_json(run / "card.json")["left_out"] == [samples[0].id]
+    (tmp_path / "strip.png").write_bytes(b"")
+    with pytest.raises(UserError, match="of 8 pictures only 0 can be opened, fewer than the 2 prompts of a generation"):
+        loop.train(recipe, tmp_path / "other", say=told.append)
+    assert not (tmp_path / "other").exists()
 
 
 # -- before training

@@ -13,6 +13,7 @@ from PIL import Image
 from speciarl.core.files import weights_digest
 from speciarl.core.scale import Category, UserError, extract_answer
 from speciarl.data.fieldguide import plates
+from speciarl.data.samples import bounded
 from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
@@ -23,7 +24,6 @@ from speciarl.training.checkpoints import step_log, step_times, validate
 from speciarl.training.loop import best_answers, self_taught, train
 from speciarl.training.recipe import load_recipe, save_interval
 from speciarl.training.settings import (
-    bounded,
     exact_answer,
     grpo_config,
     make_reward,

@@ -19,7 +19,7 @@ import torch
 from trl.models.utils import disable_gradient_checkpointing
 
 from ..core.scale import UserError
-from ..data.samples import Sample, open_image
+from ..data.samples import Sample, bounded, fitted, open_image
 from .triplets import Triplet, kept_triplets, make_triplets, picture_vectors, triplet_opener
 from ..judges.verdict import Judge
 from ..policy.model import Policy
@@ -27,7 +27,6 @@ from ..training.loop import Way, as_they_are
 from ..training.recipe import Recipe
 from ..training.reward import SpecificityReward, completion_text, groups_of
 from speciarl.training.settings import (
-    bounded,
     make_reward,
     picture_opener,
     recipe_judge,
@@ -239,7 +238,7 @@ def find_triplets(recipe: Recipe, policy: Policy, samples: Sequence[Sample]) -> 
     "The triplets of a recipe for its `samples`. Raises `UserError` where a class or a data set cannot have them."
     vectors = None
     if recipe.negatives == "visual":
-        opened = (bounded(open_image(sample.image), recipe.max_pixels, recipe.min_pixels) for sample in samples)
+        opened = (bounded(fitted(open_image(sample)), recipe.max_pixels, recipe.min_pixels) for sample in samples)
         vectors = picture_vectors(policy, opened)
     return make_triplets(samples, recipe.positives, recipe.negatives, recipe.seed, vectors)
 

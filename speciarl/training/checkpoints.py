@@ -25,7 +25,7 @@ from ..core.scale import UserError, to_codes
 from ..data.samples import Sample
 from ..judges.verdict import Judge
 from ..metrics.rates import score
-from ..policy.engines import Sampling, TransformersEngine
+from ..policy.engines import SEEN_PIXELS, Sampling, TransformersEngine
 from ..policy.model import Policy
 from ..policy.predict import texts_of
 from ..policy.prompts import load_prompt
@@ -136,7 +136,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 def validate(policy: Policy, samples: Sequence[Sample], recipe: Recipe, judge: Judge) -> dict:
     "S, C and HM of greedy answers about `samples`, and how many had no verdict. The random state is left as it was."
     with torch.random.fork_rng():
-        engine, how = TransformersEngine(policy, batch=32), Sampling(max_tokens=recipe.max_tokens)
+        engine = TransformersEngine(policy, batch=32, max_pixels=recipe.max_pixels or SEEN_PIXELS)
+        how = Sampling(max_tokens=recipe.max_tokens)
         texts = [text for (text,) in texts_of(engine, samples, load_prompt(recipe.prompt), how)]
     judged = judge_texts(judge, texts, [sample.label for sample in samples], [sample.dataset for sample in samples])
     found = score(to_codes(one.scored.category for one in judged))

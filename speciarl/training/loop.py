@@ -24,13 +24,13 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from ..core.files import weights_digest, write_json
 from ..core.scale import UserError
 from ..core.work import process_count
-from ..data.samples import Sample
+from ..data.samples import Sample, readable
 from ..judges.choose import JudgeSpec, remembering
 from ..judges.store import open_store
 from ..judges.tree import TreeJudge
 from ..judges.verdict import Judge
 from ..policy.base import one_thread, versions
-from ..policy.engines import Sampling, TransformersEngine
+from ..policy.engines import SEEN_PIXELS, Sampling, TransformersEngine
 from ..policy.model import Policy, load_policy
 from ..policy.predict import texts_of
 from ..policy.prompts import load_prompt
@@ -38,7 +38,14 @@ from .checkpoints import MARK, Checkpoints, Watch, check_folder, claim, run_trai
 from .recipe import Recipe, batch_sizes
 from .reward import judge_texts
 from .rules import reward
-from .settings import judge_spec, make_trainer, recipe_judge, training_samples, validation_samples
+from speciarl.training.settings import (
+    judge_spec,
+    make_trainer,
+    recipe_judge,
+    training_samples,
+    usable_samples,
+    validation_samples,
+)
 
 # %% ../../nbs/7_training/7_loop.ipynb #41a63221
 def store_beside(out: str | Path, store: str | Path | None = None) -> str | Path:
@@ -94,7 +101,8 @@ def self_taught(
     recipe: Recipe, policy: Policy, samples: Sequence[Sample], judge: Judge
 ) -> tuple[list[Sample], list[str]]:
     "The samples for which `policy` has an answer worth learning, and the answers."
-    engine = TransformersEngine(policy, batch=8 * recipe.rollouts, share=False)  # as all runs so far were drawn
+    seen = recipe.max_pixels or SEEN_PIXELS
+    engine = TransformersEngine(policy, batch=8 * recipe.rollouts, share=False, max_pixels=seen)  # as in runs so far
     how = Sampling(recipe.rollouts, recipe.temperature, recipe.top_p, recipe.seed, recipe.max_tokens)
     texts = texts_of(engine, samples, load_prompt(recipe.prompt), how)
     chosen, learned = [], []
@@ -244,7 +252,7 @@ def train(
     check_folder(out, recipe)
     batch_sizes(recipe, process_count())
     kept = store_beside(out, store)
-    samples = training_samples(recipe, data_root)
+    samples, left_out = usable_samples(recipe, training_samples(recipe, data_root), say)
     spec = judge_spec(recipe, judge_url) if judge is None else judge
     asked: Judge | None = None
     if not isinstance(spec, JudgeSpec):
@@ -263,7 +271,7 @@ def train(
             assert asked is not None  # rounds go with method self, which is judged
             policy = teach_itself(recipe, policy, samples, asked, out / f"round-{number}", say)
         policy, chosen, texts = way.lessons(recipe, policy, samples, asked)
-        held_out = validation_samples(recipe, samples, data_root)
+        held_out, _ = readable(validation_samples(recipe, samples, data_root))
         trainer, began = train_once(recipe, policy, chosen, out, asked, say, report_to, texts, held_out, way.trainer)
     if trainer.is_world_process_zero():
         with told_in_one_line(out):
@@ -272,6 +280,7 @@ def train(
             recipe=recipe.model_dump(mode="json"),
             sha256=sha256,
             resumed_from=began,
+            left_out=sorted(left_out),
             processes=trainer.args.world_size,
             judge=getattr(asked, "identity", None),
             seconds=round(time.time() - started, 1),
