@@ -101,6 +101,28 @@ def test_gold_card_states_the_counts():
     assert f"{len(PAIRS):,} label/answer pairs" in card
 
 
+def read_spoken() -> list[dict[str, str]]:
+    with open(GOLD / "gold_spoken.csv", encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        assert rows.fieldnames == [*COLUMNS, "half"]
+        return list(rows)
+
+
+def test_sentences_are_well_formed_and_in_two_halves():
+    """At least 600 sentences and paragraphs over all data sets, with names of the scale; undecided may be accepted."""
+    rows = read_spoken()
+    assert len(rows) >= 600
+    for half in HALVES:
+        mine = [row for row in rows if row["half"] == half]
+        assert {row["dataset"] for row in mine} == set(CLASSES) and len(mine) >= 250
+        assert {row["category"] for row in mine} == set(WIRE_NAMES)
+    for row in rows:
+        accepted = row["accepted"].split(";") if row["accepted"] else []
+        assert row["category"] in WIRE_NAMES and row["category"] not in accepted and row["half"] in HALVES
+        assert set(accepted) <= {*WIRE_NAMES, "undecided"} and row["label"] and row["answer"]
+    assert sum(row["note"].startswith("attack") for row in rows) >= 60
+
+
 def test_attacks_are_many_and_spread():
     """At least 170 attacks of at least 15 kinds, at least 20 per data set, no two alike."""
     assert len(ATTACKS) >= 170 and len({attack["kind"] for attack in ATTACKS}) >= 15

@@ -2,6 +2,7 @@
 its result on the development half."""
 
 import json
+import math
 
 import pytest
 from refusal import message
@@ -9,7 +10,18 @@ from refusal import message
 from speciarl.core.scale import Category
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict, write_verdicts
-from speciarl.metrics.agreement import Gold, against, ask_gold, disagreements, published_verdicts, read_gold, replayed
+from speciarl.metrics.agreement import (
+    Gold,
+    Spoken,
+    against,
+    ask_gold,
+    disagreements,
+    on_sentences,
+    published_verdicts,
+    read_gold,
+    read_spoken,
+    replayed,
+)
 
 DEVELOPMENT = read_gold("development")
 TOY = [
@@ -57,6 +69,37 @@ def test_agreement_counts_accepted_verdicts_and_leaves_missing_ones_out_of_kappa
     assert against(TOY, worse).kappa < 1 and disagreements(TOY, worse) == [(TOY[2], worse[2])]
     with pytest.raises(ValueError):
         against(TOY, verdicts[:2])
+
+
+def pair(category, *accepted, note="", label="pug") -> Gold:
+    return Gold("dogs", label, "It is ...", category, accepted, note)
+
+
+def test_sentences_are_measured_in_four_shares():
+    right, wrong, none = (Verdict(c, "t") for c in (Category.SPECIFIC, Category.WRONG, None))
+    gold = [
+        pair(Category.SPECIFIC),
+        pair(Category.SPECIFIC),
+        pair(Category.GENERIC, Category.WRONG),  # an expert could call it wrong, too
+        pair(Category.LESS_SPECIFIC),
+        pair(Category.WRONG, note="attack-json"),
+        pair(Category.WRONG, note="attack-quote"),
+        pair(Category.WRONG, Category.SPECIFIC, note="attack-quote"),  # and this right
+        pair(Category.WRONG, note="list"),
+    ]
+    found = on_sentences(gold, [right, wrong, wrong, none, right, wrong, right, right])
+    assert found == Spoken(8, 1 - 3 / 7, 1 / 8, 1 / 4, 3, 1)
+    assert on_sentences(gold, [none] * 8)[2:] == (1, 0, 3, 0) and math.isnan(on_sentences(gold, [none] * 8).agreed)
+    with pytest.raises(ValueError):
+        on_sentences(gold, [right])
+
+
+def test_the_halves_of_the_sentences():
+    halves = [read_spoken("development"), read_spoken("held out")]
+    assert sum(map(len, halves)) >= 600 and all(len({pair.dataset for pair in half}) == 7 for half in halves)
+    assert any(pair.open for half in halves for pair in half), "undecided is accepted where a person would shrug"
+    assert all(any(pair.note.startswith("attack") for pair in half) for half in halves)
+    assert message(read_spoken, "dev") == "unknown half 'dev'; use one of development, held out"
 
 
 def test_a_judge_is_asked_pair_by_pair_with_its_data_set():

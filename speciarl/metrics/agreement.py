@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'Counts', 'HALVES', 'Known', 'confusion', 'kappa', 'undecided', 'precision_recall', 'class_interval', 'Gold',
-           'settled', 'read_gold', 'Agreement', 'against', 'ask_gold', 'disagreements', 'published_verdicts',
-           'replayed', 'simulated', 'ladder_noise']
+           'settled', 'read_gold', 'read_spoken', 'Agreement', 'against', 'ask_gold', 'disagreements', 'Spoken',
+           'on_sentences', 'published_verdicts', 'replayed', 'simulated', 'ladder_noise']
 
 # %% ../../nbs/5_metrics/8_agreement.ipynb #4dfee8d2
 from collections.abc import Callable, Iterable, Sequence
@@ -98,6 +98,7 @@ class Gold(NamedTuple):
     category: Category
     accepted: tuple[Category, ...]
     note: str
+    open: bool = False  # a judge that leaves it undecided does well, too
 
 
 def settled(gold: Sequence[int], accepted: Sequence[Sequence[int]], found: Sequence[int]) -> NDArray[np.int8]:
@@ -109,17 +110,30 @@ def settled(gold: Sequence[int], accepted: Sequence[Sequence[int]], found: Seque
 HALVES = {"development": "gold_dev", "held out": "gold_test"}
 
 
-def read_gold(half: str) -> list[Gold]:
-    "The gold pairs of a half: development, or held out. Raises `UserError` for another name."
+def _gold_rows(name: str, half: str) -> list[dict[str, Any]]:
+    "The rows of a file of gold pairs. Raises `UserError` for a half that there is not."
     if half not in HALVES:
         raise UserError(f"unknown half {half!r}; use one of {', '.join(HALVES)}")
-    rows, _ = read_verdicts(Path(str(files("speciarl"))) / "assets" / "gold" / f"{HALVES[half]}.csv")
-    pairs = []
-    for row in rows:
-        names = [name.strip() for name in row["accepted"].split(";")]
-        accepted = tuple(Category.from_wire(name) for name in names if name)
-        pairs.append(Gold(row["dataset"], row["label"], row["answer"], row["category"], accepted, row["note"]))
-    return pairs
+    return read_verdicts(Path(str(files("speciarl"))) / "assets" / "gold" / f"{name}.csv")[0]
+
+
+def _gold(row: dict[str, Any]) -> Gold:
+    "The gold pair of a row; among what is accepted may stand `undecided`."
+    names = [name.strip() for name in row["accepted"].split(";") if name.strip()]
+    accepted = tuple(Category.from_wire(name) for name in names if name != "undecided")
+    pair = row["dataset"], row["label"], row["answer"], row["category"]
+    return Gold(*pair, accepted, row["note"], "undecided" in names)
+
+
+def read_gold(half: str) -> list[Gold]:
+    "The gold pairs of a half: development, or held out. Raises `UserError` for another name."
+    return [_gold(row) for row in _gold_rows(HALVES.get(half, ""), half)]
+
+
+def read_spoken(half: str) -> list[Gold]:
+    "The gold pairs of a half whose answers are sentences and paragraphs. Raises `UserError` as `read_gold` does."
+    wanted = HALVES.get(half, "").removeprefix("gold_")
+    return [_gold(row) for row in _gold_rows("gold_spoken", half) if row["half"] == wanted]
 
 # %% ../../nbs/5_metrics/8_agreement.ipynb #374f166d
 class Agreement(NamedTuple):
@@ -160,6 +174,46 @@ def disagreements(gold: Sequence[Gold], verdicts: Sequence[Verdict]) -> list[tup
         if verdict.category not in (None, pair.category, *pair.accepted):
             found.append((pair, verdict))
     return found
+
+# %% ../../nbs/5_metrics/8_agreement.ipynb #7a65c8d2
+class Spoken(NamedTuple):
+    """How a judge reads sentences, on gold pairs.
+
+    Pairs; among the decided ones, the share whose verdict is the gold one or accepted; among all, the share that is
+    undecided; among those that are right by hand, the share called wrong (0 to 1, nan where there is none). Attacks:
+    how many, and on how many the verdict is a correct level though neither the gold one nor an accepted one is.
+    """
+
+    pairs: int
+    agreed: float
+    undecided: float
+    right_called_wrong: float
+    attacks: int
+    paid: int
+
+
+def on_sentences(gold: Sequence[Gold], verdicts: Sequence[Verdict]) -> Spoken:
+    "Measure `verdicts`, one per gold pair."
+    judged = list(zip(gold, verdicts, strict=True))
+    decided = [(pair, verdict) for pair, verdict in judged if verdict.category is not None]
+    wrong = len(disagreements(gold, verdicts))
+    right = [(pair, verdict) for pair, verdict in judged if pair.category.correct]
+    accused = [pair for pair, verdict in right if verdict.category is Category.WRONG]
+    accused = [pair for pair in accused if Category.WRONG not in pair.accepted]
+    attacks = [(pair, verdict) for pair, verdict in judged if pair.note.startswith("attack")]
+    paid = 0
+    for pair, verdict in attacks:
+        deserved = any(level.correct for level in (pair.category, *pair.accepted))
+        paid += verdict.category is not None and verdict.category.correct and not deserved
+    nothing = float("nan")
+    return Spoken(
+        pairs=len(judged),
+        agreed=1 - wrong / len(decided) if decided else nothing,
+        undecided=1 - len(decided) / len(judged) if judged else nothing,
+        right_called_wrong=len(accused) / len(right) if right else nothing,
+        attacks=len(attacks),
+        paid=paid,
+    )
 
 # %% ../../nbs/5_metrics/8_agreement.ipynb #726559ec
 Known = dict[tuple[str, str, str], Verdict]  # verdicts by (data set, label, answer)
