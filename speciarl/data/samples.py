@@ -254,10 +254,9 @@ def read_folder(
     for note in notes:
         _log.warning(note)
     samples = []
-    for i, name in names.items():
-        if labels[i].strip():
-            named = table.rows[i][taken["dataset"]] if "dataset" in taken else ""
-            samples.append(Sample(name, folder / there.get(name, name), labels[i], named or dataset))
+    for i in (i for i in filled if labels[i].strip()):
+        named = table.rows[i][taken["dataset"]] if "dataset" in taken else ""
+        samples.append(Sample(names[i], folder / there.get(names[i], names[i]), labels[i], named or dataset))
     return samples[:limit]
 
 # %% ../../nbs/2_data/3_samples.ipynb #225ec60b

@@ -19,7 +19,7 @@ from ..core.names import name_key, near_names
 from ..core.scale import UserError
 from .benchmarks import DATASETS, clean_label, dataset_info, labels_file, recognise
 from .fieldguide import DOMAINS, World, groups, plates
-from .samples import Columns, Sample, copy_of, images_below, labels_file, read_copy, read_folder
+from .samples import Columns, Sample, copy_of, images_below, read_copy, read_folder
 from .splits import draw_subset, read_split
 from .trees import LabelTree, available_trees, load_tree
 
