@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['name_key', 'singulars', 'spellings', 'deletions', 'one_slip', 'slip_table', 'mend_word', 'beginnings', 'Finder',
-           'scan', 'named_in', 'near_names', 'loose_form', 'match_names']
+           'scan', 'named_in', 'near_names', 'loose_form', 'match_names', 'text_labels']
 
 # %% ../../nbs/1_core/5_names.ipynb #8e31f903
 import difflib
@@ -12,9 +12,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import regex
+from numpy import generic
 
 from .scale import UserError, normalise
 
@@ -232,4 +233,45 @@ def match_names(wanted: Iterable[str], there: Iterable[str]) -> dict[str, str]:
             raise UserError(f"{shown}; rename one so that it is clear which is meant")
         if others:
             found[names[0]] = others[0]
+    return found
+
+# %% ../../nbs/1_core/5_names.ipynb #ca045f79
+_TAGGED = re.compile(r"<(\w+)>.*</\1>", re.DOTALL)
+
+
+def _text_label(value: Any, names: Sequence[str] | None) -> str:
+    "The label that `value` stands for. Raises `UserError` with what is wrong with it."
+    value = value.item() if isinstance(value, generic) else value  # a number of numpy
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str):
+        if not value.strip():
+            raise UserError("is empty; give each row the name of its class, or leave the row out")
+        if _TAGGED.search(value):
+            raise UserError("has a tag in it; a label is the name of the class alone, so take the tag off")
+        return value
+    if value is None or value != value:
+        raise UserError("is missing; give each row the name of its class, or leave the row out")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"is of type {type(value).__name__}; a label is one text, the name of the class")
+    if names is None:
+        raise UserError("is the number of a class; say with label_names= what the classes are called, in order")
+    if not 0 <= value < len(names):
+        raise UserError(f"is no number of a class; label_names= has {len(names)} names, from 0")
+    return names[value]
+
+
+def text_labels(
+    values: Iterable[Any], names: Sequence[str] | None = None, column: str = "label", of: str = "the training set"
+) -> list[str]:
+    """The labels in `values` as texts; `names` are those of the classes 0, 1, 2, ... where labels are numbers.
+
+    Raises `UserError` with the first value, counted from 1, that is no label; `column` and `of` say where it stands.
+    """
+    found = []
+    for row, value in enumerate(values, 1):
+        try:
+            found.append(_text_label(value, names))
+        except UserError as error:
+            raise UserError(f"column {column!r} of {of}, row {row}: {str(value)[:60]!r} {error}") from None
     return found

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .fieldguide import plates as plates
     from .samples import Sample as Sample
     from .samples import open_image as open_image
-    from .samples import read_class_folders as read_class_folders
     from .samples import read_folder as read_folder
     from .samples import read_hub as read_hub
     from .sets import BenchmarkSet as BenchmarkSet
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from .sets import FolderSet as FolderSet
     from .sets import named_set as named_set
     from .sets import open_set as open_set
+    from .sets import read_class_folders as read_class_folders
     from .sets import read_data as read_data
     from .splits import check_benchmark as check_benchmark
     from .splits import draw_subset as draw_subset
@@ -49,7 +49,7 @@ __getattr__, __dir__, __all__ = attach(
         "dataset_info": "speciarl.data.benchmarks",
         "Sample": "speciarl.data.samples",
         "open_image": "speciarl.data.samples",
-        "read_class_folders": "speciarl.data.samples",
+        "read_class_folders": "speciarl.data.sets",
         "read_folder": "speciarl.data.samples",
         "read_hub": "speciarl.data.samples",
         "check_benchmark": "speciarl.data.splits",

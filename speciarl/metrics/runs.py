@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from speciarl.core.files import (
     write_json,
     write_jsonl,
 )
+from ..core.names import text_labels
 from ..core.scale import Category, UserError
 from ..data.samples import Sample
 from ..judges.verdict import FORMAT_FAILURE, Judge, Verdict, has_answer
@@ -361,15 +363,19 @@ def evaluate(
     datasets: bool = True,
     quiet: bool = True,
     answer_tag: str | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Ask `engine` about `samples` and judge the answers; see `run_benchmark`.
 
     `how`: one greedy answer if not given. quiet=False shows the pace and the time left. `answer_tag`: where the answer
-    is looked for, if not in the tag the prompt asks for: another tag, or `none` for the whole text.
+    is looked for, if not in the tag the prompt asks for: another tag, or `none` for the whole text. `label_names`: what
+    the classes are called where labels are their numbers; see `core.names.text_labels`.
     """
     from speciarl.policy.engines import Sampling, run_facts
     from speciarl.policy.predict import predict
 
+    labels = text_labels([sample.label for sample in samples], label_names, of="the samples")
+    samples = [replace(sample, label=label) for sample, label in zip(samples, labels)]
     question = load_question(prompt, answer_tag)
     how = how or Sampling(max_tokens=question.max_tokens or 64)
     facts = {name: value for name, value in run_facts(engine, how).items() if name not in ELSEWHERE}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..core.files import append_jsonl, atomic_write, read_lines
+from ..core.names import text_labels
 from ..core.scale import Category, UserError, extract_answer
 from ..core.work import Gather, all_heard, gather_ranks, in_one_line, together
 from ..judges.verdict import FORMAT_FAILURE, Judge, Verdict
@@ -33,6 +34,7 @@ from speciarl.training.rules import (
 )
 
 Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
 
 # %% ../../nbs/7_training/2_reward.ipynb #9ebe6822
 def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
@@ -127,9 +129,7 @@ def patiently(ask: Callable[[], Result], retries: int, pause: float) -> Result:
                 if retries:
                     said = f"{said} (asked {retries + 1} times, {pause:g} s apart)"
                 raise UserError(said) from error
-            logging.getLogger(__name__).warning(
-                "the judge failed, asking again in %g s, %d left: %s", pause, left, said
-            )
+            _log.warning("the judge failed, asking again in %g s, %d left: %s", pause, left, said)
         left -= 1
         time.sleep(pause)
 
@@ -212,10 +212,8 @@ def check_columns(size: int, **columns: Sequence | None) -> None:
     "Raise `UserError` unless every column is there with `size` entries."
     for name, values in columns.items():
         if values is None:
-            raise UserError(
-                f"the batch has no column {name!r}: the training set needs label (the exact name) and uid (one value "
-                "per sample)"
-            )
+            wanted = "the training set needs label (the exact name) and uid (one value per sample)"
+            raise UserError(f"the batch has no column {name!r}: {wanted}")
         if len(values) != size:
             raise UserError(f"column {name!r} has {len(values)} entries for {size} completions: give one each")
 
@@ -254,7 +252,7 @@ class SpecificityReward:
     `overlong_penalty`; None for none. tokenizer: decodes `completion_ids`; without it the completions' own text is
     read. log_rollouts: a JSONL file. retries, pause (seconds): see `patiently`; together with the judge's own timeouts
     they must stay below the trainer's `ddp_timeout`. max_missing: stop if a larger share of the answers has no verdict
-    (1: never). gather: see `gather_ranks`. Raises `UserError` for settings that make no sense.
+    (1: never). gather: see `gather_ranks`. label_names: see `text_labels`. Raises `UserError` for senseless settings.
     """
 
     __name__ = "specificity"
@@ -276,6 +274,7 @@ class SpecificityReward:
         pause: float = 20.0,
         max_missing: float = 1.0,
         gather: Gather = gather_ranks,
+        label_names: Sequence[str] | None = None,
     ):
         if num_generations < max(2, anchor_rank):
             raise UserError(
@@ -290,7 +289,7 @@ class SpecificityReward:
         self.noise, self.seed, self.think, self.overlong, self.tokenizer = noise, seed, think, overlong, tokenizer
         self.retries, self.pause, self.max_missing, self.gather = retries, pause, max_missing, gather
         self.log = RolloutLog(log_rollouts) if log_rollouts else None
-        self.last_mask: list[bool] = []
+        self.last_mask, self.label_names = list[bool](), label_names
         self.last_flat: list[bool] = []
 
     def __call__(
@@ -332,7 +331,8 @@ class SpecificityReward:
                     paid[i] = earned + overlong_penalty(len(completion_ids[i]), *self.overlong)
         if self.log:
             counted_as = list(chain.from_iterable(counted))[local]
-            rows = [rollout_row(step, *row) for row in zip(uid, label, judged, counted_as, paid)]
+            labels = text_labels(label, self.label_names)
+            rows = [rollout_row(step, *row) for row in zip(uid, labels, judged, counted_as, paid)]
             self.log.write(rank, step, rows)
         return paid
 
@@ -348,6 +348,7 @@ class SpecificityReward:
         if self.tokenizer or self.overlong:
             columns["completion_ids"] = ids
         check_columns(len(completions), **columns)
+        labels = text_labels(labels, self.label_names)
         texts = self._texts(completions, ids)
         started = time.perf_counter()
         judged.extend(
@@ -417,12 +418,13 @@ def verl_reward(
     datasets: Mapping[str, str] | None = None,
     retries: int = 3,
     pause: float = 20.0,
+    label_names: Sequence[str] | None = None,
 ) -> Callable[..., list[float]]:
     """A `compute_score_batch(data_sources, solution_strs, ground_truths, extra_infos)` for verl's batch reward manager.
 
     sample_keys: entries of extra_info that identify a sample within its data source (("index_orig", "source_split",
     "source_index") in the files of the SpeciaRL release). missing: what a rollout without a verdict is paid; None for
-    the mean of its group. datasets: the judge's name for each of verl's data sources.
+    the mean of its group. datasets: the judge's name for each of verl's data sources. label_names: see `text_labels`.
     """
     scoring = find_rule(rule, anchor_rank)
 
@@ -434,7 +436,8 @@ def verl_reward(
         for i, key in enumerate(sample_ids(data_sources, extra_infos, sample_keys)):
             members.setdefault(key, []).append(i)
         names = [datasets.get(source) for source in data_sources] if datasets else None
-        judged = patiently(lambda: judge_texts(judge, solution_strs, ground_truths, names, think), retries, pause)
+        labels = text_labels(ground_truths, label_names, "ground_truth", "verl's data")
+        judged = patiently(lambda: judge_texts(judge, solution_strs, labels, names, think), retries, pause)
         scores = [0.0] * len(judged)
         for group in members.values():
             categories = [judged[i].verdict.category for i in group]

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HOOKS', 'one_pad', 'banned_tokens', 'merged_weights', 'cached_pictures', 'with_pictures', 'spare_columns',
            'cut_columns', 'put_back', 'leave_out', 'missing_is_no_news', 'sampling_difference', 'stop_engine',
-           'Restores', 'LabelTrainer', 'OrderOfEpoch', 'check_trl', 'undone_on_error', 'SpecificityTrainer']
+           'Restores', 'LabelTrainer', 'OrderOfEpoch', 'check_trl', 'undone_on_error', 'check_training_labels',
+           'SpecificityTrainer']
 
 # %% ../../nbs/7_training/4_trainer.ipynb #786e5d3c
 import inspect
@@ -22,6 +23,7 @@ from peft.tuners.lora import LoraLayer
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.trainer.utils import RepeatSampler, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from ..core.names import text_labels
 from ..core.scale import UserError
 
 # %% ../../nbs/7_training/4_trainer.ipynb #ca4d483a
@@ -249,6 +251,25 @@ def undone_on_error() -> Iterator[None]:
             torch.cuda.set_rng_state_all(gpus)
         raise
 
+# %% ../../nbs/7_training/4_trainer.ipynb #87d0dd3a
+def check_training_labels(data: Any, rewards: Sequence[Any], of: str = "the training set") -> None:
+    """Raise `UserError` unless the column label of `data`, if it is a table in memory that has one, holds labels.
+
+    `data`: a data set, several by name, or None. The names of a ClassLabel column become the `label_names` of those
+    `rewards` that have none.
+    """
+    if isinstance(data, dict):
+        for name, part in data.items():
+            check_training_labels(part, rewards, f"{of} {name!r}")
+    asking = [reward for reward in rewards if hasattr(reward, "label_names")]
+    if not asking or not hasattr(data, "__len__") or "label" not in (getattr(data, "column_names", None) or ()):
+        return
+    feature = data.features["label"]
+    for reward in asking:
+        if reward.label_names is None:
+            reward.label_names = getattr(feature, "names", None)
+        text_labels(data["label"], reward.label_names, of=of)
+
 # %% ../../nbs/7_training/4_trainer.ipynb #a51752b6
 class SpecificityTrainer(Restores, GRPOTrainer):
     """TRL's `GRPOTrainer` with the mends of this notebook.
@@ -267,6 +288,9 @@ class SpecificityTrainer(Restores, GRPOTrainer):
         **others,
     ):
         check_trl()
+        rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        check_training_labels(others.get("train_dataset"), rewards)
+        check_training_labels(others.get("eval_dataset"), rewards, "the evaluation set")
         self.pictures = cached_pictures(pictures) if pictures else None
         self.drop_flat_groups = drop_flat_groups
         if args is not None and not isinstance(model, str):
