@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from ..core.files import weights_digest, write_json
+from ..core.names import text_labels
 from ..core.scale import UserError
 from ..core.work import process_count
 from ..data.samples import Sample, readable
@@ -64,7 +65,8 @@ def store_beside(out: str | Path, store: str | Path | None = None) -> str | Path
 
 # %% ../../nbs/7_training/7_loop.ipynb #7bf35660
 def check_judged_labels(samples: Sequence[Sample], judge: Judge) -> None:
-    "Raise `UserError` if a label of the training set is in no label tree of a `judge` that asks the trees first."
+    "Raise `UserError` if a label of the training set is no text, or in no tree of a `judge` that asks trees first."
+    text_labels([sample.label for sample in samples])
     trees = getattr(judge, "first", judge)
     if not isinstance(trees, TreeJudge):
         return
