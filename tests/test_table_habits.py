@@ -201,7 +201,13 @@ def test_a_table_that_cannot_be_compared_is_told_in_one_line(folder):
     (folder / "a.csv").write_text("label,category\nbeagle,generic\n")
     result = call("compare", "a.csv", "b.csv")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: a.csv: no column 'sample_id' (found 'label', 'category'); rename one, or")
+    told = "error: a.csv: no column 'sample_id' (found 'label', 'category'); name it with --sample-id-column, or make"
+    assert result.stderr.startswith(told)
+    (folder / "a.csv").write_text("picture;label;category\n1.png;beagle;generic\n2.png;beagle;wrong\n")
+    (folder / "b.csv").write_text("picture;label;category\n1.png;beagle;generic\n2.png;beagle;generic\n")
+    result = call("compare", "a.csv", "b.csv", "--sample-id-column", "picture")
+    assert result.exit_code == 0 and "2 images" in result.stdout
+    assert speciarl.compare("a.csv", "b.csv", columns={"sample_id": "picture"}).images == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from .app import CategoryColumn, LabelColumn, app, print_table, refuse_existing, say
+from speciarl.cli.app import (
+    CategoryColumn,
+    DatasetColumn,
+    LabelColumn,
+    RolloutColumn,
+    SampleColumn,
+    app,
+    print_table,
+    refuse_existing,
+    say,
+)
 
 # %% ../../nbs/10_cli/3_scoring.ipynb #a5506954
 @app.command()
@@ -58,6 +68,9 @@ def score(
     ] = None,
     category_column: CategoryColumn = None,
     label_column: LabelColumn = None,
+    dataset_column: DatasetColumn = None,
+    sample_id_column: SampleColumn = None,
+    rollout_column: RolloutColumn = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite scores in DIR.")] = False,
 ) -> None:
     "Turn verdicts into specificity and correctness."
@@ -65,7 +78,13 @@ def score(
     from speciarl.report.scores import STRICT, OpenWorld, score_report
 
     tools = OpenWorld(encoder, spacy, llama_url, llama_model) if openworld else None
-    columns = {"category": category_column, "label": label_column}
+    columns = {
+        "category": category_column,
+        "label": label_column,
+        "dataset": dataset_column,
+        "sample_id": sample_id_column,
+        "rollout": rollout_column,
+    }
     report = score_report(verdicts, weights, by, tools, columns, as_option)
     for note in report.notes:
         say(note)
@@ -97,7 +116,8 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Two or more runs on the same images; the first is the one the others are compared with.",
+            help="Two or more runs on the same images, published predictions, or tables of verdicts with columns label "
+            "and sample_id; the first is the one the others are compared with.",
             show_default=False,
         ),
     ],
@@ -107,13 +127,26 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write everything as JSON.", show_default=False)
     ] = None,
+    category_column: CategoryColumn = None,
+    label_column: LabelColumn = None,
+    dataset_column: DatasetColumn = None,
+    sample_id_column: SampleColumn = None,
+    rollout_column: RolloutColumn = None,
 ) -> None:
     "Compare runs image by image, with paired tests."
     from speciarl.core.files import finite, write_json
+    from speciarl.core.tables import as_option
     from speciarl.metrics.matrix import compare_runs
     from speciarl.report.tables import comparison_tables
 
-    found = compare_runs(runs, shared=shared)
+    columns = {
+        "category": category_column,
+        "label": label_column,
+        "dataset": dataset_column,
+        "sample_id": sample_id_column,
+        "rollout": rollout_column,
+    }
+    found = compare_runs(runs, shared=shared, columns=columns, option=as_option)
     typer.echo(f"{found.images:,} images")
     for table in comparison_tables(found):
         typer.echo(f"\n{table.caption}\n")
@@ -142,4 +175,5 @@ def show(
     from speciarl.report.page import write_page
 
     samples = read_data(data) if data else ()
-    typer.echo(f"wrote {write_page(run, out or run / 'page', samples=samples, limit=limit)}")
+    page = run / "page" if run.is_dir() else run.with_name(f"{run.stem}-page")
+    typer.echo(f"wrote {write_page(run, out or page, samples=samples, limit=limit)}")

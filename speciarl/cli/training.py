@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .app import app, check_writable, end_badly, fail, refuse_existing, say, training_extra
+from speciarl.cli.app import (
+    DatasetColumn,
+    ImageColumn,
+    LabelColumn,
+    app,
+    check_writable,
+    end_badly,
+    fail,
+    refuse_existing,
+    say,
+    training_extra,
+)
 
 if TYPE_CHECKING:
     from speciarl.training.recipe import Recipe
@@ -165,6 +176,9 @@ def rationales(
     shots: Annotated[
         int | None, typer.Option(metavar="K", min=1, help="At most K images of each class.", show_default=False)
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    dataset_column: DatasetColumn = None,
 ) -> None:
     "Write rationales of training images, for train."
     if marks and (base_url or model):
@@ -180,7 +194,8 @@ def rationales(
     with training_extra():
         from speciarl.fine_r1 import teaching
 
-        samples = teaching.teaching_samples(source, data_root, classes, shots, limit)
+        columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
+        samples = teaching.teaching_samples(source, data_root, classes, shots, limit, columns)
         if marks:
             made = teaching.write_with_marks(samples, out)
         else:

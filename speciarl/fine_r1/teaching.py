@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.scale import UserError
-from ..data.samples import Sample
+from ..data.samples import Columns, Sample
 from ..data.sets import PLATES, FieldGuideSet, choose, open_set
 from . import rationales
 from .closed import split_of
@@ -41,15 +41,20 @@ def of_classes(samples: Sequence[Sample], classes: str, shots: int | None, sourc
 
 # %% ../../nbs/8_fine_r1/7_teaching.ipynb #1294af68
 def teaching_samples(
-    source: str, root: Path | None = None, classes: str = "all", shots: int | None = None, limit: int | None = None
+    source: str,
+    root: Path | None = None,
+    classes: str = "all",
+    shots: int | None = None,
+    limit: int | None = None,
+    columns: Columns | None = None,
 ) -> list[Sample]:
     """The training images of a data set (its name, or a folder) to write about; benchmarks lie in folders of `root`.
 
-    Raises `UserError` as `open_set` does, and for unknown `classes`.
+    `columns` as in `open_set`. Raises `UserError` as `open_set` does, and for unknown `classes`.
     """
     if classes not in ("all", "seen", "unseen"):
         raise UserError(f"unknown classes {classes[:40]!r}: use one of all, seen, unseen")
-    found = open_set(source, root)
+    found = open_set(source, root, columns=columns)
     if classes == "all" and shots is None:
         return found.samples("train", limit)
     stream = found.shuffled("train")

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ..core.config import Strict, read_yaml, validated
 from ..core.scale import UserError
+from ..core.tables import as_argument
 from ..data.sets import read_data, split_word
 from ..judges.verdict import Judge
 from .compare import compare_all, mcnemar
@@ -321,16 +322,19 @@ def compare_runs(
     weights: str = "released",
     shared: bool = False,
     n_boot: int = 2000,
+    columns: Mapping[str, str | None] | None = None,
+    option: Callable[[str], str] | None = as_argument,
 ) -> Comparison:
-    """Scores of finished runs or published predictions, and paired tests between them.
+    """Scores of finished runs, published predictions or tables of verdicts, and paired tests between them.
 
     With `baseline`, a run's name, all others are tested against it only. `shared` as in `align`, `n_boot` the number of
-    resamples. Raises `UserError` if they cannot be compared.
+    resamples; `columns` and `option`, of tables: see `policy.judged.read_judged`. Raises `UserError` if they cannot be
+    compared.
     """
     if len(runs) < 2:
         raise UserError("give at least two runs to compare")
     names = _names(runs)
-    opened = [open_predictions(run) for run in runs]
+    opened = [open_predictions(run, columns, option) for run in runs]
     check_one_judge(names, [predictions.card for predictions in opened])
     codes = align(dict(zip(names, map(codes_of, opened))), shared)
     scores, tests = [], []

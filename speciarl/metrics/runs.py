@@ -33,6 +33,7 @@ from speciarl.core.files import (
 )
 from ..core.names import text_labels
 from ..core.scale import Category, UserError
+from ..core.tables import as_argument
 from ..data.samples import Sample
 from ..judges.verdict import FORMAT_FAILURE, Judge, Verdict, has_answer
 from .rates import headline
@@ -419,15 +420,19 @@ def judge_published(
         return _finish(run, settings, judge_table(predictions.table, judge, run / "verdicts.jsonl", datasets))
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #e886dc02
-def open_predictions(source: str | Path) -> Predictions:
+def open_predictions(
+    source: str | Path,
+    columns: Mapping[str, str | None] | None = None,
+    option: Callable[[str], str] | None = as_argument,
+) -> Predictions:
     """The predictions of a run's folder, of a published file (.parquet or .jsonl), or in a table of verdicts.
 
-    Raises `UserError` if the run is not finished.
+    `columns` and `option`, of a table: see `policy.judged.read_judged`. Raises `UserError` if the run is not finished.
     """
     path = Path(source)
     if not path.is_dir():
         published = own_header(path) is not None or not path.exists()
-        return read_predictions(path) if published else table_predictions(path)
+        return read_predictions(path) if published else table_predictions(path, columns, option)
     if not read_card(path).get("finished"):
         raise UserError(
             f"{path}: the run is not finished; start it again with the same command, it goes on where it stopped"

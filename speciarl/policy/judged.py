@@ -68,18 +68,21 @@ def read_judged(
     return keep_rows(table._replace(rows=rows, columns=columns_now), reasons, notes)
 
 # %% ../../nbs/4_policy/8_judged.ipynb #82383307
-def table_predictions(path: str | Path) -> Predictions:
+def table_predictions(
+    path: str | Path, columns: Mapping[str, str | None] | None = None, option: Callable[[str], str] | None = as_argument
+) -> Predictions:
     """The verdicts in a table (see `verdict.read_judged`) as predictions; it has category, label and sample_id.
 
-    The answers to one sample of a data set are its rollouts, in order. What is left out is told as a warning. Raises
-    `UserError` for a table without these columns, or with a rollout that occurs twice.
+    `columns` and `option` as in `read_judged`. The answers to one sample of a data set are its rollouts, in order. What
+    is left out is told as a warning. Raises `UserError` for a table without these columns, or with a rollout that
+    occurs twice.
     """
     notes = Notes()
-    table = read_judged(path, notes=notes, option=None)
+    table = read_judged(path, columns, notes=notes, option=option)
     for note in notes:
         _log.warning(note)
     for name in ("label", "sample_id"):
-        find_column(table, name, option=None, todo="rename one, or make the table with speciarl evaluate")
+        find_column(table, name, option=option, todo="or make the table with speciarl evaluate")
     verdict_codes(table.rows, path)
     row_grid(table.rows, path)
     rollouts: Counter[tuple[str, str]] = Counter()

@@ -7,7 +7,7 @@ __all__ = ['table_rows', 'judge', 'score', 'compare', 'plot']
 
 # %% ../../nbs/6_report/6_face.ipynb #fc6a68df
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,11 +128,14 @@ def score(
     return report
 
 
-def compare(*runs: str | Path, shared: bool = False) -> "Comparison":
-    "Scores of finished runs and paired tests between them, image by image: `metrics.matrix.compare_runs`."
+def compare(*runs: str | Path, shared: bool = False, columns: Mapping[str, str | None] | None = None) -> "Comparison":
+    """Scores of finished runs and paired tests between them, image by image: `metrics.matrix.compare_runs`.
+
+    `columns`: what tables of verdicts call their columns, by the usual names.
+    """
     from speciarl.metrics.matrix import compare_runs
 
-    return compare_runs(runs, shared=shared)
+    return compare_runs(runs, shared=shared, columns=columns)
 
 
 def plot(report: "ScoreReport") -> "Figure":
