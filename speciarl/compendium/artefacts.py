@@ -37,11 +37,11 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "base": 1,  # how the plates of the field guide are drawn, from which the packaged base policy learned as well
         "sft": 1,  # a training step of each method: which images, in which order, and what is done to the weights
-        "self": 1,
-        "grpo": 1,
-        "tapo": 1,
+        "self": 2,
+        "grpo": 2,
+        "tapo": 2,
         "cot": 1,
-        "sample": 1,  # which images are asked about, how answers are sampled, and how one is read out of the text
+        "sample": 2,  # which images are asked about, how answers are sampled, and how one is read out of the text
         "closed": 1,  # the questions with options, and the words in which they are asked
         "verdict": 1,  # from an answer to a verdict; what a judge is made of (trees, prompt, version) is an input
     }
