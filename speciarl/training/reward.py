@@ -182,8 +182,7 @@ def rollout_row(
 
 # %% ../../nbs/7_training/2_reward.ipynb #da5e7db6
 class RolloutLog:
-    """Appends rows to the rollout files at `path`, one file per rank; the first time it drops what a killed run left
-    of `step` and later."""
+    "Appends rows to the rollout files at `path`, one a rank; at first it drops what a killed run left of later steps."
 
     def __init__(self, path: str | Path):
         self.path, self._started = path, False
@@ -289,7 +288,8 @@ class SpecificityReward:
         self.noise, self.seed, self.think, self.overlong, self.tokenizer = noise, seed, think, overlong, tokenizer
         self.retries, self.pause, self.max_missing, self.gather = retries, pause, max_missing, gather
         self.log = RolloutLog(log_rollouts) if log_rollouts else None
-        self.last_mask, self.label_names = list[bool](), label_names
+        self.label_names = label_names
+        self.last_mask: list[bool] = []
         self.last_flat: list[bool] = []
 
     def __call__(
