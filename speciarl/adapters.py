@@ -2,4 +2,4 @@
 
 from ._lazy import moved
 
-__getattr__ = moved("speciarl.adapters", "speciarl.training.reward", "speciarl.training.rules")
+__getattr__ = moved("speciarl.adapters", "speciarl.training.rules", "speciarl.training.reward")

@@ -111,7 +111,7 @@ def test_every_name_of_the_public_face_is_there():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("room", ["metrics", "report"])
+@pytest.mark.parametrize("room", ["data", "metrics", "report", "training"])
 def test_every_public_name_of_a_room_is_there(room):
     code = f"import speciarl.{room} as room; print([name for name in room.__all__ if not hasattr(room, name)])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -25,7 +25,7 @@ from ..judges.verdict import Judge
 from ..policy.model import Policy
 from ..training.loop import Way, as_they_are
 from ..training.recipe import Recipe
-from ..training.reward import SpecificityReward, completion_text, groups_of
+from ..training.reward import SpecificityReward, groups_of
 from speciarl.training.settings import (
     make_reward,
     picture_opener,
@@ -124,10 +124,7 @@ class TapoReward(SpecificityReward):
 
     def _judge(self, judged, completions, ids, labels, uids, datasets):
         seconds, rollouts = super()._judge(judged, completions, ids, labels, uids, datasets)
-        if self.tokenizer:
-            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        else:
-            texts = [completion_text(completion) for completion in completions]
+        texts = self._texts(completions, ids)
         formed = [FormedRollout(*rollout, in_form(text), self.process) for rollout, text in zip(rollouts, texts)]
         return seconds, formed
 
