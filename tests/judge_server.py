@@ -71,6 +71,8 @@ class Settings:
     root: str | None = None  # the weights behind the name, as vLLM tells them
     constrain: str = "yes"
     logprobs: bool = True
+    refuses: list = field(default_factory=list)  # fields that are refused by name, with status 400
+    longest: str = "max_tokens"  # the name of that field here
     delay: float = 0.0
     retry_after: str | None = "0"
     words: str = ""  # of an error, in place of its own
@@ -95,6 +97,13 @@ class Refusal(Exception):
 
 def checked(request: dict, settings: Settings) -> None:
     "Refuse what is not a request of the known shape."
+    for name in settings.refuses:
+        if name in request:
+            raise Refusal(400, f"Unsupported value: '{name}' is not supported with this model.")
+    if settings.longest in request:
+        request["max_tokens"] = request.pop(settings.longest)
+    elif "max_tokens" in request:
+        raise Refusal(400, f"'max_tokens' is not supported with this model. Use '{settings.longest}' instead.")
     unknown = sorted(set(request) - FIELDS)
     if unknown:
         raise Refusal(400, f"Extra inputs are not permitted: {unknown[0]}")

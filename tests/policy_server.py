@@ -20,6 +20,7 @@ from aiohttp import web
 from PIL import Image
 
 FIELDS = {"model", "messages", "max_tokens", "temperature", "top_p", "seed", "n", "top_k", "repetition_penalty"}
+RENAMED = {"max_completion_tokens": "max_tokens", "random_seed": "seed"}
 WORDS = ("hooded warbler", "warbler", "bird", "dog", "None")
 
 
@@ -40,6 +41,8 @@ class Handle:
         default_factory=list
     )  # for the next calls: a status, "text" (no completion), "none" (no choices), or "" for an answer
     gone_after: int | None = None  # answers before it fails for good
+    refuses: dict = field(default_factory=dict)  # field -> what is said of it, with status 400
+    takes: tuple = ()  # other names of fields that this server knows, of `RENAMED`
     refuse_width: int | None = None  # pictures of this width get status 400
     calls: int = 0
     answers: int = 0
@@ -73,7 +76,9 @@ def decode(body: dict) -> tuple[Image.Image, str]:
         raise ValueError(f"no data URL of a PNG, JPEG or WebP: {head[:40]}")
     if len(data) > 6_000_000:
         raise ValueError("the picture is larger than 6,000,000 characters")
-    if not (isinstance(body["max_tokens"], int) and 0 <= body["temperature"] <= 2 and body.get("n", 1) >= 1):
+    if not (
+        isinstance(body.get("max_tokens", 1), int) and 0 <= body.get("temperature", 1) <= 2 and body.get("n", 1) >= 1
+    ):
         raise ValueError("a number is out of range")
     image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
     image.load()
@@ -90,6 +95,15 @@ def failure(status: int, words: str) -> web.Response:
     return web.json_response({"error": {"message": words}}, status=status)
 
 
+def self_refused(handle: Handle, body: dict) -> list[tuple[str, str]]:
+    "The fields of a request that this server does not take, with its words; 0 is refused where they say so."
+    return [
+        (name, words)
+        for name, words in handle.refuses.items()
+        if name in body and (body[name] == 0 or "0" not in (words or ""))
+    ]
+
+
 def routes(handle: Handle) -> list:
     async def chat(request):
         handle.calls += 1
@@ -103,6 +117,11 @@ def routes(handle: Handle) -> list:
         if handle.gone_after is not None and handle.answers >= handle.gone_after:
             return failure(503, "shutting down")
         body = await request.json()
+        for name, words in self_refused(handle, body):
+            return failure(400, words or f"Unsupported parameter: '{name}' is not supported with this model.")
+        for name in handle.takes:
+            if name in body:
+                body[RENAMED[name]] = body.pop(name)
         try:
             image, prompt = decode(body)
         except (ValueError, KeyError, TypeError) as error:

@@ -201,7 +201,8 @@ def test_a_refusal_is_not_tried_again_and_ends_the_run(server, judge_server):
         for batch in ask_all(replace(server, concurrency=1), map(body, answers)):
             found += batch
     words = "This is a bad request"
-    said = f"{server.base_url} refused the request (400: {words}); change the request or the server"
+    way_out = "change the request (--request FIELD=VALUE sets a field, FIELD= leaves it out) or the server"
+    said = f"{server.base_url} refused the request (400: {words}); {way_out}"
     assert (caught.value.status, caught.value.words, str(caught.value)) == (400, words, said)
     assert found == [(0, right("dog"))] and judge_server.stats()["calls"] == 2
 

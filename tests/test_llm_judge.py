@@ -413,7 +413,8 @@ def test_a_4xx_is_not_tried_again_and_ends_the_run_with_the_servers_words(make, 
         done=lambda at, found: seen.update(zip(at, found)),
     )
     assert (
-        said == f"{judge_server.url} refused the request (400: This is a bad request); change the request or the server"
+        said == f"{judge_server.url} refused the request (400: This is a bad request); change the request (--request "
+        "FIELD=VALUE sets a field, FIELD= leaves it out) or the server"
     )
     assert judge_server.stats()["kinds"] == {"fine": 2, "400": 1} and [v.category for v in seen.values()] == truth(
         [("samoyed", "dog")]

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['POLICY', 'Adapter', 'EngineName', 'EngineURL', 'Split', 'MaxPixels', 'Limit', 'AnswerTag', 'data', 'DataName',
-           'evaluate', 'evaluate_matrix', 'closed', 'data_list', 'data_check', 'data_download']
+           'server_options', 'evaluate', 'evaluate_matrix', 'closed', 'data_list', 'data_check', 'data_download']
 
 # %% ../../nbs/10_cli/4_asking.ipynb #99cac7a6
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ from speciarl.cli.app import (
     say,
     training_extra,
 )
-from .judging import JudgePrompt, Votes
+from .judging import JudgeFields, JudgePrompt, RequestFields, Votes
 from .scoring import score
 
 if TYPE_CHECKING:
@@ -63,6 +63,17 @@ AnswerTag = Annotated[
     ),
 ]
 
+
+def server_options(engine: str, request: list[str] | None) -> dict[str, Any]:
+    "The options of an engine that --request stands for. Ends with an error where no server is asked."
+    if not request:
+        return {}
+    if engine != "openai":
+        fail("--request is for a server: use it with --engine openai")
+    from speciarl.core.config import request_fields
+
+    return {"extra": request_fields(request)}
+
 # %% ../../nbs/10_cli/4_asking.ipynb #fcb95911
 @app.command()
 def evaluate(
@@ -90,6 +101,7 @@ def evaluate(
     adapter: Adapter = None,
     engine: EngineName = "transformers",
     base_url: EngineURL = None,
+    request: RequestFields = None,
     n: Annotated[
         int,
         typer.Option("--n", metavar="N", min=1, help="Answers per image; one answer is greedy, several are sampled."),
@@ -108,6 +120,7 @@ def evaluate(
     ] = None,
     judge_prompt: JudgePrompt = "claim_single",
     votes: Votes = 1,
+    judge_request: JudgeFields = None,
     confidence: Annotated[
         bool,
         typer.Option("--confidence", help="For llm and cascade: note as reason of a verdict how sure the model was."),
@@ -141,6 +154,7 @@ def evaluate(
     dataset_column: DatasetColumn = None,
 ) -> None:
     "Ask a policy about images; judge, score."
+    from speciarl.core.config import request_fields
     from speciarl.data.sets import read_data
     from speciarl.judges.choose import JudgeSpec, check_datasets, make_judge
     from speciarl.metrics import runs
@@ -161,6 +175,7 @@ def evaluate(
         prompt=judge_prompt,
         votes=votes,
         confidence=confidence,
+        request=request_fields(judge_request or []),
     )
     needs = "--judge-url http://localhost:8000/v1 --judge-model NAME"
     judge = make_judge(spec, verdicts, say=say, needs=needs)
@@ -177,7 +192,9 @@ def evaluate(
             from speciarl.policy.server import make_engine
 
             how = Sampling(n, seed=seed, max_tokens=load_question(prompt, answer_tag).max_tokens or 64)
-            asked = make_engine(engine, model, adapter, base_url, max_pixels=max_pixels or SEEN_PIXELS)
+            options = server_options(engine, request)
+            options["max_pixels"] = max_pixels or SEEN_PIXELS
+            asked = make_engine(engine, model, adapter, base_url, **options)
             quiet = not sys.stderr.isatty()
             card = runs.evaluate(asked, samples, out, judge, prompt, how, quiet=quiet, answer_tag=answer_tag)
     counts = [f"{number:,} {name.replace('_', ' ')}" for name, number in card["counts"].items()]
@@ -241,6 +258,7 @@ def closed(
     adapter: Adapter = None,
     engine: EngineName = "transformers",
     base_url: EngineURL = None,
+    request: RequestFields = None,
     split: Split = "test",
     limit: Limit = None,
     max_pixels: MaxPixels = None,
@@ -265,7 +283,9 @@ def closed(
         from speciarl.policy.server import make_engine
 
         check_questions(samples, source, options, distractors, seed)
-        asked = make_engine(engine, model, adapter, base_url, max_pixels=max_pixels or SEEN_PIXELS)
+        options_of = server_options(engine, request)
+        options_of["max_pixels"] = max_pixels or SEEN_PIXELS
+        asked = make_engine(engine, model, adapter, base_url, **options_of)
         table = run_closed(
             asked, samples, out, split=split, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens
         )

@@ -6,6 +6,7 @@
 __all__ = ['DataRoot', 'print_plan', 'train', 'base', 'rationales']
 
 # %% ../../nbs/10_cli/5_training.ipynb #13869f01
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from speciarl.cli.app import (
     say,
     training_extra,
 )
+from .judging import JudgeFields, RequestFields
 
 if TYPE_CHECKING:
     from speciarl.training.recipe import Recipe
@@ -64,6 +66,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; may be given several times."),
     ] = None,
     data_root: DataRoot = None,
+    judge_request: JudgeFields = None,
     judge_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the recipe's LLM judge is served.", show_default=False)
     ] = None,
@@ -105,6 +108,11 @@ def train(
     check_writable(out)
     options = dict(data_root=data_root, judge_url=judge_url, store=store, report_to=report_to, say=say)
     with training_extra():
+        if judge_request:
+            from speciarl.core.config import request_fields
+            from speciarl.training.settings import judge_spec
+
+            options["judge"] = replace(judge_spec(loaded, judge_url), request=request_fields(judge_request))
         if rationales is None:
             methods.train(loaded, out, **options)
         else:
@@ -154,6 +162,7 @@ def rationales(
             show_default=False,
         ),
     ],
+    request: RequestFields = None,
     base_url: Annotated[
         str | None,
         typer.Option(
@@ -192,6 +201,7 @@ def rationales(
         refuse_existing([out])
     check_writable(out.parent)
     with training_extra():
+        from speciarl.core.config import request_fields
         from speciarl.fine_r1 import teaching
 
         columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
@@ -200,7 +210,7 @@ def rationales(
             made = teaching.write_with_marks(samples, out)
         else:
             assert base_url is not None and model is not None  # refused above
-            made = teaching.write_with_teacher(samples, out, base_url, model)
+            made = teaching.write_with_teacher(samples, out, base_url, model, request_fields(request or []))
     kept, refused = len(made.rationales), len(made.refused)
     typer.echo(f"{len(samples):,} images: {kept:,} rationales kept, {refused:,} refused")
     for reason, count in made.reasons().items():

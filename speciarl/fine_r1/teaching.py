@@ -9,6 +9,7 @@ __all__ = ['of_classes', 'teaching_samples', 'write_with_marks', 'write_with_tea
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.scale import UserError
 from ..data.samples import Columns, Sample
@@ -76,10 +77,15 @@ def write_with_marks(samples: Sequence[Sample], out: Path) -> rationales.Written
     return made
 
 
-def write_with_teacher(samples: Sequence[Sample], out: Path, base_url: str, model: str) -> rationales.Written:
-    "Rationales by the teacher `model` on the server, see `rationales.ask_teacher`; an empty file does not stay."
+def write_with_teacher(
+    samples: Sequence[Sample], out: Path, base_url: str, model: str, request: dict[str, Any] | None = None
+) -> rationales.Written:
+    """Rationales by the teacher `model` on the server, see `rationales.ask_teacher`; an empty file does not stay.
+
+    request: fields of every request, see `core.config.request_fields`.
+    """
     try:
-        return rationales.ask_teacher(rationales.Teacher(model, base_url), samples, out)
+        return rationales.ask_teacher(rationales.Teacher(model, base_url, extra=request), samples, out)
     finally:
         for path in (out, out.with_suffix(".refused.jsonl")):
             if path.is_file() and path.stat().st_size == 0:

@@ -347,6 +347,7 @@ class JudgeSpec:
     revision: str | None = None  # llm, cascade: of the model's weights, where the server does not tell
     votes: int = 1  # llm, cascade: sampled verdicts per pair, of which the majority counts
     confidence: bool = False  # llm, cascade: note as the reason of a verdict how sure the model was
+    request: Mapping[str, Any] | None = None  # llm, cascade: fields of every request; see `core.config.request_fields`
 
     def __post_init__(self) -> None:
         if self.kind not in JUDGES:
@@ -373,15 +374,14 @@ class JudgeSpec:
 def ask_model(spec: JudgeSpec, needs: str = "model and url") -> "LLMJudge":
     """The language model that `spec` names; its server has been asked what it is (see `LLMJudge.probe`).
 
-    Raises `UserError` without model or url (`needs` is how the user gives them), and if the server is not there or
-    cannot judge.
+    Raises `UserError` without model or url (`needs` is how the user gives them), and if the server cannot judge.
     """
     if not spec.url or not spec.model:
         raise UserError(f"a language model as judge needs its server and its name: {needs}")
     from speciarl.judges.llm import LLMJudge
 
-    logprobs = spec.confidence and spec.votes == 1
-    model = LLMJudge(spec.model, spec.url, spec.prompt, revision=spec.revision, votes=spec.votes, logprobs=logprobs)
+    how: dict[str, Any] = {"revision": spec.revision, "votes": spec.votes, "request": dict(spec.request or {})}
+    model = LLMJudge(spec.model, spec.url, spec.prompt, logprobs=spec.confidence and spec.votes == 1, **how)
     model.probe()
     return model
 

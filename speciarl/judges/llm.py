@@ -22,8 +22,9 @@ from speciarl.core.calls import (
     Server,
     ServerGone,
     Session,
+    Terms,
+    agree,
     ask_each,
-    ask_one,
     find_model,
 )
 from ..core.files import text_digest
@@ -100,13 +101,17 @@ _NOTES = {
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/3_judges/6_llm.ipynb #1288f5c5
-def _probe_constraint(server: Server, form: str, body: dict[str, Any]) -> str:
-    "What the server makes of the constraint: choice or schema (it holds), ignored, or refused."
+def _probe_constraint(server: Server, form: str, body: dict[str, Any], terms: Terms) -> str:
+    """What the server makes of the constraint: choice or schema (it holds), ignored, or refused.
+
+    `terms` learns which of the other fields it does not take.
+    """
     fields = constraint_fields(form, NONSENSE, 2)
     try:
-        text = ask_one(server, {**body, "messages": _QUESTION, **fields}).texts[0]
+        text = agree(server, {**body, "messages": _QUESTION, **fields}, terms).texts[0]
     except Refused as error:
         if error.status in (400, 422) and next(iter(fields)) in error.words:
+            agree(server, {**body, "messages": _QUESTION}, terms)
             return "refused"
         raise
     if form == "single":
@@ -155,7 +160,12 @@ def _base(judge: "LLMJudge", count: int) -> dict[str, Any]:
     "The fields that all calls share; `count` pairs a call."
     # a verdict of a batch takes some 20 tokens, more where the server is generous with white space
     limit = 8 if judge.prompt.form == "single" else 32 + 32 * count
-    return {"temperature": judge.temperature, "max_tokens": limit, **judge.extra}
+    body = {"temperature": judge.temperature, "max_tokens": limit, **judge.extra}
+    if judge.votes > 1:
+        body["seed"] = 0
+    if judge.logprobs:
+        body |= {"logprobs": True, "top_logprobs": 20}
+    return body
 
 # %% ../../nbs/3_judges/6_llm.ipynb #c6d1fc46
 class LLMJudge:
@@ -166,7 +176,8 @@ class LLMJudge:
     concurrency, timeout, retries, give_up_after: how calls are made; see `core.calls.Server`.
     batch: pairs a call, for batched prompts. logprobs: confidences from log-probabilities.
     votes: calls a pair, of which the majority decides. temperature: default 0, or 0.7 if there are votes.
-    extra: further request fields, such as chat_template_kwargs.
+    extra: further request fields, such as chat_template_kwargs. request: fields that are set whatever the judge sets,
+    None as value: left out; see `core.config.request_fields`.
 
     Raises `UserError` for options, addresses and keys that cannot work.
     """
@@ -188,6 +199,7 @@ class LLMJudge:
         votes: int = 1,
         temperature: float | None = None,
         extra: dict[str, Any] | None = None,
+        request: dict[str, Any] | None = None,
     ):
         self.server = Server(
             base_url,
@@ -204,6 +216,7 @@ class LLMJudge:
         if temperature is None:
             temperature = 0.7 if votes > 1 else 0.0
         self.temperature = temperature
+        self.terms = Terms(request or {})
         self.last_confidences: list[float | None] = []
         self._described: dict[str, Any] = {}
         _check_options(self)
@@ -222,12 +235,15 @@ class LLMJudge:
         told = self.description
         how = ("model", "weights", "revision", "constraint", "temperature", "votes", "max_tokens", "batch", "extra")
         prompt = {name: getattr(self.prompt, name) for name in ("form", "system", "user", "categories")}
+        left_out = sorted(set(self.terms.dropped) - {"logprobs", "top_logprobs"})
+        changed = {"request": [dict(self.terms.changes), left_out]} if self.terms.changes or left_out else {}
         return identity(
             judge="llm",
             version=1,
             shown=["NFKC", self.prompt.longest or SHOWN_LENGTH],
             prompt=prompt,
             **{name: told[name] for name in how},
+            **changed,
         )
 
     def probe(self) -> dict[str, Any]:
@@ -240,7 +256,7 @@ class LLMJudge:
         hasty = replace(server, retries=min(server.retries, 1))
         try:
             weights = find_model(hasty)
-            constraint = _probe_constraint(hasty, prompt.form, _base(self, 2))
+            constraint = _probe_constraint(hasty, prompt.form, _base(self, 2), self.terms)
         except (CallFailed, ServerGone) as error:
             raise JudgeUnavailable(
                 f"no judge at {server.base_url} ({error.reason}); start the server or mend base_url"
@@ -249,6 +265,9 @@ class LLMJudge:
             _log.warning(
                 "the judge's server %s, and whatever is not exactly a category gives no verdict", _NOTES[constraint]
             )
+        if self.terms.told():
+            _log.warning("the judge's server at %s: %s", server.base_url, self.terms.told())
+        agreed = self.terms.card()
         self._described = {
             "judge": "llm",
             "server": server.base_url,
@@ -265,6 +284,7 @@ class LLMJudge:
             "max_tokens": _base(self, self.batch)["max_tokens"],
             "logprobs": self.logprobs,
             "extra": self.extra,
+            **({"request": agreed} if agreed else {}),
         }
         return dict(self._described)
 
@@ -312,9 +332,7 @@ def _request(judge: "LLMJudge", pairs: Sequence[Pair], vote: int = 0) -> dict[st
         body |= constraint_fields(judge.prompt.form, judge.prompt.categories, len(pairs))
     if judge.votes > 1:
         body["seed"] = vote
-    if judge.logprobs:
-        body |= {"logprobs": True, "top_logprobs": 20}
-    return body
+    return judge.terms.apply(body)
 
 # %% ../../nbs/3_judges/6_llm.ipynb #0fcedbb7
 def _no_verdict(error: CallFailed) -> Judged:

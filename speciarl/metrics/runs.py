@@ -386,7 +386,14 @@ def evaluate(
     def ask(asked: Sequence[Sample], path: Path) -> None:
         predict(engine, asked, question.text, question.name, how, path, question.tag, quiet)
 
-    return run_benchmark(out, samples, ask, judge, settings, datasets)
+    before = find_json(Path(out) / "card.json") or {}
+    card = run_benchmark(out, samples, ask, judge, settings, datasets)
+    terms = getattr(engine, "terms", None)
+    agreed = terms.card() if terms else {}
+    if agreed or "request" in before:  # a run that had nothing left to ask knows it from its card
+        card["request"] = agreed or before["request"]
+        write_json(Path(out) / "card.json", card)
+    return card
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #89b627e5
 def judge_published(

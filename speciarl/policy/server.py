@@ -7,13 +7,14 @@ __all__ = ['EngineGone', 'ServerEngine', 'make_engine']
 
 # %% ../../nbs/4_policy/7_server.ipynb #52df48ef
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, InitVar, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.calls import CallFailed, Server, ServerGone, Session, ask_each, find_model
+from ..core.calls import CallFailed, Server, ServerGone, Session, Terms, ask_each, find_model
 from ..core.scale import UserError
 from ..data.samples import Sample
 from speciarl.policy.engines import (
@@ -28,6 +29,8 @@ from speciarl.policy.engines import (
     picture_of,
 )
 from .prompts import Question, chat, turns_of
+
+_log = logging.getLogger(__name__)
 
 # %% ../../nbs/4_policy/7_server.ipynb #1ff8b84f
 class EngineGone(UserError):
@@ -49,7 +52,7 @@ class ServerEngine:
     timeout: float = 300.0  # seconds for one attempt at a call
     retries: int = 5
     give_up_after: int = 16  # failed calls in a row
-    extra: dict[str, Any] | None = None  # further request fields, such as top_k or repetition_penalty for vLLM
+    extra: dict[str, Any] | None = None  # request fields, such as top_k for vLLM; None as value: a field left out
     max_pixels: int = SEEN_PIXELS  # see `picture_of`
     batch: int | None = None
     limit: int | None = None
@@ -66,6 +69,7 @@ class ServerEngine:
             give_up_after=self.give_up_after,
         )
         self.base_url = self.server.base_url
+        self.terms = Terms(self.extra or {})
 
     def ask(self, samples: Sequence[Sample], prompt: Question, how: Sampling) -> Results:
         """See `Engine`; the error of a sample that the server would not answer is `CallFailed`.
@@ -73,6 +77,8 @@ class ServerEngine:
         Raises `EngineGone` if the server is gone, `UserError` if it refuses what is the same for every sample.
         """
         turns = turns_of(prompt, len(samples))
+        self.terms.changes = self.extra or {}
+        first = _First()
 
         async def work(session: Session, place: int, put: Callable[[tuple[int, Result]], None]) -> None:
             try:
@@ -82,7 +88,8 @@ class ServerEngine:
             try:
                 messages = chat(turns[place], {"type": "image_url", "image_url": {"url": picture.url}})
                 seed = batch_seed(how.seed, [samples[place]])
-                put((place, await _answers(session, messages, how, seed, self.extra or {})))
+                async with first:
+                    put((place, await _answers(session, messages, how, seed, self.terms)))
             except CallFailed as error:
                 put((place, error))
 
@@ -92,20 +99,40 @@ class ServerEngine:
                 for batch in batches:
                     yield from batch
         except (CallFailed, ServerGone) as error:
+            what, advice = "is gone", "start the server and run again"
+            if error.reason.startswith(("400: ", "413: ", "422: ")):
+                what, advice = (
+                    "refuses every request",
+                    "--request FIELD= leaves a field out, --max-pixels N scales pictures",
+                )
             raise EngineGone(
-                f"the server at {self.base_url} is gone ({error.reason}); what was answered is kept; "
-                "start the server and run again"
+                f"the server at {self.base_url} {what} ({error.reason}); what was answered is kept; {advice}"
             ) from None
 
     def describe(self) -> dict[str, Any]:
-        "What a run card should say of it."
+        "What a run card should say of it; what was agreed on with the server is in `terms`."
         return dict(
             engine="openai", model=self.model, server=self.base_url, extra=self.extra or {}, max_pixels=self.max_pixels
         )
 
+# %% ../../nbs/4_policy/7_server.ipynb #a6d3b130
+class _First:
+    "A gate that the first call passes alone: the others wait until it is through."
+
+    def __init__(self) -> None:
+        self.begun, self.over = False, asyncio.Event()
+
+    async def __aenter__(self) -> None:
+        if self.begun:
+            await self.over.wait()
+        self.begun = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self.over.set()
+
 # %% ../../nbs/4_policy/7_server.ipynb #6b90675c
 async def _answers(
-    session: Session, messages: list[dict[str, Any]], how: Sampling, seed: int, extra: dict[str, Any]
+    session: Session, messages: list[dict[str, Any]], how: Sampling, seed: int, terms: Terms
 ) -> list[str]:
     "`how.n` answers to one chat. Raises `CallFailed`, or `UserError` for what concerns every sample."
     texts: list[str] = []
@@ -116,7 +143,14 @@ async def _answers(
             body |= {"top_p": how.top_p, "seed": (seed + len(texts)) % 2**31}
         if missing > 1:
             body["n"] = missing
-        completion = await session.chat({**body, **extra}, request_faults=(400, 413, 422))
+        try:
+            completion = await session.chat(terms.apply(body), request_faults=(400, 413, 422))
+        except CallFailed as error:
+            if not error.reason.startswith(("400: ", "422: ")) or not terms.learn(error.reason, body):
+                raise
+            session.begin_count()
+            _log.warning("the server at %s: %s", session.server.base_url, terms.told())
+            continue
         texts += completion.texts
     return texts[: how.n]
 
