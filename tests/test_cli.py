@@ -845,3 +845,12 @@ def test_doctor_when_the_package_is_not_installed(folder, monkeypatch):
         "broken   base          speciarl is on the path but not installed; mend it with: pip install -e .\n"
         in result.stdout
     )
+
+
+# --- fields of a request ----------------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_request_are_checked_before_anything_is_asked(photos):
+    line = "--request temperature=warm: temperature is a number of at least 0"
+    fails(line, *photos, "--engine", "openai", "--base-url", "http://127.0.0.1:9/v1", "--request", "temperature=warm")
+    fails("--request is for a server: use it with --engine openai", *photos, "--request", "top_k=1")
