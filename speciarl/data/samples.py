@@ -137,15 +137,19 @@ def bounded(image: Image.Image, max_pixels: int | None, min_pixels: int | None =
     Its sides are then multiples of 28. A strip loses its aspect ratio where it must.
     """
     pixels = image.width * image.height
+    short, long = sorted(image.size)
     if max_pixels is not None and pixels > max_pixels:
-        rounded, factor, most = math.floor, math.sqrt(max_pixels / pixels), max_pixels
+        factor = math.sqrt(max_pixels / pixels)
+        short = max(28, math.floor(short * factor / 28) * 28)
+        long = max(28, math.floor(long * factor / 28) * 28)
+        if short * long > max_pixels:  # a strip: its short side could not become as small as it should
+            long = max_pixels // short // 28 * 28
     elif min_pixels is not None and pixels < min_pixels:
-        rounded, factor, most = math.ceil, math.sqrt(min_pixels / pixels), math.inf
+        factor = math.sqrt(min_pixels / pixels)
+        short = max(28, math.ceil(short * factor / 28) * 28)
+        long = max(28, math.ceil(long * factor / 28) * 28)
     else:
         return image
-    short, long = (max(28, rounded(side * factor / 28) * 28) for side in sorted(image.size))
-    if short * long > most:
-        long = min(long, int(most // short // 28 * 28))
     size = (short, long) if image.width < image.height else (long, short)
     return image.resize(size, Image.Resampling.BICUBIC)
 
