@@ -8,7 +8,7 @@ __all__ = ['DataRoot', 'print_plan', 'train', 'base', 'rationales']
 # %% ../../nbs/10_cli/5_training.ipynb #13869f01
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -106,7 +106,7 @@ def train(
         fail("give the folder of the run with --out, or ask for the --plan")
     refuse_existing([out / "card.json"])
     check_writable(out)
-    options = dict(data_root=data_root, judge_url=judge_url, store=store, report_to=report_to, say=say)
+    options: dict[str, Any] = dict(data_root=data_root, judge_url=judge_url, store=store, report_to=report_to, say=say)
     with training_extra():
         if judge_request:
             from speciarl.core.config import request_fields

@@ -132,22 +132,17 @@ def fitted(image: Image.Image) -> Image.Image:
 
 # %% ../../nbs/2_data/3_samples.ipynb #f2d87077
 def bounded(image: Image.Image, max_pixels: int | None, min_pixels: int | None = None) -> Image.Image:
-    """`image`, scaled to at most `max_pixels` and at least `min_pixels` if it has more or less.
-
-    Its sides are then multiples of 28. A strip loses its aspect ratio where it must.
-    """
+    "`image` of at most `max_pixels` and at least `min_pixels`; where it is scaled, its sides are multiples of 28."
     pixels = image.width * image.height
     short, long = sorted(image.size)
     if max_pixels is not None and pixels > max_pixels:
         factor = math.sqrt(max_pixels / pixels)
-        short = max(28, math.floor(short * factor / 28) * 28)
-        long = max(28, math.floor(long * factor / 28) * 28)
+        short, long = (max(28, math.floor(side * factor / 28) * 28) for side in (short, long))
         if short * long > max_pixels:  # a strip: its short side could not become as small as it should
             long = max_pixels // short // 28 * 28
     elif min_pixels is not None and pixels < min_pixels:
         factor = math.sqrt(min_pixels / pixels)
-        short = max(28, math.ceil(short * factor / 28) * 28)
-        long = max(28, math.ceil(long * factor / 28) * 28)
+        short, long = (max(28, math.ceil(side * factor / 28) * 28) for side in (short, long))
     else:
         return image
     size = (short, long) if image.width < image.height else (long, short)
