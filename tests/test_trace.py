@@ -1,6 +1,7 @@
 """Where a number comes from: found by id, path, name or as a number, and told down to the seed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from speciarl.cli.app import app
 from speciarl.compendium.artefacts import Answered, Keys, Logged, Published, artefact_name, write_published
-from speciarl.compendium.audit import find, trace
+from speciarl.compendium.audit import find, outputs, trace
 from speciarl.compendium.notebook import origin, package_origin
 from speciarl.compendium.profile import Design, Job, load_profile, title
 from speciarl.core.files import digest, file_digest
@@ -240,3 +241,16 @@ def test_everything_is_told_on_request_and_a_table_in_short_otherwise(this_clone
     short, full = trace("benchmark", this_clone, "laptop"), trace("benchmark", this_clone, "laptop", everything=True)
     assert len(short) < 12 and sum(line.startswith("from verdicts ") for line in full) == 138
     assert not any("not on this machine" in line for line in full)
+
+
+def test_an_id_names_one_output(this_clone):
+    "So that what stands beside a caption, or below a table of the README, is enough to ask with."
+    known = outputs(this_clone)
+    ids = [output.record["id"] for output in known]
+    assert len(known) > 30 and len(set(ids)) == len(ids)
+    said = re.findall(
+        r"<!-- record (\w+) -->", (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    )
+    assert said
+    for one in said:
+        assert find(one, this_clone).path == "paper/tables/laptop/benchmark.csv"
