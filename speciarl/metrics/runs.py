@@ -368,9 +368,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask `engine` about `samples` and judge the answers; see `run_benchmark`.
 
-    `how`: one greedy answer if not given. quiet=False shows the pace and the time left. `answer_tag`: where the answer
-    is looked for, if not in the tag the prompt asks for: another tag, or `none` for the whole text. `label_names`: what
-    the classes are called where labels are their numbers; see `core.names.text_labels`.
+    `how`: one greedy answer if not given. quiet=False shows pace and time left. `answer_tag`: where the answer is
+    looked for, if not in the prompt's own tag; `none`: the whole text. `label_names`: see `core.names.text_labels`.
     """
     from speciarl.policy.engines import Sampling, run_facts
     from speciarl.policy.predict import predict
@@ -386,12 +385,11 @@ def evaluate(
     def ask(asked: Sequence[Sample], path: Path) -> None:
         predict(engine, asked, question.text, question.name, how, path, question.tag, quiet)
 
-    before = find_json(Path(out) / "card.json") or {}
+    known = read_card(out).get("request") if (Path(out) / "card.json").exists() else None
     card = run_benchmark(out, samples, ask, judge, settings, datasets)
-    terms = getattr(engine, "terms", None)
-    agreed = terms.card() if terms else {}
-    if agreed or "request" in before:  # a run that had nothing left to ask knows it from its card
-        card["request"] = agreed or before["request"]
+    request = engine.terms.card() if hasattr(engine, "terms") else None
+    if request or known:  # a run that had nothing left to ask knows it from its card
+        card["request"] = request or known
         write_json(Path(out) / "card.json", card)
     return card
 
