@@ -139,7 +139,7 @@ def test_a_teacher_is_asked_in_its_dialect(policy_server):
     assert all(isinstance(texts, list) for texts in found.values())
 
 
-def test_a_refusal_that_names_nothing_ends_with_a_way_out_that_works(policy_server):  # noqa: F811
+def test_a_refusal_that_names_nothing_ends_with_a_way_out_that_works(policy_server):
     policy_server.refuses = {"temperature": "bad request, 0"}
     said = message(predict, engine(policy_server), ASKED, WORDS)
     assert "refuses every request (400: bad request, 0)" in said and "--request FIELD= leaves a field out" in said
