@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from speciarl.core.files import read_json
 from speciarl.core.scale import UserError
 from speciarl.data.samples import LEAST_SIDE, MOST_STRETCHED, Sample, fitted, open_image, readable
 from speciarl.policy import model
-from speciarl.policy.engines import SEEN_PIXELS, Sampling, TransformersEngine, opened, picture_of
+from speciarl.policy.engines import SEEN_PIXELS, Sampling, TransformersEngine, VLLMEngine, opened, picture_of
 from speciarl.policy.model import load_policy, processed
 from speciarl.policy.predict import answered, predict
 from speciarl.policy.server import ServerEngine, make_engine
@@ -139,6 +140,26 @@ def test_an_error_that_is_no_picture_s_fault_is_raised(tiny, monkeypatch):
     monkeypatch.setattr(tiny.model, "generate", broken)
     with pytest.raises(ValueError, match="no such option"):
         predict(TransformersEngine(tiny), [Sample("p", noise(60, 40), "dog")], WORDS, how=SHORT)
+
+
+def test_vllm_refuses_a_batch_for_one_picture_and_the_others_are_answered():
+    class Model:
+        "Refuses every batch that holds a red picture, as vLLM does."
+
+        def chat(self, chats, params, use_tqdm):
+            seen = [chat[0]["content"][0]["image_pil"].getpixel((0, 0)) for chat in chats]
+            if (255, 0, 0) in seen:
+                raise ValueError("Failed to apply the processor")
+            return [SimpleNamespace(outputs=[SimpleNamespace(index=0, text=str(pixel))]) for pixel in seen]
+
+    engine = VLLMEngine.__new__(VLLMEngine)  # vLLM itself is not installed
+    engine.llm, engine._lora, engine._params = Model(), {}, SimpleNamespace
+    engine.batch, engine.max_pixels = 512, SEEN_PIXELS
+    asked = [Sample(f"p{i}", Image.new("RGB", (60, 40), (i, 9, 9)), "dog") for i in range(7)]
+    asked[4] = replace(asked[4], image=Image.new("RGB", (60, 40), "red"))
+    found = dict(engine.ask(asked, WORDS, Sampling()))
+    what = "the model's processor does not take this picture (Failed to apply the processor); replace the file"
+    assert str(found.pop(4)) == f"p4: {what}" and found == {i: [str((i, 9, 9))] for i in range(7) if i != 4}
 
 
 # -- advice
