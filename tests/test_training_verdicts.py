@@ -66,7 +66,7 @@ def test_evaluation_finds_what_training_paid_for(tmp_path, judge_server):
     with open(tmp_path / "pairs.csv", "w") as file:
         file.write("label,answer\n" + "".join(f"{label},{answer}\n" for label, answer in pairs))
     command = ["judge", "pairs.csv", "--judge", "llm", "--base-url", judge_server.url, "--model", "judge"]
-    command += ["--store", "run.sqlite", "--out", "verdicts.csv"]
+    command += ["--prompt", recipe.judge_prompt, "--store", "run.sqlite", "--out", "verdicts.csv"]
     subprocess.run([sys.executable, "-m", "speciarl.cli", *command], cwd=tmp_path, check=True, capture_output=True)
     assert judge_server.stats()["pairs"] == {}
 
