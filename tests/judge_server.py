@@ -44,6 +44,12 @@ FIELDS = {
     "top_logprobs",
     "chat_template_kwargs",
 }
+KNOWN = {  # the pairs by which a judge finds out whether it is one; asking about them is not counted, nor does it fail
+    ("Siamese cat", "Siamese cat"): "specific",
+    ("Siamese cat", "bicycle"): "wrong",
+    ("Siamese cat", "animal"): "generic",
+}
+THOUGHT = "Okay, the user gives a label and an answer, so I compare them. " * 4
 MARKER = re.compile(r"fault:([a-z0-9_]+)(?:\*(\d+))?")
 # a fault comes before an answer (status, broken connection), in its shape, in its text, or in a batch of verdicts
 UNANSWERED = ("timeout", "429", "500", "503", "cut", "drip", "400")
@@ -64,7 +70,10 @@ FAULTS = (*UNANSWERED, *UNREADABLE)
 @dataclass
 class Settings:
     """How the server behaves. `constrain`: yes, ignore (answers 200 as if the field were not there) or refuse (400
-    naming the field)."""
+    naming the field). `known`: what it says of `KNOWN` pairs: right, or any text. `thinks`: where its model's thoughts
+    go (reasoning_content, reasoning, or text: into the text itself; empty: it does not think); `quiet`: what becomes of
+    the field that switches them off: yes, ignore or refuse. `every`: every so manyth call on pairs fails (500);
+    `dies_after`: so many calls on pairs, all fail."""
 
     key: str | None = None
     models: list = field(default_factory=lambda: ["judge"])
@@ -80,6 +89,11 @@ class Settings:
     script: list = field(default_factory=list)  # faults (or "") of the next calls
     seed: int = 0
     table: dict = field(default_factory=dict)  # "label|answer" -> list of names, one per vote; in place of the rule
+    known: str = "right"
+    thinks: str = ""
+    quiet: str = "yes"
+    every: int = 0
+    dies_after: int = 0
     instant: bool = False  # no marks, no faults, no statistics: for measuring clients
 
 
@@ -131,6 +145,8 @@ def checked(request: dict, settings: Settings) -> None:
         for name in ("structured_outputs", "response_format"):
             if name in request:
                 raise Refusal(400, f"Unrecognized request argument supplied: {name}")
+    if settings.quiet == "refuse" and "chat_template_kwargs" in request:
+        raise Refusal(400, "Extra inputs are not permitted: chat_template_kwargs")
     if set(request.get("structured_outputs", {})) - {"choice"}:
         raise Refusal(400, "structured_outputs: only choice is served here")
     if "response_format" in request and request["response_format"].get("type") != "json_schema":
@@ -170,7 +186,7 @@ class Server:
         self.pairs: Counter = Counter()  # "label|answer" -> calls
         self.kinds: Counter = Counter()
         self.bad: set = set()  # pairs that got an answer no one can read
-        self.calls = self.in_flight = self.max_in_flight = 0
+        self.calls = self.in_flight = self.max_in_flight = self.probes = self.on_pairs = 0
         self.last: dict = {}
 
     # what is served
@@ -182,6 +198,7 @@ class Server:
         return web.json_response(
             {
                 "calls": self.calls,
+                "probes": self.probes,
                 "in_flight": self.in_flight,
                 "max_in_flight": self.max_in_flight,
                 "kinds": self.kinds,
@@ -230,9 +247,13 @@ class Server:
 
     async def answer(self, http: web.Request) -> web.StreamResponse:
         request = json.loads(await http.read())
+        pairs = pairs_of(request)
+        if pairs and all((pair["label"], pair["answer"]) in KNOWN for pair in pairs):
+            checked(request, self.settings)
+            self.probes += 1
+            return completion(request, self.text(request, pairs, 0), self.settings)
         self.calls += 1
         checked(request, self.settings)
-        pairs = pairs_of(request)
         if self.settings.instant:
             return completion(request, self.text(request, pairs, 0), self.settings)
         content = request["messages"][-1]["content"]
@@ -261,6 +282,10 @@ class Server:
             int.from_bytes(hashlib.sha256(f"{self.settings.seed}|{attempt}|{content}".encode()).digest()[:6], "big")
             / 2**48
         )
+        self.on_pairs += bool(pairs)
+        every, dies = self.settings.every, self.settings.dies_after
+        if pairs and ((every and self.on_pairs % every == 0) or (dies and self.on_pairs > dies)):
+            return "500"
         for kind, share in self.settings.fail.items() if pairs else ():
             draw -= share
             if draw < 0:
@@ -312,13 +337,18 @@ class Server:
                 return json.dumps(first_of_schema(request["response_format"]["json_schema"]["schema"]))
             return choice[-1] if constrained and choice else "Blue, on most days."
         names = [self.verdict(pair, attempt) for pair in pairs]
+        if names[0] not in NAMES:
+            return names[0]
         if "id" not in pairs[0]:
             text = {"wrong_name": "probably specific", "empty": ""}.get(fault, names[0])
-            return text if text in (choice or ()) or not constrained or fault else choice[0]
+            return text if not choice or text in choice or not constrained or fault else choice[0]
         items = [{"id": pair["id"], "category": name} for pair, name in zip(pairs, names)]
         return json.dumps({"verdicts": broken(items, fault)})
 
     def verdict(self, pair: dict, attempt: int) -> str:
+        right = KNOWN.get((pair["label"], pair["answer"]))
+        if right:
+            return right if self.settings.known == "right" else self.settings.known
         votes = self.settings.table.get(f"{pair['label']}|{pair['answer']}")
         return votes[attempt % len(votes)] if votes else rule(pair["label"], pair["answer"])
 
@@ -358,11 +388,15 @@ def logprobs(text: str, count: int) -> dict:
 
 def completion(request: dict, text: str, settings: Settings) -> web.Response:
     limit = 4 * request.get("max_tokens", 10_000)  # characters: a limit that is too small must show
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text[:limit]},
-        "finish_reason": "stop" if len(text) <= limit else "length",
-    }
+    message: dict = {"role": "assistant", "content": text[:limit]}
+    quiet = settings.quiet == "yes" and request.get("chat_template_kwargs", {}).get("enable_thinking") is False
+    if settings.thinks == "text" and not quiet:
+        text = f"<think>\n{THOUGHT}</think>\n\n{text}"
+        message["content"] = text[:limit]
+    elif settings.thinks and not quiet:  # as vLLM does: no content before the thought is over
+        message |= {"content": text if len(THOUGHT) < limit else None, settings.thinks: THOUGHT[:limit]}
+        text = THOUGHT + text
+    choice = {"index": 0, "message": message, "finish_reason": "stop" if len(text) <= limit else "length"}
     choice["logprobs"] = (
         logprobs(text, request.get("top_logprobs", 0)) if request.get("logprobs") and settings.logprobs else None
     )

@@ -50,7 +50,7 @@ ORDER = (*WORK, "reproduce", "trace", "doctor", "store", "data")
 
 
 class Commands(TyperGroup):
-    "Commands whose expected failures are one line on stderr and exit code 2."
+    "Commands whose expected failures are one line on stderr and the exit code of the error, mostly 2."
 
     def list_commands(self, ctx: Any) -> list[str]:
         "The names of the commands, as the help lists them."
@@ -74,7 +74,9 @@ class Commands(TyperGroup):
             if line is None:
                 raise
             typer.echo(f"error: {line}", err=True)
-            code = 2
+            from speciarl.core.scale import UserError
+
+            code = error.exit_code if isinstance(error, UserError) else 2
         if standalone_mode:
             sys.exit(code)
         return code

@@ -25,7 +25,7 @@ from speciarl.cli.app import (
     say,
     training_extra,
 )
-from .judging import JudgeFields, JudgePrompt, RequestFields, Votes
+from .judging import JudgeFields, JudgePrompt, MaxMissing, RequestFields, Votes
 from .scoring import score
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def evaluate(
         bool,
         typer.Option("--confidence", help="For llm and cascade: note as reason of a verdict how sure the model was."),
     ] = False,
+    max_missing: MaxMissing = 0.2,
     strict: Annotated[
         bool, typer.Option("--strict", help="For taxonomy: count answers that the trees cannot place as wrong.")
     ] = False,
@@ -176,6 +177,7 @@ def evaluate(
         votes=votes,
         confidence=confidence,
         request=request_fields(judge_request or []),
+        max_missing=max_missing,
     )
     needs = "--judge-url http://localhost:8000/v1 --judge-model NAME"
     judge = make_judge(spec, verdicts, say=say, needs=needs)
@@ -221,6 +223,7 @@ def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
         prompt=matrix.judge_prompt,
         votes=matrix.judge_votes,
         confidence=matrix.judge_confidence,
+        max_missing=matrix.max_missing,
     )
     judge = make_judge(spec, store, say=say, needs="judge_url and judge_model in the matrix file")
     with training_extra():

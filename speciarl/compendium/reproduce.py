@@ -142,7 +142,8 @@ def parts_of(place: Place, entry: Entry, lab: Lab) -> dict[str, Any]:
     return {
         **origin(place.root / "nbs" / "paper" / f"{entry.name}.ipynb", place.package),
         "inputs": inputs,
-        "profile": digest(place.profile.model_dump(mode="json")),
+        # what ends a run for want of verdicts changes no figure
+        "profile": digest(place.profile.model_dump(mode="json", exclude={"judge": {"max_missing"}})),
         "artefacts": digest(sorted(lab.keys.name(job) for job in lab.design.wanted(entry.needs))),
     }
 

@@ -156,10 +156,14 @@ def _words(response: Any) -> str:
 
 # %% ../../nbs/1_core/4_calls.ipynb #dfba5f87
 class Completion(NamedTuple):
-    "The texts that the model wrote (one for each choice), and the log-probabilities of the first, if told."
+    """The texts that the model wrote (one for each choice), and the log-probabilities of the first, if told.
+
+    `thought` is what the server keeps apart of the first text as the model's reasoning; empty if it does not.
+    """
 
     texts: list[str]
     logprobs: dict[str, Any] | None = None
+    thought: str = ""
 
 # %% ../../nbs/1_core/4_calls.ipynb #e3b492a4
 _SNAPSHOT = regex.compile(r"models--(.+?)/snapshots/([0-9a-f]{40})")
@@ -191,7 +195,9 @@ class Session:
         try:
             choices = reply["choices"]
             texts = [choice["message"]["content"] or "" for choice in choices]
-            completion = Completion(texts, choices[0].get("logprobs"))
+            first = choices[0]["message"]
+            thought = first.get("reasoning_content") or first.get("reasoning") or ""
+            completion = Completion(texts, choices[0].get("logprobs"), thought if isinstance(thought, str) else "")
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError
         except (LookupError, TypeError, AttributeError):

@@ -21,6 +21,8 @@ MISSING = -1  # the code of "no verdict could be had" in integer arrays; never a
 class UserError(Exception):
     "A mistake a user can mend. The message is one line: what is wrong, and what to do."
 
+    exit_code = 2  # of a command that ends with it
+
 # %% ../../nbs/1_core/1_scale.ipynb #57fedb80
 class Category(IntEnum):
     """The six levels, ordered WRONG < ABSTAIN < GENERIC < LESS_SPECIFIC < SPECIFIC < MORE_SPECIFIC (SpeciaRL,

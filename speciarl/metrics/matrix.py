@@ -76,6 +76,7 @@ class Matrix(Strict):
     judge_prompt: str = "claim_single"
     judge_votes: int = Field(1, ge=1)
     judge_confidence: bool = False
+    max_missing: float = Field(0.2, ge=0, le=1)
 
     @field_validator("models", "data", mode="before")
     @classmethod
