@@ -378,13 +378,16 @@ class Pairs(NamedTuple):
 def _answers(
     table: TextTable, column: str, words: set[str], empty_answer: str, notes: Notes, option: Callable[[str], str]
 ) -> list[str]:
-    "The answers in a column, words for nothing as `ABSTENTION`, and empty ones as `empty_answer` says."
+    """The answers in a column, words for nothing as `ABSTENTION`, and empty ones as `empty_answer` says.
+
+    `ABSTENTION` in other letters is left as it is: every judge knows it, and a store may hold its verdict.
+    """
     answers, said = column_texts(table, column), []
     for i, text in enumerate(answers):
         if not text.strip():
             answers[i] = "" if empty_answer == "format" else ABSTENTION
-        elif blank_word(text, words):
-            said += [] if text.strip().casefold() == ABSTENTION.casefold() else [i]
+        elif blank_word(text, words) and text.strip().casefold() != ABSTENTION.casefold():
+            said.append(i)
             answers[i] = ABSTENTION
     if said:
         where = in_words([table.places[i] for i in said], table.unit)
