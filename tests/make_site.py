@@ -79,9 +79,11 @@ def command_line() -> str:
 
 
 def build(out: Path) -> Path:
-    "Build the site in `out`. Raises `CalledProcessError` where Sphinx warns: a link that leads nowhere is an error."
+    """Build the site in `out`; what was there goes. Raises `CalledProcessError` where Sphinx warns: a link that leads
+    nowhere is an error."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder)
+        source, made = Path(folder) / "source", Path(folder) / "site" / "html"
+        source.mkdir()
         for path in [*NBS.glob("*.ipynb"), *LIBRARY, *PAPER]:
             target = source / path.relative_to(NBS)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,8 +95,10 @@ def build(out: Path) -> Path:
         (source / "site" / "contents.md").unlink()
         (source / "site" / "reference.md").write_text(reference(), encoding="utf-8")
         (source / "site" / "command_line.md").write_text(command_line(), encoding="utf-8")
-        command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", source / "site", source, out]
-        subprocess.run(command, check=True)
+        command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", source / "site", source, made]
+        subprocess.run(command, check=True)  # myst-nb leaves pictures beside its output, so not in the checkout
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(made, out)
     return out
 
 

@@ -2,6 +2,7 @@
 face with its sources."""
 
 import re
+from pathlib import Path
 
 import make_site
 import nbformat
@@ -42,3 +43,19 @@ def test_the_command_line_tells_every_command():
     assert all(
         f"## speciarl {name}\n" in text for name in ("judge", "score", "evaluate", "train", "reproduce", "store export")
     )
+
+
+def test_a_site_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    "Sphinx's notebooks write pictures beside the pages, which are no part of a checkout."
+
+    def sphinx(command, check):
+        pages = Path(command[-1])
+        for path in (pages / "index.html", pages.parent / "jupyter_execute" / "picture.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("made")
+
+    monkeypatch.setattr(make_site.subprocess, "run", sphinx)
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / "old.html").write_text("of a chapter that is gone")
+    assert make_site.build(tmp_path / "html") == tmp_path / "html"
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["html", "html/index.html"]
