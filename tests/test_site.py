@@ -59,3 +59,16 @@ def test_a_site_leaves_nothing_beside_it(tmp_path, monkeypatch):
     (tmp_path / "html" / "old.html").write_text("of a chapter that is gone")
     assert make_site.build(tmp_path / "html") == tmp_path / "html"
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["html", "html/index.html"]
+
+
+def test_what_goes_wrong_is_told_in_the_words_of_the_package():
+    "Each message of the page stands in the source, but for what changes from case to case."
+    source = ""
+    for path in sorted(Path(speciarl.__file__).parent.rglob("*.py")):
+        source += re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))  # a text over several lines
+    page = nbformat.read(make_site.NBS / "trouble.ipynb", as_version=4)
+    told = [row for cell in page.cells for row in re.findall(r"^\| `([^`]+)` \|", cell.source, re.MULTILINE)]
+    assert len(told) > 30
+    for message in told:
+        parts = [part.strip() for part in message.split("…") if len(part.strip()) > 3]
+        assert parts and [part for part in parts if part not in source] == [], message
