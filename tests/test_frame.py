@@ -20,7 +20,14 @@ from packaging.version import Version
 import speciarl
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = {"train": ["train"], "vllm": ["vllm"], "paper": ["paper"], "dev": ["dev", "train", "paper"], "docs": ["docs"]}
+EXTRAS = {
+    "train": ["train"],
+    "vllm": ["vllm"],
+    "paper": ["paper"],
+    "xlsx": ["xlsx"],
+    "dev": ["dev", "train", "paper", "xlsx"],
+    "docs": ["docs"],
+}
 NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgit==0.1.4"}
 NEEDS_TORCH = {
     "policy.base",
