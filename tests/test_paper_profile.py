@@ -84,7 +84,7 @@ def overrides(folder: Path, url: str) -> dict:
         like="paper",
         policy=str(folder / "model"),
         data_root=str(folder / "data"),
-        judge={"model": "judge", "url": url},
+        judge={"model": "judge", "url": url, "max_missing": 1},
         engine="transformers",
         methods={
             "Qwen2.5-VL-3B": {"policy": str(folder / "model")},

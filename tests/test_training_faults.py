@@ -320,13 +320,37 @@ def test_answers_without_a_verdict_teach_nothing(tmp_path):
         return [Verdict(None, "down")] * len(pairs)
 
     run = training.train(
-        load_recipe("smoke/speciarl", [*SIX, "steps=2", "weight_decay=0"]), tmp_path / "run", judge=silent
+        load_recipe("smoke/speciarl", [*SIX, "steps=2", "weight_decay=0", "max_missing=1"]),
+        tmp_path / "run",
+        judge=silent,
     )
     row = lines(run / "log.jsonl")[0]
     assert row["groups_masked"] == 1 and row["share_missing"] + row["share_unformatted"] == 1 and row["loss"] == 0
     assert all(line["reward"] is None for line in lines(run / "rollouts.jsonl"))
     tuned, base = (load_policy(policy).model.state_dict() for policy in (run / "policy", "fieldguide-base"))
     assert all(torch.equal(tuned[name], base[name]) for name in base)
+
+
+@pytest.mark.parametrize(
+    "source, why", [("undecided", "'x' is in no tree"), ("unknown label", ""), ("llm failed", "x")]
+)
+def test_a_first_generation_without_a_verdict_stops_the_run(tmp_path, source, why):
+    def silent(pairs, datasets=None):
+        return [Verdict(None, source, why)] * len(pairs)
+
+    with pytest.raises(UserError) as error:
+        training.train(load_recipe("smoke/speciarl", SIX), tmp_path / "run", judge=silent)
+    said = str(error.value)
+    assert said.startswith("stopped before the first step: none of the ") and "\n" not in said
+    assert f"answers of the first generation got a verdict (the first: {why or source})" in said
+    assert not (tmp_path / "run" / "policy").exists() and not list((tmp_path / "run").rglob("checkpoint-*"))
+
+
+def test_a_first_generation_without_an_answer_in_the_asked_form_stops_the_run(tmp_path):
+    recipe = load_recipe("smoke/speciarl", [*SIX, "max_tokens=1"])  # no answer gets as far as its end
+    with pytest.raises(UserError, match="^stopped before the first step: none of the [0-9]+ answers of the first gen"):
+        training.train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "policy").exists()
 
 
 # -- folders

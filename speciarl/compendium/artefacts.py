@@ -350,7 +350,7 @@ class Keys:
     def _training(self, job: Job) -> dict[str, Any]:
         "The inputs of a policy."
         recipe, profile = self.design.recipe(job.policy, job.seed), self.design.profile
-        left_out = {"name", "judge_url", "policy"}
+        left_out = {"name", "judge_url", "policy", "max_missing"}
         told = {
             "recipe": recipe.model_dump(mode="json", exclude=left_out, exclude_defaults=True),
             "prompt": self._fact("question", recipe.prompt),

@@ -240,6 +240,7 @@ def recipe_of(profile: Profile, method: str) -> Recipe:
     if recipe.judge != "taxonomy":
         judge = profile.judge
         changes |= {"judge": judge.kind, "judge_model": judge.model, "judge_prompt": judge.prompt}
+        changes["max_missing"] = judge.max_missing
         changes["judge_url"] = None  # told when it is trained: where the server is may change before a resume
     return recipe.model_copy(update=changes)
 

@@ -186,7 +186,8 @@ def check_folder(out: Path, recipe: Recipe) -> None:
         return
     theirs = read_json(out / "recipe.json", "choose another --out, or delete it")
     mine = recipe.model_dump(mode="json")
-    differing = [key for key in mine if mine[key] != theirs.get(key)]
+    known = {name: field.default for name, field in Recipe.model_fields.items()}  # for keys that are newer than the run
+    differing = [key for key in mine if mine[key] != theirs.get(key, known[key]) and key != "max_missing"]
     differing.sort(key=lambda key: key == "name")  # what the name stands for says more
     if differing:
         other = differing[0]

@@ -268,7 +268,7 @@ def train(
     with ExitStack() as held:
         held.enter_context(orderly())
         if asked and isinstance(spec, JudgeSpec) and spec.asks_model:
-            asked = remembering(asked, held.enter_context(open_store(kept)))
+            asked = remembering(asked, held.enter_context(open_store(kept)), spec.max_missing)
         for number in range(1, recipe.rounds):
             assert asked is not None  # rounds go with method self, which is judged
             policy = teach_itself(recipe, policy, samples, asked, out / f"round-{number}", say)

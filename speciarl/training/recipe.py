@@ -47,6 +47,7 @@ class Recipe(Strict):
     judge_model: str | None = None
     judge_prompt: str = "base_single"
     judge_url: str | None = None
+    max_missing: float = Field(0.2, ge=0, le=1)  # share of a language model's verdicts that may fail; 1: never stop
 
     # how answers are sampled; lengths are in tokens
     rollouts: int = Field(10, ge=2)

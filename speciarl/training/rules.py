@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Rule', 'RULES', 'FORMAT_PENALTY', 'register', 'reward3', 'accuracy', 'scala1', 'scala2', 'scala3', 'anchor',
            'dynamic', 'dynamic_single', 'find_rule', 'is_formatted', 'lacks_verdicts', 'reward', 'in_loss', 'is_flat',
-           'advantages', 'noised', 'overlong_penalty', 'level_metrics', 'group_metrics']
+           'advantages', 'noised', 'overlong_penalty', 'level_metrics', 'group_metrics', 'groups_of', 'check_first']
 
 # %% ../../nbs/7_training/1_rules.ipynb #b2c95969
 import inspect
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean, stdev
+from typing import Any
 
 import regex
 
@@ -269,3 +270,46 @@ def group_metrics(
     if known:
         metrics["mean_reward"] = sum(known) / len(known)
     return metrics
+
+# %% ../../nbs/7_training/1_rules.ipynb #9ebe6822
+def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
+    """The blocks of `num_generations` consecutive completions, checked against the group key `uids`. Raises
+    `UserError` if a block is not one sample."""
+    if uids is None:
+        raise UserError(
+            "the batch has no column 'uid': add one value per sample, so that the rollouts of a sample can be kept "
+            "together"
+        )
+    if any(uid is None or uid == "" for uid in uids):
+        raise UserError("a sample has no uid: give every row of the training set its own value in column 'uid'")
+    if len(uids) % num_generations:
+        raise UserError(
+            f"{len(uids)} completions are not whole groups of {num_generations}: make the batch divisible by "
+            "num_generations"
+        )
+    blocks = []
+    for start in range(0, len(uids), num_generations):
+        block = slice(start, start + num_generations)
+        members = set(uids[block])
+        if len(members) > 1:
+            raise UserError(
+                f"completions {block.start} to {block.stop - 1} belong to {len(members)} samples: is "
+                f"num_generations={num_generations} the trainer's?"
+            )
+        blocks.append(block)
+    return blocks
+
+# %% ../../nbs/7_training/1_rules.ipynb #c76d2743
+def check_first(formatted: Sequence[bool], categories: Sequence[Category | None], why: str) -> None:
+    "Raise `UserError` if no answer of a generation is in the asked form, or none of those that are has a category."
+    asked = [category for good, category in zip(formatted, categories, strict=True) if good]
+    if formatted and not asked:
+        raise UserError(
+            f"none of the {len(formatted)} answers of the first generation is in the asked form "
+            "(<answer>...</answer>), so nothing can be learned: raise max_tokens, take another prompt, or fine-tune the policy first"
+        )
+    if asked and all(category is None for category in asked):
+        raise UserError(
+            f"none of the {len(asked)} answers of the first generation got a verdict (the first: {why[:120]}), so "
+            "nothing can be learned: check that the judge knows the labels of the data set"
+        )

@@ -250,6 +250,7 @@ def judge_spec(recipe: Recipe, url: str | None = None) -> JudgeSpec:
         model=recipe.judge_model,
         url=url or recipe.judge_url,
         prompt=recipe.judge_prompt,
+        max_missing=recipe.max_missing,
     )
 
 
@@ -285,6 +286,7 @@ def make_reward(
         overlong=(recipe.max_tokens, recipe.overlong) if recipe.overlong else None,
         log_rollouts=log,
         tokenizer=tokenizer,
+        check_first=recipe.max_missing < 1,
         **terms,
     )
 
