@@ -306,7 +306,8 @@ def check_first(formatted: Sequence[bool], categories: Sequence[Category | None]
     if formatted and not asked:
         raise UserError(
             f"none of the {len(formatted)} answers of the first generation is in the asked form "
-            "(<answer>...</answer>), so nothing can be learned: raise max_tokens, take another prompt, or fine-tune the policy first"
+            "(<answer>...</answer>), so nothing can be learned: raise max_tokens, take another prompt, or fine-tune "
+            "the policy first"
         )
     if asked and all(category is None for category in asked):
         raise UserError(
