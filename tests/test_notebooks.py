@@ -273,3 +273,11 @@ def test_trap_5_an_unknown_parameter_is_refused(tmp_path):
         run_notebook(notebook, tmp_path / "out.ipynb", {"prifile": "laptop"})
     assert "profile" in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out.ipynb").exists()
+
+
+@every
+def test_saved_outputs_hold_no_complaint_of_the_machine_they_were_made_on(path):
+    "A warning of another package, with the folder where it is installed, is no part of a chapter."
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            assert "site-packages" not in json.dumps(output), cell.source[:80]
