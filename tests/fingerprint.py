@@ -41,7 +41,7 @@ from speciarl.fine_r1.closed import evaluate_closed
 from speciarl.fine_r1.methods import way_of
 from speciarl.judges.tree import TreeJudge
 from speciarl.judges.verdict import Verdict
-from speciarl.policy.base import caption_batches, fit, one_thread, versions
+from speciarl.policy.base import caption_batches, fit, one_thread, training_versions
 from speciarl.policy.engines import Sampling, TransformersEngine
 from speciarl.policy.model import build_small, load_policy, small_processor
 from speciarl.policy.predict import predict
@@ -438,9 +438,9 @@ def closest_draw(found: list[float]) -> Iterator[None]:
 
 def pin(names: Sequence[str]) -> None:
     "Write the fingerprints of families."
-    pinned = read_pinned() if PINNED.exists() else {"computed with": versions(), "families": {}}
-    if pinned["computed with"] != versions() and set(names) < set(FAMILIES):
-        sys.exit(f"the others were computed with {pinned['computed with']}, not {versions()}; pin all")
+    pinned = read_pinned() if PINNED.exists() else {"computed with": training_versions(), "families": {}}
+    if pinned["computed with"] != training_versions() and set(names) < set(FAMILIES):
+        sys.exit(f"the others were computed with {pinned['computed with']}, not {training_versions()}; pin all")
     for name in names:
         draws = [math.inf]
         with closest_draw(draws):
@@ -450,7 +450,7 @@ def pin(names: Sequence[str]) -> None:
             sys.exit(f"{name}: {drawn_by}; change the seed of this family")
         print(f"{name}: closest draw {min(draws):.1e}")
     ordered = {
-        "computed with": versions(),
+        "computed with": training_versions(),
         "families": {name: pinned["families"][name] for name in FAMILIES if name in pinned["families"]},
     }
     text = json.dumps(ordered, indent=1, ensure_ascii=False)

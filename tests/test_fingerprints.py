@@ -26,7 +26,7 @@ from fingerprint import FAMILIES, complaint, differences, read_pinned
 
 from speciarl.compendium.artefacts import VERSIONS
 from speciarl.core.config import available
-from speciarl.policy.base import versions
+from speciarl.policy.base import training_versions
 from speciarl.training.recipe import load_recipe
 from speciarl.training.rules import RULES, dynamic, find_rule
 
@@ -38,7 +38,7 @@ PINNED = read_pinned()
 def test_a_step_computes_what_it_did(name):
     family = FAMILIES[name]
     unlike = differences(PINNED["families"][name], family.compute())
-    assert not unlike, complaint(name, family.step, unlike, PINNED["computed with"], versions())
+    assert not unlike, complaint(name, family.step, unlike, PINNED["computed with"], training_versions())
 
 
 # -- the set is whole
@@ -286,6 +286,6 @@ def test_a_close_draw_is_not_pinned(monkeypatch):
 
 
 def test_families_computed_with_other_libraries_are_not_mixed(monkeypatch):
-    monkeypatch.setattr(fingerprint, "versions", lambda: {"trl": "0"})
+    monkeypatch.setattr(fingerprint, "training_versions", lambda: {"trl": "0"})
     with pytest.raises(SystemExit, match="pin all"):
         fingerprint.pin(["verdicts"])

@@ -264,7 +264,7 @@ def test_what_an_epoch_leaves_over_is_said():
 
 def test_packages_of_other_versions_are_named(monkeypatch, module):
     found = {"trl": Version("1.17.2"), "transformers": Version("5.20"), "vllm": None}
-    monkeypatch.setattr(module, "version_of", found.get)
+    monkeypatch.setattr(module, "parsed_version", found.get)
     assert version_checks(load_recipe("smoke/speciarl")) == [
         Check(False, "trl 1.17.2 (the mends were written for 1.16: pip install 'trl==1.16.*')")
     ]

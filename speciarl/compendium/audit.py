@@ -23,7 +23,7 @@ from .lab import VALUES
 from .notebook import origin, package_origin
 from .paper import read_manifest
 from .profile import Design, load_profile, title
-from .reproduce import Place, open_place, reproduce
+from .reproduce import Workplace, open_place, reproduce
 from ..core.config import available
 from ..core.files import file_digest, find_json
 from ..core.scale import UserError
@@ -404,7 +404,7 @@ def outside(before: Mapping[str, bytes], folder: Path) -> tuple[int, list[str]]:
     return count, lines
 
 # %% ../../nbs/9_compendium/8_audit.ipynb #0d36f1f6
-def _again(place: Place, before: Mapping[str, bytes], workers: int | None) -> tuple[str, list[str] | None]:
+def _again(place: Workplace, before: Mapping[str, bytes], workers: int | None) -> tuple[str, list[str] | None]:
     "Make all from the published predictions and compare bytes: what came of it, and the differences (None: not done)."
     published = place.root / "paper" / "predictions" / place.name
     if not published.is_dir():
@@ -420,7 +420,7 @@ def _again(place: Place, before: Mapping[str, bytes], workers: int | None) -> tu
     return f"made again from paper/predictions/{place.name}: {count}", unequal(before, folder, place.name)
 
 
-def _retrained(place: Place, before: Mapping[str, bytes]) -> tuple[str, list[str] | None]:
+def _retrained(place: Workplace, before: Mapping[str, bytes]) -> tuple[str, list[str] | None]:
     "Compare the results in the output folder with the committed intervals: what came of it, the differences, as above."
     here = [name for name in before if (place.out / name).is_file()]
     if not here:

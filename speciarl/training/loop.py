@@ -30,7 +30,7 @@ from ..judges.choose import JudgeSpec, remembering
 from ..judges.store import open_store
 from ..judges.tree import TreeJudge
 from ..judges.verdict import Judge
-from ..policy.base import one_thread, versions
+from ..policy.base import one_thread, training_versions
 from ..policy.engines import SEEN_PIXELS, Sampling, TransformersEngine
 from ..policy.model import Policy, load_policy
 from ..policy.predict import texts_of
@@ -286,7 +286,7 @@ def train(
             processes=trainer.args.world_size,
             judge=getattr(asked, "identity", None),
             seconds=round(time.time() - started, 1),
-            versions=versions(),
+            versions=training_versions(),
         )
         write_json(out / "card.json", card)
         for leftover in (out / "checkpoints", *out.glob("round-*")):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KNOWN', 'PROMPT_TOKENS', 'ANSWER_TOKENS', 'RATIONALE_TOKENS', 'PATCH_BYTES', 'PEAK', 'Size', 'safetensors_shapes',
-           'model_size', 'tokens_of', 'lora_parameters', 'memory', 'hours', 'Check', 'version_of', 'version_checks',
+           'model_size', 'tokens_of', 'lora_parameters', 'memory', 'hours', 'Check', 'parsed_version', 'version_checks',
            'size_checks', 'data_checks', 'samples_answers', 'judge_checks', 'services', 'triplet_plan', 'split_plan',
            'checks', 'plan']
 
@@ -137,19 +137,19 @@ class Check(NamedTuple):
     sentence: str
 
 
-def version_of(package: str) -> Version | None:
+def parsed_version(package: str) -> Version | None:
     "The installed version of `package`, None if it is not installed."
     return Version(metadata.version(package)) if util.find_spec(package) else None
 
 # %% ../../nbs/7_training/8_plan.ipynb #019fe315
 def version_checks(recipe: Recipe) -> list[Check]:
     "Are the packages those the recipe was written for?"
-    trl = version_of("trl")
+    trl = parsed_version("trl")
     fits = trl is not None and trl.release[:2] == (1, 16)
     found = [Check(fits, f"trl {trl} (the mends were written for 1.16: pip install 'trl==1.16.*')")]
     if recipe.engine == "transformers":
         return found
-    vllm, transformers = version_of("vllm"), version_of("transformers")
+    vllm, transformers = parsed_version("vllm"), parsed_version("transformers")
     needs = f"engine {recipe.engine} needs it: pip install 'speciarl[vllm]'"
     found.append(Check(vllm is not None, f"vllm {vllm} ({needs})"))
     fits = transformers is not None and transformers < Version("5.18")
