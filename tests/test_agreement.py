@@ -13,7 +13,7 @@ from speciarl.metrics.agreement import (
     precision_recall,
     settled,
     simulated,
-    undecided,
+    undecided_share,
 )
 
 
@@ -58,7 +58,7 @@ def test_confusion_counts_every_pair_once():
     counts = confusion([0, 0, 2, 5, -1], [0, 3, -1, 5, 4])
     assert counts.shape == (LEVELS, LEVELS + 1) and counts.sum() == 4, "a pair without a gold level is left out"
     assert counts[0, 0] == counts[0, 3] == counts[2, LEVELS] == counts[5, 5] == 1
-    assert undecided(counts) == 0.25 and undecided(np.zeros((6, 7), int)) == 0.0
+    assert undecided_share(counts) == 0.25 and undecided_share(np.zeros((6, 7), int)) == 0.0
 
 
 def test_precision_and_recall_count_a_missing_verdict_as_a_miss():

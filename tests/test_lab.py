@@ -11,7 +11,7 @@ import psutil
 import pytest
 from refusal import message
 
-from speciarl.compendium.artefacts import LOGS, Store
+from speciarl.compendium.artefacts import LOGS, ArtefactStore
 from speciarl.compendium.lab import COMPUTE, Lab
 from speciarl.compendium.profile import Job, load_profile, seeds_of, title
 from speciarl.core.config import ASSETS, available
@@ -30,7 +30,7 @@ def count(folder: Path) -> None:
 
 
 def ask(folder: Path) -> None:
-    Store(folder / "artefacts").make("slow", {"n": 1}, count)
+    ArtefactStore(folder / "artefacts").make("slow", {"n": 1}, count)
 
 
 def test_two_processes_compute_once(tmp_path):
@@ -41,7 +41,7 @@ def test_two_processes_compute_once(tmp_path):
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert len((tmp_path / "computed.txt").read_text().splitlines()) == 1
-    assert Store(tmp_path / "artefacts").ready("slow", {"n": 1})
+    assert ArtefactStore(tmp_path / "artefacts").ready("slow", {"n": 1})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_two_processes_compute_once(tmp_path):
 )
 def test_a_damaged_artefact_is_made_again(tmp_path, damage):
     ask(tmp_path)
-    store = Store(tmp_path / "artefacts")
+    store = ArtefactStore(tmp_path / "artefacts")
     damage(store.path("slow", {"n": 1}) / "value.txt")
     assert not store.ready("slow", {"n": 1})
     ask(tmp_path)
@@ -66,7 +66,7 @@ def test_a_failed_computation_leaves_nothing(tmp_path):
         (folder / "half.txt").write_text("4")
         raise ValueError("no")
 
-    store = Store(tmp_path)
+    store = ArtefactStore(tmp_path)
     with pytest.raises(ValueError):
         store.make("slow", {}, broken)
     assert not store.ready("slow", {}) and not store.path("slow", {}).exists()

@@ -8,7 +8,7 @@ from miniature import PARAMETERS, notebook, project
 from refusal import message
 
 from speciarl.compendium.notebook import check_generated
-from speciarl.compendium.paper import Entry, graph, read_manifest
+from speciarl.compendium.paper import ManifestEntry, graph, read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,12 +30,12 @@ def test_manifest_and_notebooks_must_agree(tmp_path):
 
 def test_a_file_has_one_maker_and_inputs_no_circle():
     one, two = (
-        Entry("1_a", values=("a",)),
-        Entry("2_b", tables=("b",), inputs=("paper/tables/{profile}/a.values.json", "paper/judges")),
+        ManifestEntry("1_a", values=("a",)),
+        ManifestEntry("2_b", tables=("b",), inputs=("paper/tables/{profile}/a.values.json", "paper/judges")),
     )
     assert graph([one, two], "laptop") == {"1_a": set(), "2_b": {"1_a"}}
     assert (
-        message(graph, [one, two, Entry("3_c", tables=("b",))], "smoke")
+        message(graph, [one, two, ManifestEntry("3_c", tables=("b",))], "smoke")
         == "paper/tables/smoke/b.csv is listed for 2_b and for 3_c in paper/manifest.yaml; a file has one maker"
     )
     back = one._replace(inputs=("paper/tables/smoke/b.md",))

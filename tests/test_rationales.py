@@ -21,7 +21,7 @@ from speciarl.data.trees import load_tree
 from speciarl.fine_r1.cot import COT, cot, lessons, teach_words, unknown_words, with_more_words
 from speciarl.fine_r1.rationales import (
     Rationale,
-    Refused,
+    RefusedRationale,
     Teacher,
     ask_teacher,
     fault,
@@ -410,7 +410,7 @@ def test_the_api_key_is_never_written(policy_server, photos, tmp_path, monkeypat
     ],
 )
 def test_replies_that_are_no_rationale(text, reason):
-    assert read_reply(text, Sample("1", Path("1"), "tern"), "t") == Refused("1", reason)
+    assert read_reply(text, Sample("1", Path("1"), "tern"), "t") == RefusedRationale("1", reason)
 
 
 # Words

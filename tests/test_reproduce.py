@@ -22,7 +22,7 @@ from speciarl.compendium import notebook as notebooks
 from speciarl.compendium import reproduce as engine
 from speciarl.compendium.audit import trace
 from speciarl.compendium.notebook import check_cells, check_parameters
-from speciarl.compendium.paper import Entry, read_manifest
+from speciarl.compendium.paper import ManifestEntry, read_manifest
 from speciarl.compendium.profile import load_profile
 from speciarl.compendium.reproduce import make_plan, open_place, open_view, reproduce
 from speciarl.core.files import read_json
@@ -202,9 +202,9 @@ def test_results_can_go_elsewhere_and_the_source_is_not_touched(done, tmp_path, 
 def test_a_view_that_stays_forgets_published_predictions(project, tmp_path):
     place, published = open_place("smoke", project), tmp_path / "published"
     published.mkdir()
-    view = open_view(place._replace(published=published), tmp_path / "view", Entry("lab"))
+    view = open_view(place._replace(published=published), tmp_path / "view", ManifestEntry("lab"))
     assert (view / ".speciarl/published").readlink() == published
-    open_view(place, view, Entry("lab"))
+    open_view(place, view, ManifestEntry("lab"))
     assert not (view / ".speciarl/published").is_symlink()
 
 

@@ -11,7 +11,6 @@ from speciarl.core.names import name_key, singulars, spellings
 from speciarl.core.scale import UserError
 from speciarl.data.trees import available_trees, load_tree, parse_tree
 from speciarl.data.words import (
-    entries,
     guarded_names,
     is_another,
     known_names,
@@ -19,6 +18,7 @@ from speciarl.data.words import (
     other_things,
     read_entry,
     word_domains,
+    word_entries,
 )
 
 WORDS = Path(str(files("speciarl") / "assets" / "words"))
@@ -72,7 +72,7 @@ def test_every_line_is_well_formed(path):
 
 def test_the_lists_are_as_long_as_they_should_be_and_no_heavier():
     assert {path.stem for path in LISTS} == set(LEAST) == set(word_domains())
-    assert {name: len(entries(name)) for name in LEAST if len(entries(name)) < LEAST[name]} == {}
+    assert {name: len(word_entries(name)) for name in LEAST if len(word_entries(name)) < LEAST[name]} == {}
     assert sum(path.stat().st_size for path in LISTS) < 700_000
 
 
@@ -80,7 +80,7 @@ def test_the_card_names_a_source_for_each_list():
     card = (WORDS / "README.md").read_text("utf-8")
     for path in LISTS:
         assert f"## {path.name}" in card
-        things = f"{len(entries(path.stem)):,}"
+        things = f"{len(word_entries(path.stem)):,}"
         assert things in card, f"the card should say that {path.name} holds {things} things"
 
 

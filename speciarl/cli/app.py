@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORK', 'ORDER', 'app', 'LabelColumn', 'AnswerColumn', 'DatasetColumn', 'ImageColumn', 'SampleColumn', 'RolloutColumn',
-           'CategoryColumn', 'fail', 'one_line', 'Commands', 'root', 'run', 'end_badly', 'say', 'refuse_existing',
+           'CategoryColumn', 'fail', 'error_line', 'Commands', 'root', 'run', 'end_badly', 'say', 'refuse_existing',
            'check_writable', 'extra', 'training_extra', 'to_text', 'print_table']
 
 # %% ../../nbs/10_cli/1_app.ipynb #012fe322
@@ -31,7 +31,7 @@ def fail(message: str) -> NoReturn:
     raise UserError(message)
 
 
-def one_line(error: Exception) -> str | None:
+def error_line(error: Exception) -> str | None:
     "What to tell the user about `error`; None if it is not the user's to mend."
     from speciarl.core.scale import UserError
 
@@ -70,7 +70,7 @@ class Commands(TyperGroup):
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
-            line = one_line(error)
+            line = error_line(error)
             if line is None:
                 raise
             typer.echo(f"error: {line}", err=True)

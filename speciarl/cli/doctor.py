@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REINSTALL', 'CHROMIUM', 'PROGRAMS', 'NEEDS', 'Finding', 'requirements', 'version_of', 'check_packages', 'check_torch',
-           'check_trees', 'check_base_policy', 'check_programs', 'check_folder', 'examine', 'doctor']
+           'check_trees', 'check_base_policy', 'check_programs', 'check_working_folder', 'examine', 'doctor']
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #f9351795
 import shutil
@@ -133,7 +133,7 @@ def check_programs() -> list[Finding]:
     return findings
 
 
-def check_folder(folder: Path) -> Finding:
+def check_working_folder(folder: Path) -> Finding:
     "Whether outputs can be written to `folder`."
     from speciarl.core.scale import UserError
 
@@ -152,7 +152,7 @@ def examine() -> list[Finding]:
     except metadata.PackageNotFoundError:
         advice = "speciarl is on the path but not installed; mend it with: pip install -e ."
         findings.append(Finding("broken", "base", advice))
-    findings += [check_torch(), check_trees(), check_base_policy(), check_folder(Path.cwd())]
+    findings += [check_torch(), check_trees(), check_base_policy(), check_working_folder(Path.cwd())]
     return findings + check_programs()
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #aba9b518

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANY', 'Output', 'outputs', 'numbers', 'find', 'Known', 'known_artefacts', 'key_line', 'ancestry', 'own_inputs',
-           'in_short', 'trace', 'committed', 'unequal', 'Bounded', 'bounded', 'outside', 'verify']
+           'in_short', 'trace', 'committed', 'unequal', 'Bounded', 'bounded_values', 'outside', 'verify']
 
 # %% ../../nbs/9_compendium/8_audit.ipynb #db37e766
 import csv
@@ -364,7 +364,7 @@ class Bounded(NamedTuple):
     high: float
 
 
-def bounded(name: str, content: bytes) -> Iterator[tuple[str, Bounded]]:
+def bounded_values(name: str, content: bytes) -> Iterator[tuple[str, Bounded]]:
     "The values with intervals of a file of named numbers or of a CSV table, by a name that says where each stands."
     if name.endswith(VALUES):
         values, stem = json.loads(content), Path(name).name.removesuffix(f".{VALUES}")
@@ -393,8 +393,8 @@ def outside(before: Mapping[str, bytes], folder: Path) -> tuple[int, list[str]]:
     "How many committed values have intervals, and a line for each that `folder` has not, or outside its interval."
     lines, count = [], 0
     for name, content in before.items():
-        now = dict(bounded(name, (folder / name).read_bytes())) if (folder / name).is_file() else {}
-        for what, old in bounded(name, content):
+        now = dict(bounded_values(name, (folder / name).read_bytes())) if (folder / name).is_file() else {}
+        for what, old in bounded_values(name, content):
             count += 1
             if what not in now:
                 lines.append(f"{what}: committed as {old.value:g}, and not made here")

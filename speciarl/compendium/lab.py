@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .artefacts import Answered, Keys, Logged, Published, Store, write_published
+from .artefacts import Answered, ArtefactStore, Keys, Logged, Published, write_published
 from speciarl.compendium.compute import (
     Instruments,
     Replay,
@@ -27,7 +27,7 @@ from speciarl.compendium.compute import (
     judge_answers,
     sample_answers,
     train_policy,
-    unpack,
+    unpack_published,
 )
 from .profile import Design, Job, load_profile, title
 from ..core.config import ASSETS
@@ -198,7 +198,7 @@ def _make_policy(lab: "Lab", job: Job, folder: Path) -> None:
 
 def _make_answers(lab: "Lab", job: Job, folder: Path) -> None:
     if lab.published:
-        unpack(lab.published, job, folder, lab.samples(job))
+        unpack_published(lab.published, job, folder, lab.samples(job))
         return
     ask = choose_options if job.kind == "closed" else sample_answers
     ask(lab.engine(job), lab.instruments.samples(job), job, folder, lab.profile.max_tokens)
@@ -242,7 +242,7 @@ class Lab:
         published = self.root / ".speciarl" / "published"
         self.published = Published(published) if published.exists() else None
         self.keys = Keys(self.design, self.root, self.published)
-        self.store = Store(self.root / ".speciarl" / "artefacts")
+        self.store = ArtefactStore(self.root / ".speciarl" / "artefacts")
         self.instruments = Instruments(self.design, self.root)
         self.handed: dict[Job, None] = {}  # what was asked for, in order
 

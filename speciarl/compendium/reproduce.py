@@ -34,7 +34,7 @@ from speciarl.compendium.notebook import (
     run_notebook,
     to_html,
 )
-from .paper import Entry, build_paper, graph, read_manifest, written
+from .paper import ManifestEntry, build_paper, graph, read_manifest, written
 from .profile import Job, Profile, load_profile, one_of
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
@@ -91,7 +91,7 @@ def open_place(
     return Workplace(root, out, profile, load_profile(profile), published, package_origin(root))
 
 
-def open_view(place: Workplace, folder: Path, entry: Entry) -> Path:
+def open_view(place: Workplace, folder: Path, entry: ManifestEntry) -> Path:
     "Lay out the view of a notebook in `folder`."
     notebook = f"nbs/paper/{entry.name}.ipynb"
     links: dict[str, Path | None] = {name: place.source(name) for name in entry.reads(place.name)}
@@ -111,11 +111,11 @@ def open_view(place: Workplace, folder: Path, entry: Entry) -> Path:
 def laboratory(place: Workplace, workers: int | None = None, keep: bool = True) -> Iterator[Lab]:
     "The laboratory of a run; with `keep` false nothing of it stays, which is enough for questions."
     with tempfile.TemporaryDirectory() as folder:
-        view = open_view(place, place.own / "lab" if keep else Path(folder), Entry("lab"))
+        view = open_view(place, place.own / "lab" if keep else Path(folder), ManifestEntry("lab"))
         yield Lab(place.called, view, workers=workers)
 
 
-def check_needs(view: Path, entry: Entry, profile: str, lab: Lab) -> None:
+def check_needs(view: Path, entry: ManifestEntry, profile: str, lab: Lab) -> None:
     "Raise `UserError` if a record in the view names an artefact that the notebook's needs do not cover."
     covered = set()
     for job in lab.design.wanted(entry.needs):
@@ -133,7 +133,7 @@ def check_needs(view: Path, entry: Entry, profile: str, lab: Lab) -> None:
                 )
 
 # %% ../../nbs/9_compendium/7_reproduce.ipynb #4eb7112b
-def parts_of(place: Workplace, entry: Entry, lab: Lab) -> dict[str, Any]:
+def parts_of(place: Workplace, entry: ManifestEntry, lab: Lab) -> dict[str, Any]:
     "What the outputs of a notebook depend on, by name."
     inputs = {}
     for name in entry.reads(place.name):
@@ -148,7 +148,7 @@ def parts_of(place: Workplace, entry: Entry, lab: Lab) -> dict[str, Any]:
     }
 
 
-def paper_parts(place: Workplace, entries: Sequence[Entry]) -> dict[str, Any]:
+def paper_parts(place: Workplace, entries: Sequence[ManifestEntry]) -> dict[str, Any]:
     "What the PDF depends on, by name."
     files = {name: place.root / name for name in ("paper/paper.md", "paper/references.bib")}
     files |= {name: place.out / name for entry in entries for name in entry.outputs(place.name)}
@@ -293,7 +293,12 @@ def deliver(
 
 
 def run_entry(
-    place: Workplace, entry: Entry, lab: Lab, board: Board, timeout: float | None = None, kernels: Kernels | None = None
+    place: Workplace,
+    entry: ManifestEntry,
+    lab: Lab,
+    board: Board,
+    timeout: float | None = None,
+    kernels: Kernels | None = None,
 ) -> None:
     "Run one notebook, check what it wrote, move it to its place, and record its success."
     source, start = place.root / "nbs" / "paper" / f"{entry.name}.ipynb", time.monotonic()
@@ -316,7 +321,7 @@ def run_entry(
         shutil.rmtree(view, ignore_errors=True)
 
 # %% ../../nbs/9_compendium/7_reproduce.ipynb #5d77d9d6
-def sweep(place: Workplace, entries: Sequence[Entry], board: Board) -> None:
+def sweep(place: Workplace, entries: Sequence[ManifestEntry], board: Board) -> None:
     "Remove what killed runs and notebooks that are gone have left in the engine's and the output folders."
     shutil.rmtree(place.own / "views" / place.name, ignore_errors=True)
     listed = {name for entry in entries for name in entry.outputs(place.name)}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DELIMITERS', 'Notes', 'BLANK_WORDS', 'EMPTY_ANSWERS', 'ABSTENTION', 'is_missing', 'as_text', 'no_text', 'TextTable',
            'text_table', 'table_text', 'delimiter_of', 'csv_table', 'xlsx_table', 'rows_table', 'file_table',
-           'read_table', 'as_argument', 'as_option', 'find_column', 'column_texts', 'blank_word', 'in_words',
+           'read_table', 'as_argument', 'as_option', 'find_column', 'column_texts', 'blank_word', 'places_in_words',
            'keep_rows', 'blank_rows', 'Pairs', 'read_pairs']
 
 # %% ../../nbs/1_core/6_tables.ipynb #060892bb
@@ -326,7 +326,7 @@ def blank_word(text: str, words: Iterable[str] = BLANK_WORDS) -> bool:
     return bool(text.strip()) and text.strip().casefold() in words
 
 
-def in_words(places: Sequence[int], unit: str) -> str:
+def places_in_words(places: Sequence[int], unit: str) -> str:
     "The first few places as words: `line 4`, `lines 4, 7, 9 and 12 more`."
     shown = ", ".join(str(place) for place in places[:3])
     more = f" and {len(places) - 3:,} more" if len(places) > 3 else ""
@@ -344,7 +344,7 @@ def keep_rows(table: TextTable, left_out: Mapping[str, Sequence[int]], notes: No
     why = []
     for reason, rows in left_out.items():
         if rows:
-            why.append(f"{len(rows):,} {reason} ({in_words([table.places[i] for i in rows], table.unit)})")
+            why.append(f"{len(rows):,} {reason} ({places_in_words([table.places[i] for i in rows], table.unit)})")
     if len(gone) == len(table.rows):
         raise UserError(f"{table.source}: no row is left: {', '.join(why)}; fill the table in")
     notes.append(f"{table.source}: {len(gone):,} of {len(table.rows):,} rows left out: {', '.join(why)}")
@@ -390,7 +390,7 @@ def _answers(
             said.append(i)
             answers[i] = ABSTENTION
     if said:
-        where = in_words([table.places[i] for i in said], table.unit)
+        where = places_in_words([table.places[i] for i in said], table.unit)
         shown = ", ".join(dict.fromkeys(repr(table.rows[i][column]) for i in said))
         count = f"{len(said):,} x answer that stands for nothing ({shown}: {where})"
         notes.append(f"{table.source}: {count}: read as {ABSTENTION}, an abstention; see {option('blank')}")

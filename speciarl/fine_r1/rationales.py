@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'COLOURS', 'MARKS', 'REPLY_FORMAT', 'Rationale', 'fault', 'render', 'parse', 'json_schema',
-           'write_rationales', 'read_rationales', 'Look', 'look_of', 'Refused', 'hidden', 'rivals', 'difference',
-           'plate_rationale', 'Written', 'plate_rationales', 'teacher_prompt', 'Teacher', 'read_reply', 'ask_teacher']
+           'write_rationales', 'read_rationales', 'Look', 'look_of', 'RefusedRationale', 'hidden', 'rivals',
+           'difference', 'plate_rationale', 'Written', 'plate_rationales', 'teacher_prompt', 'Teacher', 'read_reply',
+           'ask_teacher']
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #fb036edc
 import json
@@ -212,7 +213,7 @@ def look_of(domain: str, group: int, k: int) -> Look:
     return Look(COLOURS[look % 5], f"{'dark' if look % 2 else 'light'} {MARKS[look // 5]}")
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #63f25c0d
-class Refused(NamedTuple):
+class RefusedRationale(NamedTuple):
     "A sample for which no rationale was kept, and why."
 
     sample_id: str
@@ -253,7 +254,9 @@ def difference(look: Look, other: Look) -> str:
     return f"has {other.mark}" if other.colour == look.colour else f"is {other.colour}"
 
 
-def plate_rationale(sample: Sample, world: World = World(), seed: int = 0, count: int = 1) -> Rationale | Refused:
+def plate_rationale(
+    sample: Sample, world: World = World(), seed: int = 0, count: int = 1
+) -> Rationale | RefusedRationale:
     """The rationale that the true marks of a plate give, with `count` rivals; or why there is none. Raises
     `UserError` if it is no plate of `world`."""
     i = individual_of(sample, world)
@@ -261,7 +264,7 @@ def plate_rationale(sample: Sample, world: World = World(), seed: int = 0, count
         what = f"{sample.id[:60]!r} with label {sample.label[:40]!r} is no plate of the field guide"
         raise UserError(f"{what}; rationales for other images come from a file or a teacher")
     if reason := hidden(i):
-        return Refused(sample.id, reason)
+        return RefusedRationale(sample.id, reason)
     group = groups(i.domain, world.siblings)[i.group]
     mine = look_of(i.domain, i.group, i.k)
     against = {}
@@ -282,7 +285,7 @@ class Written(NamedTuple):
     "The rationales of some samples, in their order, and the samples that have none."
 
     rationales: list[Rationale]
-    refused: list[Refused]
+    refused: list[RefusedRationale]
 
     def reasons(self) -> dict[str, int]:
         "How many were refused for each reason (names left out), the most frequent first."
@@ -294,7 +297,7 @@ def plate_rationales(samples: Sequence[Sample], world: World = World(), seed: in
     "See `plate_rationale`."
     made = [plate_rationale(sample, world, seed, count) for sample in samples]
     kept = [one for one in made if isinstance(one, Rationale)]
-    refused = [one for one in made if isinstance(one, Refused)]
+    refused = [one for one in made if isinstance(one, RefusedRationale)]
     return Written(kept, refused)
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #abed1368
@@ -346,34 +349,34 @@ class Teacher(ServerEngine):
             self.extra = {"response_format": REPLY_FORMAT, **(self.extra or {})}
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #a7ef21e2
-def read_reply(text: str, sample: Sample, source: str) -> Rationale | Refused:
+def read_reply(text: str, sample: Sample, source: str) -> Rationale | RefusedRationale:
     "The rationale in a teacher's reply, or why it is refused."
     try:
         steps = json.loads(text)
         lacking = [step for step in STEPS if step not in steps]
         if lacking:
-            return Refused(sample.id, f"the step {lacking[0]} is missing")
+            return RefusedRationale(sample.id, f"the step {lacking[0]} is missing")
         told = {step: steps[step] for step in STEPS}  # and nothing else of what the reply may hold
         whole = {**told, "sample_id": sample.id, "label": sample.label, "source": source}
         rationale = validated(Rationale, whole, "the reply")
     except (ValueError, TypeError, RecursionError):
-        return Refused(sample.id, "the reply is not the JSON that was asked for")
+        return RefusedRationale(sample.id, "the reply is not the JSON that was asked for")
     except UserError as error:
-        return Refused(sample.id, str(error))
+        return RefusedRationale(sample.id, str(error))
     if wrong := fault(rationale):
-        return Refused(sample.id, wrong)
+        return RefusedRationale(sample.id, wrong)
     return rationale
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #f1cec894
 def _stored(
     out: Path, beside: Path, teacher: Teacher, samples: Sequence[Sample]
-) -> tuple[dict[str, Rationale], dict[str, Refused]]:
+) -> tuple[dict[str, Rationale], dict[str, RefusedRationale]]:
     """What earlier calls left, with both files whole again. Raises `UserError` if it is another teacher's, or of
     other samples."""
     rationales = read_rationales(out, torn=True) if out.exists() else []
     lines = list(read_jsonl(beside, torn=True, todo="delete it to ask again")) if beside.exists() else []
     kept = {one.sample_id: one for one in rationales}
-    refused = {line["sample_id"]: Refused(line["sample_id"], line["reason"]) for line in lines}
+    refused = {line["sample_id"]: RefusedRationale(line["sample_id"], line["reason"]) for line in lines}
     labels = {sample.id: sample.label for sample in samples}
     others = [one for one in rationales if one.source != teacher.model or one.label != labels.get(one.sample_id)]
     if others or not refused.keys() <= labels.keys():
@@ -397,7 +400,7 @@ def ask_teacher(
     for place, result in results:
         sample = missing[place]
         if isinstance(result, Exception):  # not written to the file: what had no reply is asked again
-            refused[sample.id] = Refused(sample.id, f"no reply: {result}")
+            refused[sample.id] = RefusedRationale(sample.id, f"no reply: {result}")
             continue
         made = read_reply(result[0], sample, teacher.model)
         if isinstance(made, Rationale):
