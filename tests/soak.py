@@ -16,12 +16,12 @@ from pathlib import Path
 from miniature import PARAMETERS, WRITE, notebook
 
 ARTEFACT = """import time
-from speciarl.compendium.artefacts import Store
+from speciarl.compendium.artefacts import ArtefactStore
 def compute(folder):
     time.sleep(0.4)
     (folder / "x.txt").write_text("{name}")
 for part in range(2):
-    made = Store("../../.speciarl/artefacts").make("slow", {{"name": "{name}", "part": part}}, compute)"""
+    made = ArtefactStore("../../.speciarl/artefacts").make("slow", {{"name": "{name}", "part": part}}, compute)"""
 FIGURE = """from pathlib import Path
 import time
 for kind in ("pdf", "png", "json"):
