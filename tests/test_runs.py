@@ -472,6 +472,9 @@ class Speaker:
     def describe(self):
         return {"model": "speaker"}
 
+    def agreed(self):
+        return {}
+
 
 def test_a_policy_that_writes_no_tags_can_be_read_whole(tmp_path, judge):
     samples = [Sample(f"{i}.png", f"{i}.png", label, "birds") for i, label in enumerate(["ovenbird", "hooded warbler"])]

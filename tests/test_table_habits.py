@@ -3,6 +3,7 @@ nobody gave."""
 
 import json
 import logging
+from inspect import signature
 
 import pandas as pd
 import polars as pl
@@ -12,6 +13,7 @@ from refusal import message
 from typer.testing import CliRunner
 
 import speciarl
+from speciarl.cli import judging
 from speciarl.cli.app import app
 from speciarl.core.tables import BLANK_WORDS, read_pairs, read_table
 from speciarl.judges.verdict import read_verdicts
@@ -154,6 +156,7 @@ def test_the_words_of_the_command_are_those_of_the_library(folder):
     write_as("comma", folder / "pairs.csv")
     help_text = " ".join(call("judge", "--help").stdout.split())
     assert ",".join(BLANK_WORDS).replace(" ", "") in help_text.replace(" ", "")
+    assert signature(judging.judge).parameters["blank"].default == ",".join(BLANK_WORDS)
     assert "stands for nothing" not in call("judge", "pairs.csv", "--out", "v.csv", "--blank", "").stderr
 
 

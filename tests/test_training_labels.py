@@ -1,6 +1,7 @@
 """Labels that are no names are found where a data set is first seen, by reward, verl, trainer and evaluation alike."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from refusal import message
@@ -20,6 +21,8 @@ NO_LABELS = [
     (1.0, "'1.0' is the number of a class; say with label_names= what the classes are called, in order"),
     (None, "'None' is missing; give each row the name of its class, or leave the row out"),
     (float("nan"), "'nan' is missing; give each row the name of its class, or leave the row out"),
+    (pd.NA, "'<NA>' is missing; give each row the name of its class, or leave the row out"),
+    (pd.NaT, "'NaT' is missing; give each row the name of its class, or leave the row out"),
     ("  ", "'  ' is empty; give each row the name of its class, or leave the row out"),
     (["beagle"], "\"['beagle']\" is of type list; a label is one text, the name of the class"),
     (True, "'True' is of type bool; a label is one text, the name of the class"),

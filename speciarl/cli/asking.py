@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POLICY', 'Adapter', 'EngineName', 'EngineURL', 'Split', 'MaxPixels', 'Limit', 'AnswerTag', 'data', 'DataName',
-           'server_options', 'evaluate', 'evaluate_matrix', 'closed', 'data_list', 'data_check', 'data_download']
+           'engine_options', 'evaluate', 'evaluate_matrix', 'closed', 'data_list', 'data_check', 'data_download']
 
 # %% ../../nbs/10_cli/4_asking.ipynb #99cac7a6
 import sys
@@ -64,15 +64,18 @@ AnswerTag = Annotated[
 ]
 
 
-def server_options(engine: str, request: list[str] | None) -> dict[str, Any]:
-    "The options of an engine that --request stands for. Ends with an error where no server is asked."
-    if not request:
-        return {}
-    if engine != "openai":
-        fail("--request is for a server: use it with --engine openai")
-    from speciarl.core.config import request_fields
+def engine_options(engine: str, request: list[str] | None, max_pixels: int | None) -> dict[str, Any]:
+    "The options of an engine that were given. Ends with an error for --request where no server is asked."
+    options: dict[str, Any] = {}
+    if max_pixels is not None:
+        options["max_pixels"] = max_pixels
+    if request:
+        if engine != "openai":
+            fail("--request is for a server: use it with --engine openai")
+        from speciarl.core.config import request_fields
 
-    return {"extra": request_fields(request)}
+        options["extra"] = request_fields(request)
+    return options
 
 # %% ../../nbs/10_cli/4_asking.ipynb #fcb95911
 @app.command()
@@ -190,13 +193,11 @@ def evaluate(
         assert model is not None and samples is not None  # refused above
         check_datasets(judge, [sample.dataset for sample in samples])
         with training_extra():
-            from speciarl.policy.engines import SEEN_PIXELS, Sampling
+            from speciarl.policy.engines import Sampling
             from speciarl.policy.server import make_engine
 
             how = Sampling(n, seed=seed, max_tokens=load_question(prompt, answer_tag).max_tokens or 64)
-            options = server_options(engine, request)
-            options["max_pixels"] = max_pixels or SEEN_PIXELS
-            asked = make_engine(engine, model, adapter, base_url, **options)
+            asked = make_engine(engine, model, adapter, base_url, **engine_options(engine, request, max_pixels))
             quiet = not sys.stderr.isatty()
             card = runs.evaluate(asked, samples, out, judge, prompt, how, quiet=quiet, answer_tag=answer_tag)
     counts = [f"{number:,} {name.replace('_', ' ')}" for name, number in card["counts"].items()]
@@ -282,13 +283,10 @@ def closed(
     samples = read_data(source, split, limit, columns=columns)
     with training_extra():
         from speciarl.fine_r1.closed_run import check_questions, run_closed
-        from speciarl.policy.engines import SEEN_PIXELS
         from speciarl.policy.server import make_engine
 
         check_questions(samples, source, options, distractors, seed)
-        options_of = server_options(engine, request)
-        options_of["max_pixels"] = max_pixels or SEEN_PIXELS
-        asked = make_engine(engine, model, adapter, base_url, **options_of)
+        asked = make_engine(engine, model, adapter, base_url, **engine_options(engine, request, max_pixels))
         table = run_closed(
             asked, samples, out, split=split, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens
         )

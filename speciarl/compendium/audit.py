@@ -234,7 +234,7 @@ def own_inputs(output: Output) -> dict[str, str]:
 
 # %% ../../nbs/9_compendium/8_audit.ipynb #572296d5
 def in_short(inputs: Iterable[str]) -> list[str]:
-    "Titles of artefacts (see `title`) in one line for each method: how many, which seeds, which data sets."
+    "Titles of artefacts (see `title`) in one line for each method: which seeds, and which data sets."
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for what in inputs:
         parts = re.fullmatch(r"(\w+) (.+?) seed (\d+)(?: (\S+))?(.*)", what)

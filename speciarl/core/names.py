@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['name_key', 'singulars', 'spellings', 'deletions', 'one_slip', 'slip_table', 'mend_word', 'beginnings', 'Finder',
-           'scan', 'named_in', 'near_names', 'loose_form', 'match_names', 'text_labels']
+           'scan', 'named_in', 'near_names', 'loose_form', 'match_names', 'is_missing', 'text_labels']
 
 # %% ../../nbs/1_core/5_names.ipynb #8e31f903
 import difflib
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import regex
-from numpy import generic
+from numpy import bool_, generic
 
 from .scale import UserError, normalise
 
@@ -239,6 +239,14 @@ def match_names(wanted: Iterable[str], there: Iterable[str]) -> dict[str, str]:
 _TAGGED = re.compile(r"<(\w+)>.*</\1>", re.DOTALL)
 
 
+def is_missing(value: Any) -> bool:
+    "Whether `value` is None, a NaN of any kind, or the NA or NaT of pandas."
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    unlike = value != value  # nothing but a NaN differs from itself; an array gives an array
+    return isinstance(unlike, bool | bool_) and bool(unlike)
+
+
 def _text_label(value: Any, names: Sequence[str] | None) -> str:
     "The label that `value` stands for. Raises `UserError` with what is wrong with it."
     value = value.item() if isinstance(value, generic) else value  # a number of numpy
@@ -250,7 +258,7 @@ def _text_label(value: Any, names: Sequence[str] | None) -> str:
         if _TAGGED.search(value):
             raise UserError("has a tag in it; a label is the name of the class alone, so take the tag off")
         return value
-    if value is None or value != value:
+    if is_missing(value):
         raise UserError("is missing; give each row the name of its class, or leave the row out")
     if not isinstance(value, int) or isinstance(value, bool):
         raise UserError(f"is of type {type(value).__name__}; a label is one text, the name of the class")

@@ -19,7 +19,7 @@ import torch
 from trl.models.utils import disable_gradient_checkpointing
 
 from ..core.scale import UserError
-from ..data.samples import Sample, bounded, fitted, open_image
+from ..data.samples import Sample
 from .triplets import Triplet, kept_triplets, make_triplets, picture_vectors, triplet_opener
 from ..judges.verdict import Judge
 from ..policy.model import Policy
@@ -235,8 +235,8 @@ def find_triplets(recipe: Recipe, policy: Policy, samples: Sequence[Sample]) -> 
     "The triplets of a recipe for its `samples`. Raises `UserError` where a class or a data set cannot have them."
     vectors = None
     if recipe.negatives == "visual":
-        opened = (bounded(fitted(open_image(sample)), recipe.max_pixels, recipe.min_pixels) for sample in samples)
-        vectors = picture_vectors(policy, opened)
+        opener = picture_opener(samples, recipe.max_pixels, recipe.min_pixels)
+        vectors = picture_vectors(policy, (opener(sample.id) for sample in samples))
     return make_triplets(samples, recipe.positives, recipe.negatives, recipe.seed, vectors)
 
 # %% ../../nbs/8_fine_r1/4_tapo.ipynb #a7b60644

@@ -110,10 +110,15 @@ def settled(gold: Sequence[int], accepted: Sequence[Sequence[int]], found: Seque
 HALVES = {"development": "gold_dev", "held out": "gold_test"}
 
 
-def _gold_rows(name: str, half: str) -> list[dict[str, Any]]:
-    "The rows of a file of gold pairs. Raises `UserError` for a half that there is not."
+def _file_of(half: str) -> str:
+    "What the file of a half is called. Raises `UserError` for a half that there is not."
     if half not in HALVES:
         raise UserError(f"unknown half {half!r}; use one of {', '.join(HALVES)}")
+    return HALVES[half]
+
+
+def _gold_rows(name: str) -> list[dict[str, Any]]:
+    "The rows of a file of gold pairs."
     return read_verdicts(Path(str(files("speciarl"))) / "assets" / "gold" / f"{name}.csv")[0]
 
 
@@ -127,13 +132,13 @@ def _gold(row: dict[str, Any]) -> Gold:
 
 def read_gold(half: str) -> list[Gold]:
     "The gold pairs of a half: development, or held out. Raises `UserError` for another name."
-    return [_gold(row) for row in _gold_rows(HALVES.get(half, ""), half)]
+    return [_gold(row) for row in _gold_rows(_file_of(half))]
 
 
 def read_spoken(half: str) -> list[Gold]:
     "The gold pairs of a half whose answers are sentences and paragraphs. Raises `UserError` as `read_gold` does."
-    wanted = HALVES.get(half, "").removeprefix("gold_")
-    return [_gold(row) for row in _gold_rows("gold_spoken", half) if row["half"] == wanted]
+    wanted = _file_of(half).removeprefix("gold_")
+    return [_gold(row) for row in _gold_rows("gold_spoken") if row["half"] == wanted]
 
 # %% ../../nbs/5_metrics/8_agreement.ipynb #374f166d
 class Agreement(NamedTuple):

@@ -304,8 +304,10 @@ RUN_COLUMNS = (
 )
 
 
-def _finish(run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: Iterable[str] = ()) -> dict[str, Any]:
-    "Write the published predictions, verdicts.csv and the card; returns the card."
+def _finish(
+    run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: Iterable[str] = (), **more: Any
+) -> dict[str, Any]:
+    "Write the published predictions, verdicts.csv and the card, with `more` in it; returns the card."
     versions = library_versions(LIBRARIES)
     predictions = Predictions({"settings": dict(settings), "versions": versions}, table, str(run))
     found = codes_of(predictions)
@@ -321,7 +323,7 @@ def _finish(run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: I
     write_predictions(run / "predictions.parquet", predictions)
     rows = ([row[name] for name in RUN_COLUMNS] for row in predictions.rows())
     write_csv(run / "verdicts.csv", RUN_COLUMNS, rows)
-    card = dict(settings=settings, finished=True, counts=counts, scores=headline(found.codes), versions=versions)
+    card = dict(settings=settings, finished=True, counts=counts, scores=headline(found.codes), versions=versions) | more
     write_json(run / "card.json", card)
     return card
 
@@ -333,9 +335,11 @@ def run_benchmark(
     judge: Judge,
     settings: Mapping[str, Any],
     datasets: bool = True,
+    agreed: Callable[[], dict[str, Any]] = dict,
 ) -> dict[str, Any]:
     """Ask about `samples`, judge, and leave a run in `out`; returns its card.
 
+    `agreed` tells, after `ask`, what was agreed on with whoever answered, for the card; see `policy.engines.Engine`.
     Called again after a kill or a failing judge, it goes on; a finished run is checked and left as it is. Raises
     `UserError` if `out` is another run, no run, or held by another process; if not one image could be asked about; and
     whatever `ask` and `judge` raise.
@@ -348,7 +352,8 @@ def run_benchmark(
         table, errors = ask_samples(ask, samples, run / "predictions.jsonl")
         write_samples(run / "samples.csv", samples, errors)
         judged = judge_table(table, judge, run / "verdicts.jsonl", datasets)
-        return _finish(run, settings, judged, errors.values())
+        request = agreed() or read_card(run).get("request")  # where nothing was left to ask, the card knows it
+        return _finish(run, settings, judged, errors.values(), **({"request": request} if request else {}))
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #16f28077
 ELSEWHERE = ("server", "device", "version")  # of an engine: what may change between two starts of one run
@@ -385,13 +390,7 @@ def evaluate(
     def ask(asked: Sequence[Sample], path: Path) -> None:
         predict(engine, asked, question.text, question.name, how, path, question.tag, quiet)
 
-    known = read_card(out).get("request") if (Path(out) / "card.json").exists() else None
-    card = run_benchmark(out, samples, ask, judge, settings, datasets)
-    request = engine.terms.card() if hasattr(engine, "terms") else None
-    if request or known:  # a run that had nothing left to ask knows it from its card
-        card["request"] = request or known
-        write_json(Path(out) / "card.json", card)
-    return card
+    return run_benchmark(out, samples, ask, judge, settings, datasets, engine.agreed)
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #89b627e5
 def judge_published(

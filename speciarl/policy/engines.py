@@ -82,6 +82,9 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]:
         "What a run card should say of it."
 
+    def agreed(self) -> dict[str, Any]:
+        "What was agreed on with whoever answers, once it has been asked; empty if nothing had to be."
+
 # %% ../../nbs/4_policy/3_engines.ipynb #89452459
 SEEN_PIXELS = 1_003_520
 LOSSLESS_PIXELS = 256 * 256
@@ -331,6 +334,10 @@ class TransformersEngine:
         )
         return told if self.share else {**told, "share": False}
 
+    def agreed(self) -> dict[str, Any]:
+        "See `Engine`: a model in this process has no conditions."
+        return {}
+
 # %% ../../nbs/4_policy/3_engines.ipynb #02d9b8dd
 class VLLMEngine:
     """A model inside vLLM, in this process.
@@ -426,6 +433,10 @@ class VLLMEngine:
     def describe(self) -> dict[str, Any]:
         "What a run card should say of it."
         return {**self._said, "batch": self.batch, "max_pixels": self.max_pixels}
+
+    def agreed(self) -> dict[str, Any]:
+        "See `Engine`: a model in this process has no conditions."
+        return {}
 
 # %% ../../nbs/4_policy/3_engines.ipynb #b1b5ec1e
 def run_facts(engine: Engine, how: Sampling) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def read_judged(
 def table_predictions(
     path: str | Path, columns: Mapping[str, str | None] | None = None, option: Callable[[str], str] | None = as_argument
 ) -> Predictions:
-    """The verdicts in a table (see `verdict.read_judged`) as predictions; it has category, label and sample_id.
+    """The verdicts in a table (see `read_judged`) as predictions; it has category, label and sample_id.
 
     `columns` and `option` as in `read_judged`. The answers to one sample of a data set are its rollouts, in order. What
     is left out is told as a warning. Raises `UserError` for a table without these columns, or with a rollout that

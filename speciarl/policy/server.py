@@ -110,10 +110,14 @@ class ServerEngine:
             ) from None
 
     def describe(self) -> dict[str, Any]:
-        "What a run card should say of it; what was agreed on with the server is in `terms`."
+        "What a run card should say of it before it is asked."
         return dict(
             engine="openai", model=self.model, server=self.base_url, extra=self.extra or {}, max_pixels=self.max_pixels
         )
+
+    def agreed(self) -> dict[str, Any]:
+        "See `Engine`: which fields of a request were set, renamed or left out."
+        return self.terms.card()
 
 # %% ../../nbs/4_policy/7_server.ipynb #a6d3b130
 class _First:

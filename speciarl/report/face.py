@@ -80,8 +80,7 @@ def judge(
     }
     assert tuple(added) == VERDICT_COLUMNS
     if isinstance(table, str | Path | Sequence):
-        rows = table_rows(table)
-        kept = [rows[i] for i in pairs.kept]
+        kept = pairs.table.rows if isinstance(table, str | Path) else [table[i] for i in pairs.kept]
         return [{**row, **dict(zip(added, cells))} for row, cells in zip(kept, zip(*added.values()))]
     import narwhals as nw
 
