@@ -44,6 +44,8 @@ class Handle:
     refuses: dict = field(default_factory=dict)  # field -> what is said of it, with status 400
     takes: tuple = ()  # other names of fields that this server knows, of `RENAMED`
     refuse_width: int | None = None  # pictures of this width get status 400
+    thought: int = 0  # words before an answer; a server that thinks keeps to max_tokens, a word being a token
+    room: int | None = None  # tokens that a prompt and its answer may take together
     calls: int = 0
     answers: int = 0
     under_way: int = 0
@@ -95,6 +97,14 @@ def failure(status: int, words: str) -> web.Response:
     return web.json_response({"error": {"message": words}}, status=status)
 
 
+def written(handle: Handle, text: str, room: int) -> tuple[str, str]:
+    "What of `text` there is room for, and why it ends."
+    if not handle.thought:
+        return text, "stop"
+    words = [*["hm"] * handle.thought, *text.split(" ")]
+    return " ".join(words[:room]), "stop" if len(words) <= room else "length"
+
+
 def self_refused(handle: Handle, body: dict) -> list[tuple[str, str]]:
     "The fields of a request that this server does not take, with its words; 0 is refused where they say so."
     return [
@@ -126,6 +136,9 @@ def routes(handle: Handle) -> list:
             image, prompt = decode(body)
         except (ValueError, KeyError, TypeError) as error:
             return failure(400, str(error))
+        room = body.get("max_tokens", 10_000)
+        if handle.room is not None and room > handle.room:
+            return failure(400, f"max_tokens is too large: {room}; the maximum context length is {handle.room} tokens")
         if image.width == handle.refuse_width:
             return failure(400, "the picture is too small for this model")
         handle.under_way += 1
@@ -137,8 +150,8 @@ def routes(handle: Handle) -> list:
         return web.json_response(
             {
                 "choices": [
-                    {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-                    for i, text in enumerate(texts)
+                    {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+                    for i, (text, reason) in enumerate(written(handle, text, room) for text in texts)
                 ]
             }
         )

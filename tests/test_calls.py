@@ -39,7 +39,7 @@ def body(answer: str) -> dict:
 
 
 def right(answer: str) -> Completion:
-    return Completion([rule("samoyed", answer)])
+    return Completion([rule("samoyed", answer)], finish_reasons=["stop"])
 
 
 def outcomes(server: Server, answers: list[str], **options) -> list[Completion | CallFailed]:

@@ -150,7 +150,8 @@ def test_vllm_refuses_a_batch_for_one_picture_and_the_others_are_answered():
             seen = [chat[0]["content"][0]["image_pil"].getpixel((0, 0)) for chat in chats]
             if (255, 0, 0) in seen:
                 raise ValueError("Failed to apply the processor")
-            return [SimpleNamespace(outputs=[SimpleNamespace(index=0, text=str(pixel))]) for pixel in seen]
+            ends = [SimpleNamespace(index=0, text=str(pixel), finish_reason="stop") for pixel in seen]
+            return [SimpleNamespace(outputs=[end]) for end in ends]
 
     engine = VLLMEngine.__new__(VLLMEngine)  # vLLM itself is not installed
     engine.llm, engine._lora, engine._params = Model(), {}, SimpleNamespace

@@ -94,6 +94,7 @@ def score(
     head = ["group", "answers"]
     strict = [name for name in STRICT if name in report.table.columns]
     rest = [*head, "levels", "undecided", "missing", "C bounds", "format failures"]
+    rest += [name for name in ["cut off"] if name in report.table.columns]
     print_table(report.table, [*head, "n", "S", "C", "HM"], *([[*head, *strict]] if strict else []), rest)
     if report.advice:
         typer.echo(f"\n{report.advice}")

@@ -174,6 +174,7 @@ def rationales(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="The teacher's name there.", show_default=False)
     ] = None,
+    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Longest reply of the teacher.")] = 2048,
     marks: Annotated[
         bool, typer.Option("--marks", help="Ask nobody: write from the marks of field guide plates.")
     ] = False,
@@ -210,7 +211,8 @@ def rationales(
             made = teaching.write_with_marks(samples, out)
         else:
             assert base_url is not None and model is not None  # refused above
-            made = teaching.write_with_teacher(samples, out, base_url, model, request_fields(request or []))
+            fields = request_fields(request or [])
+            made = teaching.write_with_teacher(samples, out, base_url, model, fields, max_tokens)
     kept, refused = len(made.rationales), len(made.refused)
     typer.echo(f"{len(samples):,} images: {kept:,} rationales kept, {refused:,} refused")
     for reason, count in made.reasons().items():
@@ -219,5 +221,10 @@ def rationales(
     unanswered = sum(one.reason.startswith("no reply") for one in made.refused)
     if unanswered:
         end_badly(f"{unanswered:,} images had no reply; the same command asks about them again")
+    if not marks:
+        from speciarl.fine_r1.rationales import CUT_REASON
+        from speciarl.policy.predict import refuse_cut
+
+        refuse_cut(sum(one.reason == CUT_REASON for one in made.refused), len(samples), max_tokens)
     if not kept:
         end_badly("not one rationale was kept, for the reasons above")

@@ -163,7 +163,7 @@ def choose_options(engine: "Engine", samples: "Sequence[Sample]", job: Job, fold
     texts = answers(engine, samples, prompts, max_tokens)
     rows = []
     for sample, text in zip(samples, texts):
-        row = prediction(sample, job.prompt, 0, text or "")
+        row = prediction(sample, job.prompt, 0, "" if text is None else text)
         rows.append({**row, "text": text})  # None: no reply
     settings = {"policy": job.policy, "samples": len(samples)}
     card = {"settings": settings, "versions": library_versions(LIBRARIES)}

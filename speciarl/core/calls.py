@@ -13,7 +13,7 @@ import json
 import os
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from queue import SimpleQueue
@@ -159,11 +159,13 @@ class Completion(NamedTuple):
     """The texts that the model wrote (one for each choice), and the log-probabilities of the first, if told.
 
     `thought` is what the server keeps apart of the first text as the model's reasoning; empty if it does not.
+    `finish_reasons`: why each text ended, as far as the server tells.
     """
 
     texts: list[str]
     logprobs: dict[str, Any] | None = None
     thought: str = ""
+    finish_reasons: Sequence[str | None] = ()
 
 # %% ../../nbs/1_core/4_calls.ipynb #e3b492a4
 _SNAPSHOT = regex.compile(r"models--(.+?)/snapshots/([0-9a-f]{40})")
@@ -197,7 +199,9 @@ class Session:
             texts = [choice["message"]["content"] or "" for choice in choices]
             first = choices[0]["message"]
             thought = first.get("reasoning_content") or first.get("reasoning") or ""
-            completion = Completion(texts, choices[0].get("logprobs"), thought if isinstance(thought, str) else "")
+            thought = thought if isinstance(thought, str) else ""
+            reasons = [str(choice.get("finish_reason") or "") or None for choice in choices]
+            completion = Completion(texts, choices[0].get("logprobs"), thought, reasons)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError
         except (LookupError, TypeError, AttributeError):

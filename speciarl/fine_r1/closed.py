@@ -34,6 +34,7 @@ from speciarl.metrics.openworld import (
     widest_answer,
     without_body,
 )
+from ..policy.prompts import CUT_OFF, SHORT_ROOM, finish_of, room_for
 
 if TYPE_CHECKING:  # asking loads torch; reading what was answered does not
     from speciarl.policy.engines import Engine
@@ -202,6 +203,7 @@ class Closed(NamedTuple):
                 chosen=made.option,
                 why=made.why,
                 text=text,
+                finish_reason=finish_of(text),
             )
             for one, text, made in zip(*self)
         ]
@@ -228,7 +230,7 @@ def parts_by_split(samples: Sequence[Sample]) -> dict[str, list[bool]]:
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #72c466b1
 def summary(result: Closed, n_boot: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
     """A row for all classes, the seen and the unseen: accuracy with its 95 % interval, the released rule, chance,
-    the best constant place, and the answers that name no single option."""
+    the best constant place, the answers that name no single option, and those known to have been cut off."""
     rows = []
     for name, keep in parts_by_split([one.sample for one in result.questions]).items():
         part = result.part(keep)
@@ -245,6 +247,7 @@ def summary(result: Closed, n_boot: int = 1000, seed: int = 0) -> list[dict[str,
                 chance=float(np.mean([1 / len(one.options) for one in part.questions])),
                 constant=max(places.values()) / n,
                 **{why: reasons[why] for why in ("no answer", "several options", "no option", "no reply")},
+                **{"cut off": [finish_of(text) for text in part.texts].count(CUT_OFF)},
             )
         )
     return rows
@@ -284,18 +287,28 @@ def closed_prompt(question: Question, prompt: str = CLOSED_PROMPT) -> str:
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #bc8a5a53
 def answers(
-    who: "Policy | Engine", samples: Sequence[Sample], prompts: Sequence[str], max_tokens: int = 64, batch: int = 32
+    who: "Policy | Engine",
+    samples: Sequence[Sample],
+    prompts: Sequence[str],
+    max_tokens: int | None = None,
+    batch: int = 32,
 ) -> list[str | None]:
-    "The greedy answer of a policy or engine to each sample's own prompt; None for a reply that never came."
+    """The greedy answer of a policy or engine to each sample's own prompt; None for a reply that never came.
+
+    max_tokens: the longest answer; None: what fits the prompts (see `policy.prompts.room_for`).
+    """
     from speciarl.policy.engines import Sampling, TransformersEngine
     from speciarl.policy.model import Policy
-    from speciarl.policy.predict import replies
+    from speciarl.policy.predict import replies, warn_of_cut
 
     engine = TransformersEngine(who) if isinstance(who, Policy) else who
     turns = [(prompt,) for prompt in prompts]
     size = batch if engine.together else len(samples)
-    results = replies(engine, samples, turns, Sampling(max_tokens=max_tokens), size)
-    return [None if isinstance(result, Exception) else result[0] for result in results]
+    how = Sampling(max_tokens=max_tokens or max(map(room_for, prompts), default=SHORT_ROOM))
+    results = replies(engine, samples, turns, how, size)
+    texts = [None if isinstance(result, Exception) else result[0] for result in results]
+    warn_of_cut([finish_of(text) for text in texts if text is not None], how.max_tokens)
+    return texts
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #d04ef2ef
 def evaluate_closed(
@@ -306,12 +319,12 @@ def evaluate_closed(
     distractors: Distractors = "sibling",
     seed: int = 0,
     prompt: str = CLOSED_PROMPT,
-    max_tokens: int = 64,
+    max_tokens: int | None = None,
     batch: int = 32,
     siblings: int = SIBLINGS,
 ) -> Closed:
     """Fine-R1's closed-world evaluation, mended: see `questions`, `choice`, `summary` and `positions`. `who` is a
-    policy or an engine."""
+    policy or an engine; `max_tokens` as in `answers`."""
     asked = questions(samples, options, distractors, seed, siblings=siblings)
     return closed(asked, answers(who, samples, [closed_prompt(one, prompt) for one in asked], max_tokens, batch))
 

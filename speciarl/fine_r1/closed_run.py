@@ -18,6 +18,7 @@ from .closed import CLOSED_PROMPT, Closed, dataset_of, evaluate_closed, position
 from ..metrics.openworld import Mean
 from ..metrics.runs import samples_digest
 from ..policy.engines import Engine, Sampling, run_facts
+from ..policy.prompts import room_for
 from ..policy.server import EngineGone
 from ..report.table import Interval, Table, make_record, write_table
 
@@ -48,7 +49,8 @@ def closed_table(rows: Sequence[dict[str, Any]]) -> Table:
         "n: questions. accuracy: the answer names the right option and no other, of the questions with a reply; "
         "95 % interval. released: by the released rule, which a list of all options wins. chance: a guess. "
         "constant: the best constant place. "
-        "The last four columns count what names no single option, and replies that never came."
+        "The last five columns count what names no single option, replies that never came, and those that were cut off "
+        "(--max-tokens gives more room)."
     )
     shown = [row | {"accuracy": Interval(*row["accuracy"][:3])} for row in rows]
     return Table(list(shown[0]), [list(row.values()) for row in shown], "Closed-world questions.", notes)
@@ -61,7 +63,8 @@ def write_closed(result: Closed, settings: dict[str, Any], out: Path) -> Table:
     write_jsonl(out / "answers.jsonl", result.rows())
     write_table(table, out / "closed", make_record("speciarl closed", "", settings, {"answers": out / "answers.jsonl"}))
     scores = {"scores": plain_rows(rows), "places": plain_rows(positions(result))}
-    write_json(out / "closed.card.json", {"settings": settings, **scores, "speciarl": __version__})
+    counts = {"answers": rows[0]["n"] - rows[0]["no reply"], "cut_off": rows[0]["cut off"]}
+    write_json(out / "closed.card.json", {"settings": settings, "counts": counts, **scores, "speciarl": __version__})
     return table
 
 # %% ../../nbs/8_fine_r1/6_closed_run.ipynb #ca81ce55
@@ -74,12 +77,14 @@ def run_closed(
     options: int = 4,
     distractors: str = "sibling",
     seed: int = 0,
-    max_tokens: int = 64,
+    max_tokens: int | None = None,
 ) -> Table:
     """Ask `engine` about each sample (see `evaluate_closed`), write the run to `out` and return its table.
 
-    `split` goes into the card. Raises `UserError` if the server is gone, or nothing was answered.
+    `split` goes into the card. max_tokens: None: what fits the prompt. Raises `UserError` if the server is gone, or
+    nothing was answered.
     """
+    max_tokens = max_tokens or room_for(CLOSED_PROMPT)
     try:
         result = evaluate_closed(
             engine, samples, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens

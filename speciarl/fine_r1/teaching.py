@@ -17,6 +17,8 @@ from ..data.sets import PLATES, FieldGuideSet, choose, open_set
 from . import rationales
 from .closed import split_of
 from .closed_run import check_named
+from ..policy.engines import Sampling
+from ..policy.prompts import THOUGHT_ROOM
 
 # %% ../../nbs/8_fine_r1/7_teaching.ipynb #28c3fa61
 def of_classes(samples: Sequence[Sample], classes: str, shots: int | None, source: str) -> list[Sample]:
@@ -78,14 +80,20 @@ def write_with_marks(samples: Sequence[Sample], out: Path) -> rationales.Written
 
 
 def write_with_teacher(
-    samples: Sequence[Sample], out: Path, base_url: str, model: str, request: dict[str, Any] | None = None
+    samples: Sequence[Sample],
+    out: Path,
+    base_url: str,
+    model: str,
+    request: dict[str, Any] | None = None,
+    max_tokens: int = THOUGHT_ROOM,
 ) -> rationales.Written:
     """Rationales by the teacher `model` on the server, see `rationales.ask_teacher`; an empty file does not stay.
 
-    request: fields of every request, see `core.config.request_fields`.
+    request: fields of every request, see `core.config.request_fields`. max_tokens: of the longest reply.
     """
+    teacher, how = rationales.Teacher(model, base_url, extra=request), Sampling(max_tokens=max_tokens)
     try:
-        return rationales.ask_teacher(rationales.Teacher(model, base_url, extra=request), samples, out)
+        return rationales.ask_teacher(teacher, samples, out, how)
     finally:
         for path in (out, out.with_suffix(".refused.jsonl")):
             if path.is_file() and path.stat().st_size == 0:

@@ -69,6 +69,7 @@ class Matrix(Strict):
     n: list[int] = Field([1], min_length=1)
     seed: int = 0
     limit: int | None = Field(None, ge=1)  # at most so many images of each data set
+    max_tokens: int | None = Field(None, ge=1)  # the longest answer; what fits each prompt if not given
     answer_tag: str | None = None  # where answers are looked for, if not where the prompts ask for them; none: anywhere
     judge: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
     judge_model: str | None = None
@@ -183,7 +184,8 @@ def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool = True) -> RunOne:
             held.clear()  # the memory of the old one is needed
             model = run.model
             held[model] = make_engine(model.engine, model.model, model.adapter, model.base_url)
-        how = Sampling(run.n, seed=matrix.seed, max_tokens=load_question(run.prompt).max_tokens or 64)
+        room = matrix.max_tokens or load_question(run.prompt).room
+        how = Sampling(run.n, seed=matrix.seed, max_tokens=room)
         asked = held[run.model]
         return evaluate(asked, samples, out, judge, run.prompt, how, quiet=quiet, answer_tag=matrix.answer_tag)
 
@@ -283,7 +285,8 @@ def _html_table(rows: Sequence[Sequence[str]]) -> str:
 class Comparison(NamedTuple):
     """What `compare_runs` returns, as plain rows; in a notebook it shows itself as two tables.
 
-    scores: one per run and kind of answers, with run, answers, images, missing (share), S, C, HM as (value, low, high).
+    scores: one per run and kind of answers, with run, answers, images, missing (share), cut_off (share; None: not
+    recorded, or best of several), S, C, HM as (value, low, high).
     tests: one per pair of runs, kind of answers and metric, with answers, and what `compare.compare_all` says.
     mcnemar: first, second, and the fields of the exact test of correctness (`McNemar`); for one answer per image.
     """
@@ -337,14 +340,16 @@ def compare_runs(
     names = _names(runs)
     opened = [open_predictions(run, columns, option) for run in runs]
     check_one_judge(names, [predictions.card for predictions in opened])
-    codes = align(dict(zip(names, map(codes_of, opened))), shared)
+    coded = dict(zip(names, map(codes_of, opened)))
+    codes = align(coded, shared)
     scores, tests = [], []
     for kind, by_run in _kinds(codes).items():
         for name, run in by_run.items():
             bounds = intervals(run, weights)
             figures = {short: bounds[metric] for short, metric in zip(("S", "C", "HM"), METRICS)}
-            row = dict(run=name, answers=kind, images=len(codes[name]), missing=score(run).missing, **figures)
-            scores.append(row)
+            cut = coded[name].cut if kind == "one answer" else None
+            shares = dict(missing=score(run).missing, cut_off=None if cut is None else float(cut.mean()))
+            scores.append(dict(run=name, answers=kind, images=len(codes[name]), **shares, **figures))
         for row in compare_all(by_run, baseline, weights=weights, n_boot=n_boot):
             tests.append(dict(answers=kind, **row))
     exact = []

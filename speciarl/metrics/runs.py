@@ -241,6 +241,7 @@ def _finish(
         no_verdict=int((found.codes < 0).sum() - found.undecided.sum()),
         unreadable_images=refused.count(False),
         unanswered=refused.count(True),
+        cut_off=found.cut_off,
     )
     write_predictions(run / "predictions.parquet", predictions)
     rows = ([row[name] for name in RUN_COLUMNS] for row in predictions.rows())
@@ -295,8 +296,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask `engine` about `samples` and judge the answers; see `run_benchmark`.
 
-    `how`: one greedy answer if not given. quiet=False shows pace and time left. `answer_tag`: where the answer is
-    looked for, if not in the prompt's own tag; `none`: the whole text. `label_names`: see `core.names.text_labels`.
+    `how`: one greedy answer, in the prompt's `room`, if None. quiet=False shows pace and time left. `answer_tag`: where
+    the answer is looked for, if not in the prompt's own tag; `none`: the whole text. `label_names`: see `text_labels`.
     """
     from speciarl.policy.engines import Sampling, run_facts
     from speciarl.policy.predict import predict
@@ -304,7 +305,7 @@ def evaluate(
     labels = text_labels([sample.label for sample in samples], label_names, of="the samples")
     samples = [replace(sample, label=label) for sample, label in zip(samples, labels)]
     question = load_question(prompt, answer_tag)
-    how = how or Sampling(max_tokens=question.max_tokens or 64)
+    how = how or Sampling(max_tokens=question.room)
     facts = {name: value for name, value in run_facts(engine, how).items() if name not in ELSEWHERE}
     model, sampling = facts.pop("model"), facts.pop("sampling")
     settings = run_settings(model, samples, prompt, how.n, how.seed, judge.identity, sampling, answer_tag, **facts)

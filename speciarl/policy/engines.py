@@ -22,7 +22,7 @@ from PIL import Image
 
 from ..core.scale import UserError
 from ..data.samples import Sample, bounded, fitted, open_image
-from .prompts import Question, chat, turns_of
+from .prompts import CUT_OFF, Question, Reply, chat, turns_of
 
 if TYPE_CHECKING:  # torch is loaded when a model is asked: a server is asked without it
     import torch
@@ -65,7 +65,7 @@ class Sampling:
 GREEDY = Sampling()
 
 # %% ../../nbs/4_policy/3_engines.ipynb #0d7e27be
-Result = list[str] | Exception  # the answers about a sample, or the error that took their place
+Result = list[str] | Exception  # the answers about a sample (see `Reply`), or the error that took their place
 Results = Iterator[tuple[int, Result]]  # with the places of the samples
 
 
@@ -202,7 +202,7 @@ def draw(
     """
     import torch
 
-    from speciarl.policy.model import encode, placeholders
+    from speciarl.policy.model import came_to_end, encode, placeholders
 
     n = n or how.n
     settings: dict[str, Any] = {"do_sample": False}
@@ -219,8 +219,11 @@ def draw(
             settings["num_return_sequences"] = n
         torch.manual_seed(batch_seed(seed, samples))
         output = policy.model.generate(**inputs, **settings)
-    texts = policy.processor.tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
-    return [texts[i * n : (i + 1) * n] for i in range(len(samples))]
+    written = output[:, length:]
+    texts = policy.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
+    ends = ["stop" if whole else CUT_OFF for whole in came_to_end(policy, written)]
+    replies: list[str] = [Reply(text, end) for text, end in zip(texts, ends)]
+    return [replies[i * n : (i + 1) * n] for i in range(len(samples))]
 
 # %% ../../nbs/4_policy/3_engines.ipynb #d1376a64
 def _parts(places: int, n: int, limit: int) -> list[tuple[int, int, int, int]]:
@@ -413,7 +416,8 @@ class VLLMEngine:
             if isinstance(output, Exception):
                 yield place, not_taken(samples[place], output)
             else:
-                yield place, [answer.text for answer in sorted(output.outputs, key=lambda one: one.index)]
+                answers = sorted(output.outputs, key=lambda one: one.index)
+                yield place, [Reply(answer.text, answer.finish_reason) for answer in answers]
 
     def _chat(self, chats: list[Any], params: list[Any], first: int = 0) -> Iterator[tuple[int, Any]]:
         """What vLLM replies to each chat, or why it refuses it, with places from `first`.

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'PACKAGED', 'ADAPTER', 'word_tokenizer', 'StillProcessor', 'small_processor',
            'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'adapter_rank',
-           'still', 'load_processor', 'load_policy', 'base_card', 'processed', 'encode', 'placeholders']
+           'still', 'load_processor', 'load_policy', 'base_card', 'processed', 'encode', 'placeholders', 'came_to_end']
 
 # %% ../../nbs/4_policy/2_model.ipynb #80073f62
 import json
@@ -343,3 +343,10 @@ def placeholders(policy: Policy) -> list[int] | None:
         if hasattr(config, name):
             return [getattr(config, name)]
     return None
+
+# %% ../../nbs/4_policy/2_model.ipynb #9d379d61
+def came_to_end(policy: Policy, written: torch.Tensor) -> list[bool]:
+    "For each row of the tokens that `policy` wrote (integers, answers x length), whether one of them ends an answer."
+    ends = policy.model.generation_config.eos_token_id
+    ends = torch.tensor([] if ends is None else ends, dtype=written.dtype, device=written.device)
+    return torch.isin(written, ends).any(dim=1).tolist()

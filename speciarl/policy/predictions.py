@@ -21,6 +21,7 @@ from ..core.files import atomic_write, read_lines, write_jsonl
 from ..core.scale import MISSING, WIRE_NAMES, Category, UserError, extract_answer
 from ..data.samples import Sample
 from ..judges.verdict import FORMAT_FAILURE, UNDECIDED, rollout_grid
+from .prompts import CUT_OFF
 
 if TYPE_CHECKING:  # pyarrow is loaded when a file is read or written
     import pyarrow as pa
@@ -44,6 +45,7 @@ class Prediction(BaseModel):
     )
     source: str | None = Field(None, description="Who decided, or why there is no verdict; null: nobody judged.")
     reason: str | None = Field(None, description="The verdict's reason, for people.")
+    finish_reason: str | None = Field(None, description="Why the output ended: stop, length (cut off); null: unknown.")
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #6439e153
 FORMAT, VERSION = "speciarl predictions", 1
@@ -63,10 +65,10 @@ class Header(BaseModel):
 def json_schema() -> dict[str, Any]:
     "The JSON schema (draft 2020-12) of one line of a predictions file."
     parts = {"header": Header.model_json_schema(), "prediction": Prediction.model_json_schema()}
+    title = "One line of a speciarl predictions file (.jsonl): the first is the header, all others are predictions."
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "One line of a speciarl predictions file (.jsonl): "
-        "the first is the header, all others are predictions.",
+        "title": title,
         "oneOf": [{"$ref": f"#/$defs/{name}"} for name in parts],
         "$defs": parts,
     }
@@ -131,11 +133,18 @@ def _ending(path: str | Path) -> str:
     return suffix
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #75af8974
+def _without_unknown(table: "pa.Table") -> "pa.Table":
+    "The table without its `finish_reason` if that is unknown throughout: a file from before it stays as it is."
+    unknown = table["finish_reason"].null_count == len(table)
+    return table.drop_columns("finish_reason") if unknown else table
+
+
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write predictions to `path`, .parquet or .jsonl, with their card; atomic.
 
     Raises `UserError` for another ending or a folder that cannot be written.
     """
+    predictions = predictions._replace(table=_without_unknown(predictions.table))
     header = dict(format=FORMAT, version=VERSION, predictions=len(predictions.table), card=predictions.card)
     head = json.dumps(header, sort_keys=True, default=str)
     if _ending(path) == ".parquet":
@@ -147,9 +156,8 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
             parquet.ParquetWriter(file, table.schema, compression="zstd", store_schema=False) as writer,
         ):
             writer.write_table(table)
-            writer.add_key_value_metadata(
-                {"speciarl": head}
-            )  # once: Arrow's own copy of the schema would hold it again
+            # once: Arrow's own copy of the schema would hold it again
+            writer.add_key_value_metadata({"speciarl": head})
         return
     write_jsonl(path, chain([json.loads(head)], predictions.rows()), json.dumps)
 
@@ -209,15 +217,16 @@ def _read_parquet(path: str | Path) -> tuple[Header, "pa.Table"]:
         with Path(path).open("rb") as file, parquet.ParquetFile(file) as source:
             header = _header(json.loads((source.schema_arrow.metadata or {}).get(b"speciarl", b"null")), path)
             table = source.read()
+        if "finish_reason" not in table.column_names:
+            table = table.append_column("finish_reason", pa.nulls(len(table), pa.string()))
         _check_columns(path, table)
         table = table.select(table_schema().names).cast(table_schema()).replace_schema_metadata(None)
         table.validate(full=True)  # text that is no UTF-8 would fail only when it is looked at
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # the file cannot be opened at all
             raise
-        raise UserError(
-            f"{path} is not a sound Parquet file ({str(error).splitlines()[0][:100]}); fetch it again"
-        ) from None
+        fault = str(error).splitlines()[0][:100]
+        raise UserError(f"{path} is not a sound Parquet file ({fault}); fetch it again") from None
     return header, table
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #142f29f6
@@ -233,9 +242,8 @@ def _check_columns(path: str | Path, table: "pa.Table") -> None:
     for field in wanted:
         found = table[field.name].type
         if str(found) not in (("int32", "int64") if field.name == "rollout" else texts):
-            raise UserError(
-                f"{path}: column {field.name!r} holds {found}, not {field.type}; publish the predictions again"
-            )
+            fault = f"column {field.name!r} holds {found}, not {field.type}"
+            raise UserError(f"{path}: {fault}; publish the predictions again")
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #5fd5c343
 def _check_values(path: str | Path, table: "pa.Table") -> None:
@@ -263,11 +271,8 @@ def _sample_codes(table: "pa.Table") -> tuple[list[tuple[str, str]], np.ndarray]
     "The distinct (data set, sample id) in order of first appearance, and for each row which one it is."
     from pyarrow import compute as pc
 
-    joined = (
-        pc.binary_join_element_wise(pc.fill_null(table["dataset"], ""), table["sample_id"], "\0")
-        .combine_chunks()
-        .dictionary_encode()
-    )
+    joined = pc.binary_join_element_wise(pc.fill_null(table["dataset"], ""), table["sample_id"], "\0")
+    joined = joined.combine_chunks().dictionary_encode()
     keys = [key.split("\0", 1) for key in joined.dictionary.to_pylist()]
     return [(dataset, name) for dataset, name in keys], joined.indices.to_numpy()
 
@@ -292,22 +297,17 @@ def _check_unique(path: str | Path, table: "pa.Table") -> None:
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #87c3e0b2
 def read_predictions(path: str | Path) -> Predictions:
-    """The predictions in a published file (.parquet or .jsonl), validated.
-
-    Raises `UserError` with the first wrong row, counted from 1 below the header.
-    """
+    """The predictions in a published file (.parquet or .jsonl), validated. Raises `UserError` with the first wrong
+    row, counted from 1 below the header."""
     reader = _read_parquet if _ending(path) == ".parquet" else _read_jsonl
     try:
         header, table = reader(path)
     except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror or error}; give the path of published predictions"
-        ) from None
+        fault = f"cannot read {path}: {error.strerror or error}"
+        raise UserError(f"{fault}; give the path of published predictions") from None
     if len(table) != header.predictions:
-        raise UserError(
-            f"{path}: {len(table):,} predictions, but the header says {header.predictions:,}; "
-            "the file is incomplete, fetch it again"
-        )
+        counts = f"{len(table):,} predictions, but the header says {header.predictions:,}"
+        raise UserError(f"{path}: {counts}; the file is incomplete, fetch it again")
     _check_values(path, table)
     _check_unique(path, table)
     return Predictions(header.card, table, str(path))
@@ -338,10 +338,8 @@ def check_against(predictions: Predictions, samples: Sequence[Sample], what: str
             fault = "there is no such sample"
             if key in labels:
                 fault = f"its label is {label[:80]!r}, there {labels[key][:80]!r}"
-            raise UserError(
-                f"{predictions.name}: row {number}: sample {name[:80]!r} is not in {what} ({fault}); "
-                "these are predictions of another data set or split"
-            )
+            where = f"{predictions.name}: row {number}: sample {name[:80]!r} is not in {what} ({fault})"
+            raise UserError(f"{where}; these are predictions of another data set or split")
         seen.add(key)
     if len(seen) < len(labels):
         absent = next(key for key in labels if key not in seen)
@@ -362,10 +360,9 @@ def check_labels(predictions: Predictions) -> None:
     trees = {name: load_tree(name) for name in {pair["dataset"] for pair in pairs} & set(available_trees())}
     for pair in pairs:
         if pair["dataset"] in trees and not trees[pair["dataset"]].find(pair["label"]):
-            raise UserError(
-                f"{predictions.name}: the label {pair['label'][:80]!r} is not in {pair['dataset']}; "
-                "these are predictions of another data set, or their labels are spelled otherwise"
-            )
+            what = f"{predictions.name}: the label {pair['label'][:80]!r} is not in {pair['dataset']}"
+            advice = "these are predictions of another data set, or their labels are spelled otherwise"
+            raise UserError(f"{what}; {advice}")
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #7a65c1d2
 def reread(predictions: Predictions, tag: str | None) -> Predictions:
@@ -389,9 +386,8 @@ def reread(predictions: Predictions, tag: str | None) -> Predictions:
 # %% ../../nbs/4_policy/5_predictions.ipynb #0cd416ee
 class Codes(NamedTuple):
     """What is scored: per image its (data set, id) and label; categories as int8 codes, and as bool which are format
-    failures, and which the judge left undecided (see `judges.verdict.undecided`).
-
-    The last three have the shape (images, N).
+    failures, which the judge left undecided (see `judges.verdict.undecided`), and which were cut off (None: nobody
+    told). These have the shape (images, N).
     """
 
     keys: list[tuple[str, str]]
@@ -399,6 +395,12 @@ class Codes(NamedTuple):
     codes: np.ndarray
     format_failure: np.ndarray
     undecided: np.ndarray
+    cut: np.ndarray | None = None
+
+    @property
+    def cut_off(self) -> int | None:
+        "How many answers were cut off; None if nobody told."
+        return None if self.cut is None else int(self.cut.sum())
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #7e9d4cfb
 def _grid(predictions: Predictions) -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -428,8 +430,10 @@ def codes_of(predictions: Predictions) -> Codes:
     failed = pc.fill_null(pc.equal(table["source"], FORMAT_FAILURE.source), False).to_numpy()
     source = pc.fill_null(table["source"], "")
     unplaced = pc.is_in(source, pa.array(["", *UNDECIDED])).to_numpy() & (code == MISSING)
+    reason = table["finish_reason"]
+    cut = None if reason.null_count == len(table) else pc.fill_null(pc.equal(reason, CUT_OFF), False).to_numpy()[grid]
     first = pa.array(grid[:, 0] if grid.size else [], pa.int64())
-    return Codes(keys, table["label"].take(first).to_pylist(), code[grid], failed[grid], unplaced[grid])
+    return Codes(keys, table["label"].take(first).to_pylist(), code[grid], failed[grid], unplaced[grid], cut)
 
 # %% ../../nbs/4_policy/5_predictions.ipynb #844e892c
 def column_of(predictions: Predictions, name: str) -> list[list[Any]]:
@@ -437,10 +441,9 @@ def column_of(predictions: Predictions, name: str) -> list[list[Any]]:
 
     Raises `UserError` if images have different rollouts, or there is no such column.
     """
-    if name not in predictions.table.column_names:
-        raise UserError(
-            f"{predictions.name}: no column {name[:80]!r}; there are {', '.join(predictions.table.column_names)}"
-        )
+    names = predictions.table.column_names
+    if name not in names:
+        raise UserError(f"{predictions.name}: no column {name[:80]!r}; there are {', '.join(names)}")
     _, grid = _grid(predictions)
     values = predictions.table[name].take(grid.ravel()).to_pylist()
     return [values[start : start + grid.shape[1]] for start in range(0, len(values), grid.shape[1] or 1)]

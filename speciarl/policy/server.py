@@ -28,7 +28,7 @@ from speciarl.policy.engines import (
     batch_seed,
     picture_of,
 )
-from .prompts import Question, chat, turns_of
+from .prompts import Question, Reply, chat, turns_of
 
 _log = logging.getLogger(__name__)
 
@@ -101,10 +101,9 @@ class ServerEngine:
         except (CallFailed, ServerGone) as error:
             what, advice = "is gone", "start the server and run again"
             if error.reason.startswith(("400: ", "413: ", "422: ")):
-                what, advice = (
-                    "refuses every request",
-                    "--request FIELD= leaves a field out, --max-pixels N scales pictures",
-                )
+                what = "refuses every request"
+                advice = "--request FIELD= leaves a field out, --max-pixels N scales pictures, --max-tokens N "
+                advice += "bounds answers"
             raise EngineGone(
                 f"the server at {self.base_url} {what} ({error.reason}); what was answered is kept; {advice}"
             ) from None
@@ -155,7 +154,7 @@ async def _answers(
             session.begin_count()
             _log.warning("the server at %s: %s", session.server.base_url, terms.told())
             continue
-        texts += completion.texts
+        texts += map(Reply, completion.texts, completion.finish_reasons)
     return texts[: how.n]
 
 # %% ../../nbs/4_policy/7_server.ipynb #e4747226

@@ -201,7 +201,9 @@ def facts_of(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             facts.append((name, f"{value:.3f}" if isinstance(value, float | int) else setting_in_words(value)))
     for name, value in parts["counts"].items():
-        if value and name != "answers":
+        if value is None:  # an older file does not say how many answers were cut off
+            facts.append((name.replace("_", " "), "not recorded"))
+        elif value and name != "answers":
             number = f"{value:,}" if isinstance(value, int) else setting_in_words(value)
             facts.append((name.replace("_", " "), number))
     return facts

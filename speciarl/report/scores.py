@@ -45,6 +45,7 @@ class ScoreLine(NamedTuple):
     intervals: Spread
     undecided: int  # answers, or for the best of N samples, that the judge could not place
     strict: Spread  # with these as wrong
+    cut_off: int | None = None  # answers; None where it is not recorded why they ended
 
     @property
     def in_doubt(self) -> bool:
@@ -58,10 +59,12 @@ def score_lines(
     weights: str = "released",
     format_failure: np.ndarray | None = None,
     unplaced: np.ndarray | None = None,
+    cut: np.ndarray | None = None,
 ) -> list[ScoreLine]:
     """The lines for codes of shape (samples, N): one answer, and for N > 1 the best of N; see `metrics.score`.
 
-    `unplaced`, of the shape of `codes`, marks the missing codes that are undecided; None: no code is.
+    `unplaced`, of the shape of `codes`, marks the missing codes that are undecided; None: no code is. `cut`, of the
+    same shape, marks the answers that were cut off; None: not recorded.
     """
     decided = codes if unplaced is None else np.where(unplaced, Category.WRONG, codes).astype(codes.dtype)
 
@@ -78,6 +81,7 @@ def score_lines(
         )
 
     one = line("one answer", codes[None], decided[None], format_failure)
+    one = one._replace(cut_off=None if cut is None else int(cut.sum()))
     if codes.shape[1] == 1:
         return [one]
     return [one, line(f"best of {codes.shape[1]}", best_of_n(codes), best_of_n(decided))]
@@ -130,6 +134,9 @@ def score_table(lines: Sequence[ScoreLine], weights: str = "released") -> Table:
         "Undecided: share of the answers that the judge read and could not place; missing: share without a verdict for "
         "another reason. C bounds: C had all of these been wrong, or all correct."
     )
+    recorded = any(line.cut_off is not None for line in lines)
+    if recorded:
+        notes += " Cut off: share of the answers for which there was no more room (--max-tokens)."
     doubt = any(line.in_doubt for line in lines)
     if doubt:
         notes += " S, C and HM leave undecided answers out; strict: with undecided answers counted as wrong."
@@ -141,9 +148,11 @@ def score_table(lines: Sequence[ScoreLine], weights: str = "released") -> Table:
         levels, bounds = Levels(*scores.shares.values()), Range(scores.correctness_low, scores.correctness_high)
         missing = (scores.n - scores.judged - line.undecided) / scores.n
         left_out: list[Cell] = [line.undecided / scores.n, missing, bounds, scores.format_failures]
-        body.append([line.group, line.answers, scores.n, *values, *strict, levels, *left_out])
+        cut: list[Cell] = [None if line.cut_off is None else line.cut_off / scores.n]
+        ends = cut if recorded else []
+        body.append([line.group, line.answers, scores.n, *values, *strict, levels, *left_out, *ends])
     columns = ["group", "answers", "n", "S", "C", "HM", *(STRICT if doubt else ())]
-    columns += ["levels", "undecided", "missing", "C bounds", "format failures"]
+    columns += ["levels", "undecided", "missing", "C bounds", "format failures", *(["cut off"] if recorded else [])]
     return Table(columns, body, "Specificity, correctness and their harmonic mean.", notes)
 
 # %% ../../nbs/6_report/5_scores.ipynb #ea0e3ced
@@ -197,8 +206,10 @@ def lines_of_run(
         for name in sorted(set(names.tolist())):
             here = names == name
             failed, unplaced = found.format_failure[here].ravel(), found.undecided[here]
-            lines += score_lines(name, found.codes[here], weights, failed, unplaced)
-    return [*lines, *score_lines("all", found.codes, weights, found.format_failure.ravel(), found.undecided)]
+            cut = None if found.cut is None else found.cut[here]
+            lines += score_lines(name, found.codes[here], weights, failed, unplaced, cut)
+    failed = found.format_failure.ravel()
+    return [*lines, *score_lines("all", found.codes, weights, failed, found.undecided, found.cut)]
 
 # %% ../../nbs/6_report/5_scores.ipynb #efc6fe71
 class OpenWorld(NamedTuple):

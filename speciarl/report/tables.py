@@ -274,16 +274,22 @@ def paired_table(
 # %% ../../nbs/6_report/3_tables.ipynb #bf925951
 def comparison_tables(found: "Comparison") -> list[Table]:
     "A comparison of runs as tables: the scores, the paired tests, and McNemar's tests where there are any."
+    columns, notes = ["run", "answers", "images", "S", "C", "HM", "no verdict"], "From 0 to 1, 1 is best."
+    recorded = any(row.get("cut_off") is not None for row in found.scores)
+    if recorded:
+        columns.append("cut off")
+        notes += " Cut off: share of the run's answers for which there was no more room."
     scores: list[list[Any]] = []
     for row in found.scores:
         figures = [Interval(*row[short]) for short in ("S", "C", "HM")]
-        scores.append([row["run"], row["answers"], row["images"], *figures, row["missing"]])
+        ends = [row.get("cut_off")] if recorded else []
+        scores.append([row["run"], row["answers"], row["images"], *figures, row["missing"], *ends])
     tests: list[list[Any]] = []
     for row in found.tests:
         difference = Interval(row["value"], row["low"], row["high"])
         tests.append([row["second"], row["first"], row["answers"], row["metric"], difference, row["p"], row["p_holm"]])
     tables = [
-        Table(["run", "answers", "images", "S", "C", "HM", "no verdict"], scores, "Scores", "From 0 to 1, 1 is best."),
+        Table(columns, scores, "Scores", notes),
         Table(
             ["run", "against", "answers", "metric", "difference", "p", "p, Holm"],
             tests,
