@@ -169,8 +169,10 @@ def cut_in_words(cut_off: int | None, answers: int, max_tokens: int) -> str:
     """
     if not cut_off or cut_off <= MANY_CUT * answers:
         return ""
-    share = f"{cut_off:,} of {answers:,} answers ({cut_off / answers:.1%}) were cut off"
-    return f"{share}; --max-tokens gives more room (this was {max_tokens:,})"
+    return (
+        f"{cut_off:,} of {answers:,} answers ({cut_off / answers:.1%}) were cut off; "
+        f"--max-tokens gives more room (this was {max_tokens:,})"
+    )
 
 
 def refuse_cut(cut_off: int | None, answers: int, max_tokens: int) -> None:
