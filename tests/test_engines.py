@@ -534,6 +534,14 @@ def test_vllm_is_asked_in_portions_with_a_seed_for_each_sample(vllm, tmp_path):
     assert engine.describe()["version"] == "0.31.0"
 
 
+@pytest.mark.parametrize("reason", ["stop", "length", "abort"])
+def test_vllm_says_why_an_answer_ended(vllm, caplog, reason):
+    vllm.finish_reason = reason
+    rows = predict(VLLMEngine("fieldguide-base"), pictures(3), PROMPT, how=Sampling(2))
+    assert [row["finish_reason"] for row in rows] == [reason] * 6
+    assert ("6 of 6 answers (100.0%) were cut off" in caplog.text) == (reason == "length")
+
+
 def test_vllm_resumes_by_the_sample(vllm, tmp_path):
     asked, path = pictures(7), tmp_path / "p.jsonl"
     whole = predict(VLLMEngine("fieldguide-base"), asked, PROMPT, how=Sampling(2), out=path)
