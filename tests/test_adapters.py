@@ -16,12 +16,11 @@ from speciarl.training.reward import (
     completion_text,
     drop_from,
     gather_ranks,
-    groups_of,
     patiently,
     together,
     verl_reward,
 )
-from speciarl.training.rules import FORMAT_PENALTY, group_metrics, level_metrics
+from speciarl.training.rules import FORMAT_PENALTY, group_metrics, groups_by_key, groups_of, level_metrics
 
 C = Category
 LEVELS = {"s": C.SPECIFIC, "l": C.LESS_SPECIFIC, "g": C.GENERIC, "a": C.ABSTAIN, "m": C.MORE_SPECIFIC, "?": None}
@@ -82,6 +81,87 @@ def test_the_order_of_blocks_does_not_matter():
 def test_groups_that_are_not_whole_are_refused(uids, n, message):
     with pytest.raises(UserError, match=message):
         groups_of(uids, n)
+
+
+@pytest.mark.parametrize(
+    "uids, message",
+    [
+        (None, "the batch has no column 'uid'"),
+        (["a", None], "a sample has no uid"),
+        (["a", "a", "b"], "the samples of the batch have from 1 to 2 rollouts that follow one another"),
+        (
+            ["a", "b", "a"],
+            "the samples of the batch have 1 rollouts that follow one another: every sample needs as many",
+        ),
+    ],
+)
+def test_keys_that_make_no_groups_are_refused(uids, message):
+    with pytest.raises(UserError, match=message):
+        groups_by_key(uids)
+
+
+def test_the_keys_say_how_many_rollouts_a_group_has():
+    two, four = ["1"] * 2 + ["2"] * 2, ["1"] * 4 + ["2"] * 4
+    assert paid(["s", "g", "g", "x"], n=4, uid=two) == [1, 0, 1, 0], "fewer than num_generations"
+    assert paid(["s", "g", "x", "x", "g", "l", "g", "x"], n=3, uid=four) == [1, 0, 0, 0, 0, 1, 0, 0], "more"
+    unnumbered = SpecificityReward(judge)
+    assert unnumbered(written(["s", "g", "g", "x"]), ["y"] * 4, uid=two) == [1, 0, 1, 0]
+
+
+class Trainer:
+    "Calls a reward function as TRL's trainer does."
+
+    num_generations, num_generations_eval = 4, 2
+
+    def __init__(self, training):
+        self.model, self.metrics = SimpleNamespace(training=training), {}
+
+    def log_metric(self, name, value):
+        self.metrics[name] = value
+
+    def ask(self, reward, answers, uids, step=0):
+        return reward(
+            written(answers),
+            ["y"] * len(answers),
+            uid=uids,
+            log_metric=self.log_metric,
+            trainer_state=SimpleNamespace(global_step=step),
+        )
+
+
+def test_a_trainer_may_evaluate_with_groups_of_another_size(tmp_path):
+    path = tmp_path / "r.jsonl"
+    reward = SpecificityReward(judge, num_generations=8, check_first=True, log_rollouts=path)
+    training, evaluating = Trainer(training=True), Trainer(training=False)
+    assert evaluating.ask(reward, ["?", "?"], ["c", "c"]) == [None, None], "no generation that teaches"
+    assert evaluating.ask(reward, ["s", "g", "g", "x"], ["a", "a", "b", "b"]) == [1, 0, 1, 0]
+    assert evaluating.ask(reward, ["s", "g", "g", "x"], ["a", "a", "a", "a"]) == [1, 0, 1, 0], "the trainer's number"
+    assert training.ask(reward, ["s", "g", "g", "x"], ["a", "a", "a", "a"]) == [1, 0, 0, 0]
+    assert evaluating.metrics["anchor_generic"] == 0.5
+    rows = list(read_jsonl(path))
+    assert [row.get("evaluation", False) for row in rows] == [True] * 10 + [False] * 4
+    Trainer.num_generations_eval = 1
+    try:
+        assert evaluating.ask(reward, ["s", "x"], ["a", "b"]) == [1, 0]
+    finally:
+        Trainer.num_generations_eval = 2
+
+
+def test_a_resumed_run_keeps_the_evaluation_that_came_before_its_checkpoint(tmp_path):
+    path, pair = tmp_path / "r.jsonl", ["u", "u"]
+    killed, training, evaluating = SpecificityReward(judge, log_rollouts=path), Trainer(True), Trainer(False)
+    training.num_generations = 2
+    for step in (0, 1, 2):
+        evaluating.ask(killed, ["g", "x"], pair, step)
+        training.ask(killed, ["s", "g"], pair, step)
+    whole = path.read_text()
+    resumed = SpecificityReward(judge, log_rollouts=path)
+    training.ask(resumed, ["s", "g"], pair, 2)
+    assert path.read_text() == whole
+    evaluated_first = SpecificityReward(judge, log_rollouts=path)
+    evaluating.ask(evaluated_first, ["g", "x"], pair, 2)
+    training.ask(evaluated_first, ["s", "g"], pair, 2)
+    assert path.read_text() == whole
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from ..judges.verdict import Judge
 from ..policy.model import Policy
 from ..training.loop import Way, as_they_are
 from ..training.recipe import Recipe
-from ..training.reward import SpecificityReward, groups_of
+from ..training.reward import SpecificityReward
+from ..training.rules import groups_of
 from speciarl.training.settings import (
     make_reward,
     picture_opener,
@@ -108,7 +109,7 @@ class TapoReward(SpecificityReward):
         self,
         judge: Judge,
         rule: str = "accuracy",
-        num_generations: int = 10,
+        num_generations: int | None = None,
         *,
         accuracy_band: tuple[float, float] | None = None,
         **settings: Any,
@@ -128,10 +129,10 @@ class TapoReward(SpecificityReward):
         formed = [FormedRollout(*rollout, in_form(text), self.process) for rollout, text in zip(rollouts, texts)]
         return seconds, formed
 
-    def _score(self, batch, step):
-        counted, paid, metrics = super()._score(batch, step)
+    def _score(self, batch, step, caller):
+        counted, paid, metrics = super()._score(batch, step, caller)
         inside = [in_band(group, self.band) for group in paid]
-        each = [kept for kept in inside for _ in range(self.num_generations)]  # one for every rollout of the batch
+        each = [kept for kept, group in zip(inside, paid) for _ in group]  # one for every rollout of the batch
         self.last_in_band = [kept for kept, one in zip(each, batch) if one.process == self.process]
         metrics |= {
             "groups_outside_band": 1 - sum(inside) / len(inside),
@@ -171,7 +172,8 @@ class TapoTrainer(SpecificityTrainer):
         return super()._generate_single_turn(prompt_ids, images, multimodal_fields, alike, has_tool_images)
 
     def _generate_and_score_completions(self, inputs):
-        asked = on_positives(inputs, self.num_generations) if self.positives else inputs
+        rollouts = self.num_generations if self.model.training else self.num_generations_eval
+        asked = on_positives(inputs, rollouts) if self.positives else inputs
         batch = super()._generate_and_score_completions(asked)
         if self.negatives:
             batch = {**batch, "negative_logps": self._on_negatives(inputs, batch)}

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Result', 'completion_text', 'JudgedText', 'judge_texts', 'patiently', 'rollout_file', 'drop_from', 'rollout_row',
-           'RolloutLog', 'Rollout', 'check_columns', 'check_missing', 'counted_groups', 'SpecificityReward',
-           'sample_ids', 'verl_reward']
+           'RolloutLog', 'Rollout', 'check_missing', 'counted_groups', 'SpecificityReward', 'sample_ids', 'verl_reward']
 
 # %% ../../nbs/7_training/2_reward.ipynb #5d83062e
 import json
@@ -22,10 +21,13 @@ from ..core.scale import Category, UserError, extract_answer
 from ..core.work import Gather, all_heard, gather_ranks, in_one_line, together
 from ..judges.verdict import FORMAT_FAILURE, Judge, TooManyMissing, Verdict
 from speciarl.training.rules import (
+    Caller,
+    caller_of,
+    check_columns,
     check_first,
     find_rule,
     group_metrics,
-    groups_of,
+    groups_by_key,
     in_loss,
     is_flat,
     is_formatted,
@@ -116,32 +118,42 @@ def rollout_file(path: str | Path, rank: int) -> Path:
     return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
 
 # %% ../../nbs/7_training/2_reward.ipynb #3523997a
-def _earlier(line: bytes, step: int) -> bool:
-    "True for a whole line of a step before `step`."
+def _earlier(line: bytes, step: int, evaluated: bool) -> bool:
+    "True for a whole line of a step before `step`; with `evaluated`, also for one of an evaluation at `step`."
     if not line.endswith(b"\n"):
         return False
     try:
-        return json.loads(line)["step"] < step
-    except (ValueError, KeyError, TypeError):
+        row = json.loads(line)
+        return row["step"] < step or (evaluated and row["step"] == step and row.get("evaluation") is True)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def drop_from(path: Path, step: int) -> None:
-    "Keep of the JSONL file at `path`, if there is one, only the lines of steps before `step`."
+def drop_from(path: Path, step: int, evaluated: bool = False) -> None:
+    """Keep of the JSONL file at `path`, if there is one, only the lines of steps before `step`.
+
+    evaluated: keep those of an evaluation at `step` too, which comes before the training of this step.
+    """
     if not path.exists():
         return
     lines = list(read_lines(path))
-    kept = [line for line in lines if _earlier(line, step)]
+    kept = [line for line in lines if _earlier(line, step, evaluated)]
     if kept != lines:
         with atomic_write(path, "wb") as file:
             file.writelines(kept)
 
 # %% ../../nbs/7_training/2_reward.ipynb #66359310
 def rollout_row(
-    step: int | None, uid: Any, label: str, judged: JudgedText, counted_as: Category | None, paid: float | None
+    step: int | None,
+    uid: Any,
+    label: str,
+    judged: JudgedText,
+    counted_as: Category | None,
+    paid: float | None,
+    evaluates: bool = False,
 ) -> dict[str, Any]:
-    """One line of the file: step, uid, label, answer, category, source, reward; and `noised` where noise made it
-    another category."""
+    """One line of the file: step, uid, label, answer, category, source, reward; `noised` where noise made it
+    another category; `evaluation`, which is true, where the trainer evaluated."""
     category = judged.verdict.category
     row = dict(
         step=step,
@@ -154,6 +166,8 @@ def rollout_row(
     )
     if counted_as is not None and counted_as is not category:
         row["noised"] = counted_as.wire
+    if evaluates:
+        row["evaluation"] = True
     return row
 
 # %% ../../nbs/7_training/2_reward.ipynb #da5e7db6
@@ -168,7 +182,7 @@ class RolloutLog:
         written."""
         path = rollout_file(self.path, rank)
         if not self._started and step is not None:
-            drop_from(path, step)
+            drop_from(path, step, evaluated=not any("evaluation" in row for row in rows))
         self._started = True
         append_jsonl(path, rows, todo="choose another place with log_rollouts")
 
@@ -182,16 +196,6 @@ class Rollout(NamedTuple):
     formatted: bool
     why: str
 
-# %% ../../nbs/7_training/2_reward.ipynb #84276494
-def check_columns(size: int, **columns: Sequence | None) -> None:
-    "Raise `UserError` unless every column is there with `size` entries."
-    for name, values in columns.items():
-        if values is None:
-            wanted = "the training set needs label (the exact name) and uid (one value per sample)"
-            raise UserError(f"the batch has no column {name!r}: {wanted}")
-        if len(values) != size:
-            raise UserError(f"column {name!r} has {len(values)} entries for {size} completions: give one each")
-
 # %% ../../nbs/7_training/2_reward.ipynb #b9544ce6
 def check_missing(batch: Sequence[Rollout], max_missing: float) -> None:
     "Raise `UserError`, with the first reason, if more than the share `max_missing` of a batch has no verdict."
@@ -204,11 +208,16 @@ def check_missing(batch: Sequence[Rollout], max_missing: float) -> None:
 
 # %% ../../nbs/7_training/2_reward.ipynb #de106801
 def counted_groups(
-    batch: Sequence[Rollout], num_generations: int, noise: float = 0.0, seed: int = 0, step: int | None = None
+    batch: Sequence[Rollout],
+    num_generations: int | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+    step: int | None = None,
+    least: int = 2,
 ) -> list[list[Category | None]]:
     """The categories that count, group by group: as judged, or moved by `noise` (see
-    `speciarl.training.rules.noised`). Raises `UserError` if groups are not whole."""
-    blocks = groups_of([one.uid for one in batch], num_generations)
+    `speciarl.training.rules.noised`). Raises `UserError` if groups are not whole (see `groups_by_key`)."""
+    blocks = groups_by_key([one.uid for one in batch], num_generations, least)
     groups = [[one.category for one in batch[block]] for block in blocks]
     if not noise:
         return groups
@@ -220,15 +229,15 @@ def counted_groups(
 
 # %% ../../nbs/7_training/2_reward.ipynb #b8e7098b
 class SpecificityReward:
-    """A reward function for TRL's GRPOTrainer: `rule` on the verdicts of `judge`, within whole groups of
-    `num_generations`.
+    """A reward function for TRL's GRPOTrainer: `rule` on the verdicts of `judge`, within whole groups.
 
-    rule, anchor_rank, noise, seed, think: see `speciarl.training.rules`. overlong: limit and buffer (tokens) of
-    `overlong_penalty`; None for none. tokenizer: decodes `completion_ids`; without it the completions' own text is
-    read. log_rollouts: a JSONL file. retries, pause (seconds): see `patiently`; together with the judge's own timeouts
-    they must stay below the trainer's `ddp_timeout`. max_missing: stop if a larger share of the answers has no verdict
-    (1: never). check_first: see the function of this name.
-    gather: see `gather_ranks`. label_names: see `text_labels`. Raises `UserError` for senseless settings.
+    num_generations: rollouts of a group in training; it need not be given, since the groups come from the keys (see
+    `groups_by_key`), and evaluation may have others. rule, anchor_rank, noise, seed, think: see
+    `speciarl.training.rules`. overlong: limit and buffer (tokens) of `overlong_penalty`; None for none. tokenizer:
+    decodes `completion_ids`; without it the completions' own text is read. log_rollouts: a JSONL file. retries, pause
+    (seconds): see `patiently`; together with the judge's own timeouts they must stay below the trainer's `ddp_timeout`.
+    max_missing: stop if a larger share of the answers has no verdict (1: never). check_first: see the function of this
+    name. gather: see `gather_ranks`. label_names: see `text_labels`. Raises `UserError` for senseless settings.
     """
 
     __name__ = "specificity"
@@ -237,7 +246,7 @@ class SpecificityReward:
         self,
         judge: Judge,
         rule: str = "dynamic",
-        num_generations: int = 10,
+        num_generations: int | None = None,
         *,
         anchor_rank: int = 1,
         noise: float = 0.0,
@@ -253,7 +262,7 @@ class SpecificityReward:
         gather: Gather = gather_ranks,
         label_names: Sequence[str] | None = None,
     ):
-        if num_generations < max(2, anchor_rank):
+        if num_generations is not None and num_generations < max(2, anchor_rank):
             raise UserError(
                 f"num_generations is {num_generations}: a group needs at least {max(2, anchor_rank)} rollouts to be "
                 "compared"
@@ -285,7 +294,7 @@ class SpecificityReward:
         """One reward per local completion, in order; None where there is to be none. Raises `UserError`, in all
         processes alike."""
         judged: list[JudgedText] = []
-        step = getattr(trainer_state, "global_step", None)
+        step, caller = getattr(trainer_state, "global_step", None), caller_of(log_metric)
         parts, rank = together(
             lambda: self._judge(judged, completions, completion_ids, label, uid, dataset), self.gather
         )
@@ -293,7 +302,7 @@ class SpecificityReward:
         start = sum(len(rollouts) for _, rollouts in parts[:rank])
         local = slice(start, start + len(judged))
         with all_heard(self.gather):
-            counted, rewards, metrics = self._score(batch, step)
+            counted, rewards, metrics = self._score(batch, step, caller)
         if log_metric:
             metrics["judge_seconds"] = max(seconds for seconds, _ in parts)  # the step waits for the slowest
             for name, value in metrics.items():
@@ -311,8 +320,8 @@ class SpecificityReward:
         if self.log:
             counted_as = list(chain.from_iterable(counted))[local]
             labels = text_labels(label, self.label_names)
-            rows = [rollout_row(step, *row) for row in zip(uid, labels, judged, counted_as, paid)]
-            self.log.write(rank, step, rows)
+            cells = zip(uid, labels, judged, counted_as, paid)
+            self.log.write(rank, step, [rollout_row(step, *row, caller.evaluates) for row in cells])
         return paid
 
     def _texts(self, completions, ids) -> list[str]:
@@ -341,20 +350,20 @@ class SpecificityReward:
         return seconds, rollouts
 
     def _score(
-        self, batch: list[Rollout], step: int | None
+        self, batch: list[Rollout], step: int | None, caller: Caller
     ) -> tuple[list[list[Category | None]], list[list[float | None]], dict[str, float]]:
         "Of the whole batch: categories that count and rewards, group by group, and the metrics."
-        groups = counted_groups(batch, self.num_generations, self.noise, self.seed, step)
+        size, least = caller.rollouts or self.num_generations, 1 if caller.evaluates else max(2, self.anchor_rank)
+        groups = counted_groups(batch, size, self.noise, self.seed, step, least)
         check_missing(batch, self.max_missing)
         formatted = [one.formatted for one in batch]
-        if self.check_first:
+        if self.check_first and not caller.evaluates:
             why = [one.why for one in batch if one.formatted]
             check_first(formatted, [one.category for one in batch], why[0] if why else "")
             self.check_first = False
-        rewards = []
-        for number, group in enumerate(groups):
-            start = number * self.num_generations
-            rewards.append(reward(self.rule, group, formatted[start : start + self.num_generations]))
+        in_form, rewards = iter(formatted), []
+        for group in groups:
+            rewards.append(reward(self.rule, group, [next(in_form) for _ in group], least=min(2, len(group))))
         shares = level_metrics([one.category for one in batch], formatted)
         return groups, rewards, shares | group_metrics(groups, rewards, self.anchor_rank)
 

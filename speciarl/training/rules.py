@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Rule', 'RULES', 'FORMAT_PENALTY', 'register', 'reward3', 'accuracy', 'scala1', 'scala2', 'scala3', 'anchor',
            'dynamic', 'dynamic_single', 'find_rule', 'is_formatted', 'lacks_verdicts', 'reward', 'in_loss', 'is_flat',
-           'advantages', 'noised', 'overlong_penalty', 'level_metrics', 'group_metrics', 'groups_of', 'check_first']
+           'advantages', 'noised', 'overlong_penalty', 'level_metrics', 'group_metrics', 'groups_of', 'groups_by_key',
+           'Caller', 'caller_of', 'check_first', 'check_columns']
 
 # %% ../../nbs/7_training/1_rules.ipynb #b2c95969
 import inspect
@@ -13,8 +14,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import regex
 
@@ -272,9 +274,8 @@ def group_metrics(
     return metrics
 
 # %% ../../nbs/7_training/1_rules.ipynb #9ebe6822
-def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
-    """The blocks of `num_generations` consecutive completions, checked against the group key `uids`. Raises
-    `UserError` if a block is not one sample."""
+def _checked_keys(uids: Sequence[Any] | None) -> Sequence[Any]:
+    "The group keys `uids`. Raises `UserError` if they are not there, or one is empty."
     if uids is None:
         raise UserError(
             "the batch has no column 'uid': add one value per sample, so that the rollouts of a sample can be kept "
@@ -282,15 +283,22 @@ def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
         )
     if any(uid is None or uid == "" for uid in uids):
         raise UserError("a sample has no uid: give every row of the training set its own value in column 'uid'")
-    if len(uids) % num_generations:
+    return uids
+
+
+def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
+    """The blocks of `num_generations` consecutive completions, checked against the group key `uids`. Raises
+    `UserError` if a block is not one sample."""
+    keys = _checked_keys(uids)
+    if len(keys) % num_generations:
         raise UserError(
-            f"{len(uids)} completions are not whole groups of {num_generations}: make the batch divisible by "
+            f"{len(keys)} completions are not whole groups of {num_generations}: make the batch divisible by "
             "num_generations"
         )
     blocks = []
-    for start in range(0, len(uids), num_generations):
+    for start in range(0, len(keys), num_generations):
         block = slice(start, start + num_generations)
-        members = set(uids[block])
+        members = set(keys[block])
         if len(members) > 1:
             raise UserError(
                 f"completions {block.start} to {block.stop - 1} belong to {len(members)} samples: is "
@@ -298,6 +306,52 @@ def groups_of(uids: Sequence[Any] | None, num_generations: int) -> list[slice]:
             )
         blocks.append(block)
     return blocks
+
+# %% ../../nbs/7_training/1_rules.ipynb #c664cce5
+def groups_by_key(uids: Sequence[Any] | None, num_generations: int | None = None, least: int = 2) -> list[slice]:
+    """The groups of a batch: runs of consecutive completions with the same key in `uids`, all of the same size.
+
+    num_generations: the size of a group, where it is known; it parts the groups of a sample that follows itself.
+    least: the smallest group that is one. Raises `UserError` for a sample without key, and for runs that are no groups.
+    """
+    keys = _checked_keys(uids)
+    runs = [len(list(run)) for _, run in groupby(keys)]
+    if not runs:
+        return []
+    if num_generations is not None and all(run % num_generations == 0 for run in runs):
+        size = num_generations
+    elif len(set(runs)) == 1 and runs[0] >= least:
+        size = runs[0]
+    elif num_generations is not None:
+        return groups_of(keys, num_generations)  # which says what is wrong with them
+    else:
+        found = f"from {min(runs)} to {max(runs)}" if len(set(runs)) > 1 else str(runs[0])
+        raise UserError(
+            f"the samples of the batch have {found} rollouts that follow one another: every sample needs as many, "
+            f"{least} or more"
+        )
+    return [slice(start, start + size) for start in range(0, len(keys), size)]
+
+# %% ../../nbs/7_training/1_rules.ipynb #1490d03f
+class Caller(NamedTuple):
+    """What is known of the trainer that calls a reward function.
+
+    evaluates: it evaluates, rather than trains. rollouts: the rollouts of a group, now; None if nobody says.
+    """
+
+    evaluates: bool = False
+    rollouts: int | None = None
+
+
+def caller_of(log_metric: Any) -> Caller:
+    "The trainer whose method `log_metric` is; nothing is known of it if it is no method of a trainer."
+    trainer = getattr(log_metric, "__self__", None)
+    model = getattr(trainer, "model", None)
+    if model is None:
+        return Caller()
+    evaluates = not getattr(model, "training", True)
+    size = getattr(trainer, "num_generations_eval" if evaluates else "num_generations", None)
+    return Caller(evaluates, size)
 
 # %% ../../nbs/7_training/1_rules.ipynb #c76d2743
 def check_first(formatted: Sequence[bool], categories: Sequence[Category | None], why: str) -> None:
@@ -314,3 +368,13 @@ def check_first(formatted: Sequence[bool], categories: Sequence[Category | None]
             f"none of the {len(asked)} answers of the first generation got a verdict (the first: {why[:120]}), so "
             "nothing can be learned: check that the judge knows the labels of the data set"
         )
+
+# %% ../../nbs/7_training/1_rules.ipynb #84276494
+def check_columns(size: int, **columns: Sequence | None) -> None:
+    "Raise `UserError` unless every column is there with `size` entries."
+    for name, values in columns.items():
+        if values is None:
+            wanted = "the training set needs label (the exact name) and uid (one value per sample)"
+            raise UserError(f"the batch has no column {name!r}: {wanted}")
+        if len(values) != size:
+            raise UserError(f"column {name!r} has {len(values)} entries for {size} completions: give one each")

@@ -315,7 +315,7 @@ class SpecificityTrainer(Restores, GRPOTrainer):
             batch = super()._generate_and_score_completions(with_pictures(inputs, self.pictures))
         apart = sampling_difference(batch)
         if apart is not None:
-            seen = self._metrics["train"]["sampling/sampling_logp_difference/mean"]
+            seen = self._metrics["train" if self.model.training else "eval"]["sampling/sampling_logp_difference/mean"]
             seen.append(self.accelerator.gather(apart).mean().item())
         kept = [all(wishes) for wishes in zip(*self._kept(len(inputs)))]
         keep = torch.tensor(kept, device=batch["completion_mask"].device)
