@@ -15,6 +15,7 @@ from policy_server import policy_server  # noqa: F401 - a fixture
 from pyarrow import parquet
 
 import speciarl
+from speciarl.core.files import read_json
 from speciarl.core.scale import UserError
 from speciarl.data.fieldguide import plates
 from speciarl.data.samples import Sample
@@ -222,6 +223,20 @@ def test_a_teacher_whose_reply_was_cut_off_is_asked_again(policy_server, photos,
     where = ["rationales", "--data", "birds", "--base-url", policy_server.url, "--model", "policy"]
     result = call(*where, "--out", "new.jsonl", "--max-tokens", 64)
     assert result.exit_code == 1 and "5 of 5 answers (100.0%) were cut off" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("room, code", [(11, 1), (16, 0)])
+def test_rollouts_that_were_cut_off_are_told_of_a_training_run(tmp_path, monkeypatch, room, code):
+    monkeypatch.chdir(tmp_path)
+    sizes = {"steps": 2, "prompts_per_generation": 4, "prompts_per_step": 4, "rollouts": 4, "micro_batch": 16}
+    changes = [f"{key}={value}" for key, value in {"data.birds": 4, "max_tokens": room, **sizes}.items()]
+    result = call(
+        "train", "smoke/speciarl", "--out", "run", *(word for change in changes for word in ("--set", change))
+    )
+    share = read_json(Path("run/card.json"))["cut_off"]
+    told = f"error: {share:.1%} of the rollouts were cut off; --set max_tokens=N gives more room (this was {room})\n"
+    assert result.exit_code == code and (share > 0.2) == result.stderr.endswith(told) == (code == 1)
+    assert Path("run/policy").is_dir()
 
 
 # Files from before

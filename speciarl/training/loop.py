@@ -35,7 +35,16 @@ from ..policy.engines import SEEN_PIXELS, Sampling, TransformersEngine
 from ..policy.model import Policy, load_policy
 from ..policy.predict import texts_of
 from ..policy.prompts import load_prompt
-from .checkpoints import MARK, Checkpoints, Watch, check_folder, claim, run_trainer, told_in_one_line
+from speciarl.training.checkpoints import (
+    MARK,
+    Checkpoints,
+    Watch,
+    check_folder,
+    claim,
+    cut_share,
+    run_trainer,
+    told_in_one_line,
+)
 from .recipe import Recipe, batch_sizes
 from .reward import judge_texts
 from .rules import reward
@@ -285,6 +294,7 @@ def train(
             left_out=sorted(left_out),
             processes=trainer.args.world_size,
             judge=getattr(asked, "identity", None),
+            cut_off=cut_share(trainer.state.log_history),
             seconds=round(time.time() - started, 1),
             versions=training_versions(),
         )
