@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .policy.server import make_engine as make_engine
     from .policy.model import load_policy as load_policy
     from .report.face import compare as compare
+    from .report.face import grpo_dataset as grpo_dataset
     from .report.face import judge as judge
     from .report.face import plot as plot
     from .report.face import score as score
@@ -38,6 +39,7 @@ __getattr__, __dir__, __all__ = attach(
         "score": "speciarl.report.face",
         "compare": "speciarl.report.face",
         "plot": "speciarl.report.face",
+        "grpo_dataset": "speciarl.report.face",
         "TreeJudge": "speciarl.judges.tree",
         "LLMJudge": "speciarl.judges.llm",
         "CascadeJudge": "speciarl.judges.choose",

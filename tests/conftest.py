@@ -23,6 +23,7 @@ SLOW = {
     "test_jupyterlab",
     "test_keys",
     "test_lab",
+    "test_own_trainer",
     "test_paper_profile",
     "test_predict",
     "test_reproduce",

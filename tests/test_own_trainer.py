@@ -1,5 +1,12 @@
 "The reward inside a trainer of one's own: TRL's, as it is, which evaluates with groups of another size."
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
 import pytest
 import torch
 from datasets import Dataset
@@ -56,3 +63,46 @@ def test_a_trainer_evaluates_with_groups_of_another_size(tmp_path, kind, evaluat
     assert [row["step"] for row in marked] == [0] * 3 * evaluated + [1] * 3 * evaluated + [2] * 3 * evaluated
     evaluations = [entry for entry in trainer.state.log_history if "eval_reward" in entry]
     assert len(evaluations) == 3 and all("eval_share_generic" in entry for entry in evaluations)
+
+
+# What is printed for others to copy
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def snippet(text):
+    "The block of code that has a trainer in it."
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    [block] = [block for block in blocks if "GRPOTrainer(" in block]
+    return block
+
+
+README = snippet((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def test_the_snippet_of_the_readme_runs_as_it_stands(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    (tmp_path / "snippet.py").write_text(README, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "snippet.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "are in no label tree" not in done.stderr, "no advice about rows of the package's own"
+    rows = list(read_jsonl(tmp_path / "out" / "rollouts.jsonl"))
+    assert len(rows) == 400 and {row["step"] for row in rows} == set(range(10))
+    paid = [row["reward"] for row in rows]
+    assert 0 < sum(reward == 1.0 for reward in paid) < 400 and paid.count(-1.0) < 40, "the answers have the tags"
+
+
+def test_the_chapter_on_the_reward_shows_the_same_lines():
+    notebook = nbformat.read(ROOT / "nbs" / "7_training" / "2_reward.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert snippet(text) == README
+
+
+def test_a_published_base_needs_another_name_in_one_line_and_nothing_else():
+    named = [line for line in README.splitlines() if "fieldguide-base" in line]
+    assert len(named) == 1 and '"Qwen/Qwen2.5-VL-3B-Instruct"' in named[0]
+    assert "birds" not in named[0] and compile(
+        README.replace("fieldguide-base", "Qwen/Qwen2.5-VL-3B-Instruct"), "", "exec"
+    )
