@@ -304,6 +304,7 @@ def test_every_method_is_trained_in_its_own_way(folder, monkeypatch):
     )
     monkeypatch.setattr("speciarl.fine_r1.methods.draw_training", lambda run: None)
     monkeypatch.setattr("speciarl.fine_r1.methods.write_model_card", lambda run: None)
+    monkeypatch.setattr("speciarl.cli.training.tell_cut", lambda run, max_tokens: None)  # it reads the run's card
     for name in ("sft", "self", "speciarl", "cot", "tapo"):
         ok("train", f"smoke/{name}", "--out", f"runs/{name}")
     assert asked == [
