@@ -479,7 +479,7 @@ def test_one_process_needs_no_exchange():
 
 def test_a_fault_elsewhere_stops_this_process_too():
     with pytest.raises(UserError, match="^process 1 of 2: the judge is down$"):
-        together(lambda: 5, gather=lambda mine: ([mine, ("the judge is down", None)], 0))
+        together(lambda: 5, gather=lambda mine: ([mine, ("the judge is down", 2, None)], 0))
 
 
 # verl

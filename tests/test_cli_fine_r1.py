@@ -153,6 +153,15 @@ def test_a_teacher_is_asked_and_what_it_writes_is_counted(photos, teacher):
     )
 
 
+def test_a_card_says_who_was_asked_and_what_was_agreed_on(photos, teacher):
+    teacher.refuses, teacher.takes = {"max_tokens": None}, ("max_completion_tokens",)
+    for _ in range(2):  # again, with nobody asked
+        ok(*asks(teacher))
+        card = json.loads(Path("mine.card.json").read_text())
+        assert card["request"]["renamed"] == {"max_tokens": "max_completion_tokens"}
+        assert card["teacher"] == "policy" and card["counts"] == {"images": 8, "kept": 6, "refused": 2}
+
+
 def test_a_teacher_that_is_gone_is_one_line_and_the_same_command_goes_on(photos, teacher):
     teacher.gone_after = 3
     assert (
@@ -398,6 +407,7 @@ def test_a_server_is_asked_with_the_options_of_each_question(photos, policy_serv
         server, "expected", lambda image, prompt, seed, n=1: [f"<answer> {prompts[prompt].sample.label} </answer>"]
     )
     policy_server.refuse_width = 31
+    policy_server.refuses, policy_server.takes = {"max_tokens": None}, ("max_completion_tokens",)
     Image.new("RGB", (31, 30)).save("photos/0.png")
     ok(
         "closed",
@@ -420,6 +430,8 @@ def test_a_server_is_asked_with_the_options_of_each_question(photos, policy_serv
     )
     row = next(csv.DictReader(open("out/closed.csv")))
     assert (row["n"], row["accuracy"], row["no reply"], row["released"]) == ("8", "1", "1", "0.875")
+    card = json.loads(Path("out/closed.card.json").read_text())
+    assert card["request"] == {"renamed": {"max_tokens": "max_completion_tokens"}}
 
 
 def test_a_server_that_answers_nothing_or_is_gone_leaves_nothing(photos, policy_server, monkeypatch):

@@ -98,9 +98,7 @@ def test_what_is_left_out_is_told_in_a_line_each(folder, caplog):
 
 def test_a_tree_of_ones_own_knows_the_labels(folder, caplog):
     tree = folder / "mushrooms.tree"
-    tree.write_text(
-        "@dataset mushrooms\n@title Mushrooms\n@domain mushroom\nmushroom\n  agaric\n    * fly agaric\n    * panther cap\n"
-    )
+    tree.write_text("@dataset mushrooms\n@title Mushrooms\n@domain mushroom\nmushroom\n  agaric\n    * fly agaric\n")
     rows = [{"image": "a.png", "label": "fly agaric"}]
     speciarl.grpo_dataset(rows, images=folder, dataset=str(tree))
     assert told(caplog) == []

@@ -220,3 +220,72 @@ def test_evaluate_stops_and_goes_on_with_what_was_answered(command, judge_server
     result = command(*line, **options)
     assert result.exit_code == 0, result.output
     assert json.loads(Path("run", "card.json").read_text())["counts"]["no_verdict"] == 0
+
+
+def test_a_short_run_without_one_verdict_is_no_success(command, judge_server):
+    line = ("--model", "fieldguide-base", "--data", "birds", "--limit", "4", "--out", "run")
+    options = {"name": "evaluate", "url": "--judge-url", "model": "--judge-model"}
+    judge_server.set(fail={"wrong_name": 1.0})
+    result = command(*line, **options)
+    last = result.output.splitlines()[-1]
+    assert result.exit_code == 1 and last.startswith(
+        "error: no verdict on any of 4 answers (the last: the model wrote "
+    )
+    assert json.loads(Path("run", "card.json").read_text())["counts"]["no_verdict"] == 4
+    assert command(*line, "--max-missing", "1", **options).exit_code == 0, "whoever says so gets a table of nothing"
+    judge_server.set(fail={})
+    assert command(*line, **options).exit_code == 0
+
+
+def test_a_matrix_of_short_runs_without_one_verdict_is_no_success(tmp_path, monkeypatch, judge_server, short_pauses):
+    monkeypatch.chdir(tmp_path)
+    judge = f"judge: llm\njudge_model: judge\njudge_url: {judge_server.url}\n"
+    Path("m.yaml").write_text(f"models: [fieldguide-base]\ndata: [birds]\nlimit: 4\n{judge}")
+    judge_server.set(fail={"wrong_name": 1.0})
+    result = CliRunner().invoke(app, ["evaluate", "--matrix", "m.yaml", "--out", "runs"], prog_name="speciarl")
+    assert result.exit_code == 1 and "error: no verdict on any of 4 answers" in result.output.splitlines()[-1]
+    result = CliRunner().invoke(
+        app, ["evaluate", "--matrix", "m.yaml", "--out", "runs", "--max-pixels", "9999"], prog_name="speciarl"
+    )
+    assert result.exit_code == 2 and "go into the matrix file: max_pixels" in result.output
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (
+            ["data.birds=48", "prompts_per_generation=48", "prompts_per_step=48", "siblings=4"],
+            "answers got no verdict (the last: the model wrote ",
+        ),
+        (
+            ["data.birds=4", "prompts_per_generation=4", "prompts_per_step=4", "rollouts=2"],
+            "answers of the first generat",
+        ),
+        (["max_tokens=1"], "is in the asked form"),
+    ],
+)
+def test_training_without_verdicts_is_a_run_that_ended_badly(tmp_path, monkeypatch, judge_server, changes, said):
+    monkeypatch.chdir(tmp_path)
+    judge_server.set(fail={"wrong_name": 1.0})
+    small = ["steps=2", "siblings=2", "data.birds=8", "prompts_per_generation=8", "prompts_per_step=8", "rollouts=8"]
+    judge = ["micro_batch=8", "judge=llm", "judge_model=judge", f"judge_url={judge_server.url}"]
+    options = [word for change in [*small, *judge, *changes] for word in ("--set", change)]
+    result = CliRunner().invoke(app, ["train", "smoke/speciarl", *options, "--out", "run"], prog_name="speciarl")
+    last = result.output.splitlines()[-1]
+    assert result.exit_code == 1 and last.startswith("error: stopped before the first step: ") and said in last
+
+
+def test_processes_agree_on_how_a_run_ended():
+    from speciarl.core.work import in_ranks, together
+
+    def work(rank, gather):
+        def judge():
+            if rank == 1:
+                raise TooManyMissing("60 of 60 answers got no verdict")
+
+        try:
+            together(judge, gather)
+        except Exception as error:
+            return str(error), error.exit_code
+
+    assert in_ranks(2, work) == [("process 1 of 2: 60 of 60 answers got no verdict", 1)] * 2

@@ -15,13 +15,16 @@ from speciarl.core.config import request_fields
 from speciarl.core.files import read_json
 from speciarl.core.scale import Category
 from speciarl.data.samples import Sample
+from speciarl.fine_r1.methods import train
 from speciarl.fine_r1.rationales import Teacher
 from speciarl.judges.llm import LLMJudge
 from speciarl.judges.verdict import Verdict
+from speciarl.metrics.matrix import load_matrix, matrix_runner, run_matrix
 from speciarl.metrics.runs import evaluate
 from speciarl.policy.engines import Sampling
 from speciarl.policy.predict import answered, predict
 from speciarl.policy.server import ServerEngine
+from speciarl.training.recipe import load_recipe
 
 WORDS = "name what the image shows"
 DICE = np.random.default_rng(0)
@@ -144,6 +147,54 @@ def test_a_refusal_that_names_nothing_ends_with_a_way_out_that_works(policy_serv
     said = message(predict, engine(policy_server), ASKED, WORDS)
     assert "refuses every request (400: bad request, 0)" in said and "--request FIELD= leaves a field out" in said
     assert not answered(predict(engine(policy_server, extra=request_fields(["temperature="])), ASKED, WORDS))[1]
+
+
+def test_a_matrix_file_sets_fields_and_bounds_pictures(policy_server, tmp_path, monkeypatch):
+    class Judge:
+        identity = "test"
+
+        def __call__(self, pairs, datasets=None, done=None):
+            return [Verdict(Category.WRONG, "test") for _ in pairs]
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (300, 200)).save("photos/a.png")
+    (tmp_path / "photos" / "labels.csv").write_text("file,label\na.png,dog\n")
+    policy_server.refuses = {"temperature": "no 0"}
+    (tmp_path / "m.yaml").write_text(
+        f"models:\n- {{model: policy, engine: openai, base_url: '{policy_server.url}', "
+        "request: {temperature: null}}\n"
+        "data: [photos]\nmax_pixels: 20000\n"
+    )
+    matrix = load_matrix(tmp_path / "m.yaml")
+    [card] = run_matrix(matrix, "out", matrix_runner(matrix, Judge()), lambda line: None).values()
+    assert card["request"] == {"set": {"temperature": None}} and policy_server.calls == 1
+    assert card["settings"]["max_pixels"] == 20_000 and card["settings"]["extra"] == {"temperature": None}
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        (
+            "models: [{model: m, request: {seed: 1}}]",
+            "models.0.request: these are fields for a server: they go with en",
+        ),
+        ("models: [{model: m, engine: openai, request: {n: 2}}]", "models.0.request: n=2: n is set by speciarl itself"),
+        ("models: [m]\njudge_request: {top_p: high}", 'judge_request: top_p="high": top_p is a number of at least 0'),
+        ("models: [m]\nmax_pixels: 3", "max_pixels: Input should be greater than or equal to 784"),
+    ],
+)
+def test_fields_of_a_matrix_file_that_cannot_be_are_refused(tmp_path, lines, said):
+    (tmp_path / "m.yaml").write_text(lines + "\ndata: [birds]\n")
+    assert said in message(load_matrix, tmp_path / "m.yaml")
+
+
+def test_a_training_run_notes_what_was_agreed_on_with_its_judge(judge_server, tmp_path):
+    judge_server.set(longest="max_completion_tokens")
+    small = ["steps=1", "siblings=2", "data.birds=4", "prompts_per_generation=4", "prompts_per_step=4", "rollouts=2"]
+    judge = ["judge=llm", "judge_model=judge", f"judge_url={judge_server.url}"]
+    run = train(load_recipe("smoke/speciarl", [*small, "micro_batch=8", *judge]), tmp_path / "run")
+    assert read_json(run / "card.json")["judge_request"] == {"renamed": {"max_tokens": "max_completion_tokens"}}
 
 
 # -- the judge

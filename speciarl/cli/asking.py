@@ -174,10 +174,16 @@ def evaluate(
     from speciarl.judges.choose import JudgeSpec, check_datasets, make_judge
     from speciarl.metrics import runs
     from speciarl.metrics.matrix import load_matrix
+    from speciarl.policy.judged import refuse_unjudged
     from speciarl.policy.prompts import load_question
 
     verdicts = store or out.with_suffix(".sqlite")
     if matrix is not None:
+        if max_pixels is not None or request or judge_request:
+            fail(
+                "--max-pixels, --request and --judge-request go into the matrix file: max_pixels, request of a model, "
+                "judge_request"
+            )
         evaluate_matrix(load_matrix(matrix), out, verdicts)
         return
     if predictions is None and (model is None or data is None):
@@ -224,6 +230,7 @@ def evaluate(
         typer.echo(f"{len(faults) - 3:,} more are named in {out / 'samples.csv'}")
     typer.echo("")
     score(out, out=out, force=True)
+    refuse_unjudged(out / "verdicts.csv", max_missing)
     if predictions is None:
         from speciarl.policy.predict import refuse_cut
 
@@ -242,15 +249,18 @@ def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
         prompt=matrix.judge_prompt,
         votes=matrix.judge_votes,
         confidence=matrix.judge_confidence,
+        request=matrix.judge_request,
         max_missing=matrix.max_missing,
     )
     judge = make_judge(spec, store, say=say, needs="judge_url and judge_model in the matrix file")
     with training_extra():
+        from speciarl.policy.judged import refuse_unjudged
         from speciarl.policy.predict import TooManyCut, refuse_cut
 
         cards = run_matrix(matrix, out, matrix_runner(matrix, judge, quiet=not sys.stderr.isatty()), typer.echo)
         for name, card in cards.items():
             counts, sampling = card["counts"], card["settings"]["sampling"]
+            refuse_unjudged(out / name / "verdicts.csv", matrix.max_missing)
             try:
                 refuse_cut(counts["cut_off"], counts["answers"], sampling["max_tokens"])
             except TooManyCut as error:

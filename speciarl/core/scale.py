@@ -23,6 +23,12 @@ class UserError(Exception):
 
     exit_code = 2  # of a command that ends with it
 
+    def reworded(self, line: str) -> "UserError":
+        "The same in other words: an error that says `line`, with this exit code."
+        error = UserError(line)
+        error.exit_code = self.exit_code
+        return error
+
 # %% ../../nbs/1_core/1_scale.ipynb #57fedb80
 class Category(IntEnum):
     """The six levels, ordered WRONG < ABSTAIN < GENERIC < LESS_SPECIFIC < SPECIFIC < MORE_SPECIFIC (SpeciaRL,

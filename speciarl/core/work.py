@@ -86,21 +86,23 @@ def all_heard(gather: Gather) -> Iterator[None]:
 # %% ../../nbs/1_core/7_work.ipynb #19d8cf38
 def together(work: Callable[[], Result], gather: Gather = gather_ranks) -> tuple[list[Result], int]:
     """The results of `work` in all processes, in rank order, and the rank of this one. If it raises in one of
-    several, all raise `UserError` with the same line."""
-    fault, caught = "", None
+    several, all raise `UserError` with the same line and exit code."""
+    fault, caught, code = "", None, UserError.exit_code
     result: Result | None = None
     try:
         result = work()
     except Exception as error:  # whatever it is, the others must hear of it
-        fault, caught = in_one_line(error), error
-    parts, rank = gather((fault, result))
+        fault, caught, code = in_one_line(error), error, getattr(error, "exit_code", code)
+    parts, rank = gather((fault, code, result))
     if caught is not None and len(parts) == 1:
         raise caught
     with all_heard(gather):
-        for number, (said, _) in enumerate(parts):
+        for number, (said, its_code, _) in enumerate(parts):
             if said:
-                raise UserError(f"process {number} of {len(parts)}: {said}") from caught
-    return [one for _, one in parts], rank
+                heard = UserError(f"process {number} of {len(parts)}: {said}")
+                heard.exit_code = its_code
+                raise heard from caught
+    return [one for _, _, one in parts], rank
 
 # %% ../../nbs/1_core/7_work.ipynb #8414727e
 def in_ranks(size: int, work: Callable[[int, Gather], Any]) -> list[Any]:

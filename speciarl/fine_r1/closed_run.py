@@ -56,15 +56,19 @@ def closed_table(rows: Sequence[dict[str, Any]]) -> Table:
     return Table(list(shown[0]), [list(row.values()) for row in shown], "Closed-world questions.", notes)
 
 
-def write_closed(result: Closed, settings: dict[str, Any], out: Path) -> Table:
-    "Write answers.jsonl, closed.csv, .md, .tex, its record closed.json, and closed.card.json; returns the table."
+def write_closed(result: Closed, settings: dict[str, Any], out: Path, request: dict[str, Any] | None = None) -> Table:
+    """Write answers.jsonl, closed.csv, .md, .tex, its record closed.json, and closed.card.json; returns the table.
+
+    request: what was agreed on with a server, for the card; see `policy.engines.Engine`.
+    """
     rows = summary(result)
     table = closed_table(rows)
     write_jsonl(out / "answers.jsonl", result.rows())
     write_table(table, out / "closed", make_record("speciarl closed", "", settings, {"answers": out / "answers.jsonl"}))
     scores = {"scores": plain_rows(rows), "places": plain_rows(positions(result))}
     counts = {"answers": rows[0]["n"] - rows[0]["no reply"], "cut_off": rows[0]["cut off"]}
-    write_json(out / "closed.card.json", {"settings": settings, "counts": counts, **scores, "speciarl": __version__})
+    card = {"settings": settings, "counts": counts, **scores, "speciarl": __version__}
+    write_json(out / "closed.card.json", card | ({"request": request} if request else {}))
     return table
 
 # %% ../../nbs/8_fine_r1/6_closed_run.ipynb #ca81ce55
@@ -105,4 +109,4 @@ def run_closed(
         "datasets": sorted({dataset_of(sample) for sample in samples}),
         "samples_digest": samples_digest(samples),
     }
-    return write_closed(result, settings, Path(out))
+    return write_closed(result, settings, Path(out), engine.agreed())

@@ -8,9 +8,12 @@ __all__ = ['of_classes', 'teaching_samples', 'write_with_marks', 'write_with_tea
 # %% ../../nbs/8_fine_r1/7_teaching.ipynb #bb28fee3
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
+from ..core.files import find_json, write_json
 from ..core.scale import UserError
 from ..data.samples import Columns, Sample
 from ..data.sets import PLATES, FieldGuideSet, choose, open_set
@@ -89,11 +92,19 @@ def write_with_teacher(
 ) -> rationales.Written:
     """Rationales by the teacher `model` on the server, see `rationales.ask_teacher`; an empty file does not stay.
 
+    Beside `out` a card (.card.json) says who was asked, how many were kept, and what was agreed on with the server.
     request: fields of every request, see `core.config.request_fields`. max_tokens: of the longest reply.
     """
     teacher, how = rationales.Teacher(model, base_url, extra=request), Sampling(max_tokens=max_tokens)
+    card = out.with_suffix(".card.json")
     try:
-        return rationales.ask_teacher(teacher, samples, out, how)
+        written = rationales.ask_teacher(teacher, samples, out, how)
+        counts = {"images": len(samples), "kept": len(written.rationales), "refused": len(written.refused)}
+        agreed = teacher.agreed() or (find_json(card) or {}).get("request")  # where nobody was asked, the card knows
+        told = {"teacher": model, "server": teacher.base_url, "sampling": asdict(how), "counts": counts}
+        if written.rationales:
+            write_json(card, told | ({"request": agreed} if agreed else {}) | {"speciarl": __version__})
+        return written
     finally:
         for path in (out, out.with_suffix(".refused.jsonl")):
             if path.is_file() and path.stat().st_size == 0:

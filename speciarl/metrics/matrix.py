@@ -7,6 +7,7 @@ __all__ = ['RunOne', 'ModelSource', 'DataSource', 'Matrix', 'MatrixRun', 'matrix
            'matrix_runner', 'RunLine', 'list_runs', 'check_one_judge', 'align', 'Comparison', 'compare_runs']
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #68a1f06d
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from ..core.config import Strict, read_yaml, validated
+from ..core.config import Strict, read_yaml, request_fields, validated
 from ..core.scale import UserError
 from ..core.tables import as_argument
 from ..data.sets import read_data, split_word
@@ -45,6 +46,16 @@ class ModelSource(Strict):
     adapter: str | None = None
     engine: Literal["transformers", "vllm", "openai"] = "transformers"
     base_url: str | None = None  # engine openai: where it is served
+    request: dict[str, Any] = Field(
+        default_factory=dict
+    )  # engine openai: fields of every request; null: left out. See `core.config`
+
+    @field_validator("request")
+    @classmethod
+    def _fields(cls, fields: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if fields and info.data.get("engine") != "openai":
+            raise ValueError("these are fields for a server: they go with engine openai")
+        return _request(fields)
 
 
 class DataSource(Strict):
@@ -70,6 +81,7 @@ class Matrix(Strict):
     seed: int = 0
     limit: int | None = Field(None, ge=1)  # at most so many images of each data set
     max_tokens: int | None = Field(None, ge=1)  # the longest answer; what fits each prompt if not given
+    max_pixels: int | None = Field(None, ge=784)  # larger pictures are scaled down; 1,003,520 if not given
     answer_tag: str | None = None  # where answers are looked for, if not where the prompts ask for them; none: anywhere
     judge: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
     judge_model: str | None = None
@@ -77,6 +89,7 @@ class Matrix(Strict):
     judge_prompt: str = "claim_single"
     judge_votes: int = Field(1, ge=1)
     judge_confidence: bool = False
+    judge_request: dict[str, Any] = Field(default_factory=dict)  # as a model's `request`
     max_missing: float = Field(0.2, ge=0, le=1)
 
     @field_validator("models", "data", mode="before")
@@ -93,6 +106,20 @@ class Matrix(Strict):
         if min(values) < 1:
             raise ValueError("every number of answers must be at least 1")
         return values
+
+    @field_validator("judge_request")
+    @classmethod
+    def _fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        return _request(fields)
+
+
+def _request(fields: dict[str, Any]) -> dict[str, Any]:
+    "The `fields` of a request as --request would set them. Raises `ValueError` for what it refuses."
+    changes = [f"{name}={'' if value is None else json.dumps(value)}" for name, value in fields.items()]
+    try:
+        return request_fields(changes)
+    except UserError as error:
+        raise ValueError(str(error).removeprefix("--request ")) from None
 
 
 def _model_named(text: str) -> dict[str, Any]:
@@ -173,20 +200,24 @@ def run_matrix(
 # %% ../../nbs/5_metrics/7_matrix.ipynb #993fac86
 def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool = True) -> RunOne:
     "A `run_one` for `run_matrix` that loads engines and data and calls `evaluate`."
-    held: dict[ModelSource, Engine] = {}  # the last one
+    held: dict[int, Engine] = {}  # the last one, by the place of its model
 
     def run_one(run: MatrixRun, out: Path) -> dict[str, Any]:
         from speciarl.policy.engines import Sampling
         from speciarl.policy.server import make_engine
 
         samples = read_data(run.data.word, run.data.split, matrix.limit)
-        if run.model not in held:
+        model = run.model
+        place = matrix.models.index(model)
+        if place not in held:
             held.clear()  # the memory of the old one is needed
-            model = run.model
-            held[model] = make_engine(model.engine, model.model, model.adapter, model.base_url)
+            options: dict[str, Any] = {} if matrix.max_pixels is None else {"max_pixels": matrix.max_pixels}
+            if model.request:
+                options["extra"] = model.request
+            held[place] = make_engine(model.engine, model.model, model.adapter, model.base_url, **options)
         room = matrix.max_tokens or load_question(run.prompt).room
         how = Sampling(run.n, seed=matrix.seed, max_tokens=room)
-        asked = held[run.model]
+        asked = held[place]
         return evaluate(asked, samples, out, judge, run.prompt, how, quiet=quiet, answer_tag=matrix.answer_tag)
 
     return run_one

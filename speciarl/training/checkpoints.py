@@ -251,11 +251,11 @@ def run_trainer(trainer: Trainer, out: Path) -> int:
             raise
         except UserError as error:  # the judge is gone: what was learned is kept
             if not trainer.state.global_step:
-                raise UserError(f"stopped before the first step: {error}; the same command begins again") from None
+                said = f"stopped before the first step: {error}; the same command begins again"
+                raise error.reworded(said) from None
             step = keep_step(trainer)
-            raise UserError(
-                f"stopped at step {step}, which is kept: {error}; the same command goes on from there"
-            ) from None
+            said = f"stopped at step {step}, which is kept: {error}; the same command goes on from there"
+            raise error.reworded(said) from None
         finally:
             stop_engine(trainer)
     return step_of(found) if found else 0

@@ -26,7 +26,7 @@ from ..core.names import text_labels
 from ..core.scale import UserError
 from ..core.work import process_count
 from ..data.samples import Sample, readable
-from ..judges.choose import JudgeSpec, remembering
+from ..judges.choose import JudgeSpec, judge_card, remembering
 from ..judges.store import open_store
 from ..judges.tree import TreeJudge
 from ..judges.verdict import Judge
@@ -294,6 +294,7 @@ def train(
             left_out=sorted(left_out),
             processes=trainer.args.world_size,
             judge=getattr(asked, "identity", None),
+            judge_request=judge_card(asked).get("request") if asked and hasattr(asked, "identity") else None,
             cut_off=cut_share(trainer.state.log_history),
             seconds=round(time.time() - started, 1),
             versions=training_versions(),

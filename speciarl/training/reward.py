@@ -198,10 +198,10 @@ class Rollout(NamedTuple):
 
 # %% ../../nbs/7_training/2_reward.ipynb #b9544ce6
 def check_missing(batch: Sequence[Rollout], max_missing: float) -> None:
-    "Raise `UserError`, with the first reason, if more than the share `max_missing` of a batch has no verdict."
+    "Raise `TooManyMissing`, with the first reason, if more than the share `max_missing` of a batch has no verdict."
     missing = [one.why for one in batch if one.formatted and one.category is None]
     if len(missing) > max_missing * len(batch):
-        raise UserError(
+        raise TooManyMissing(
             f"{len(missing)} of {len(batch)} answers got no verdict (the first: "
             f"{in_one_line(UserError(missing[0]))[:120]}): look at the judge"
         )

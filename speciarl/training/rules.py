@@ -6,7 +6,7 @@
 __all__ = ['Rule', 'RULES', 'FORMAT_PENALTY', 'register', 'reward3', 'accuracy', 'scala1', 'scala2', 'scala3', 'anchor',
            'dynamic', 'dynamic_single', 'find_rule', 'is_formatted', 'lacks_verdicts', 'reward', 'in_loss', 'is_flat',
            'advantages', 'noised', 'overlong_penalty', 'level_metrics', 'group_metrics', 'groups_of', 'groups_by_key',
-           'Caller', 'caller_of', 'check_first', 'check_columns']
+           'Caller', 'caller_of', 'NothingToLearn', 'check_first', 'check_columns']
 
 # %% ../../nbs/7_training/1_rules.ipynb #b2c95969
 import inspect
@@ -354,23 +354,29 @@ def caller_of(log_metric: Any) -> Caller:
     return Caller(evaluates, size)
 
 # %% ../../nbs/7_training/1_rules.ipynb #c76d2743
+class NothingToLearn(UserError):
+    "A generation has no reward that could teach anything."
+
+    exit_code = 1  # a run that ended badly, not a mistake in how it was asked for
+
+
 def check_first(formatted: Sequence[bool], categories: Sequence[Category | None], why: str) -> None:
-    "Raise `UserError` if no answer of a generation is in the asked form, or none of those that are has a category."
+    "Raise `NothingToLearn` if no answer of a generation is in the asked form, or none of those has a category."
     asked = [category for good, category in zip(formatted, categories, strict=True) if good]
     if formatted and not asked:
-        raise UserError(
+        raise NothingToLearn(
             f"none of the {len(formatted)} answers of the first generation is in the asked form "
             "(<answer>...</answer>), so nothing can be learned: raise max_tokens, take another prompt, or fine-tune "
             "the policy first"
         )
     if asked and all(category is None for category in asked):
-        raise UserError(
+        raise NothingToLearn(
             f"none of the {len(asked)} answers of the first generation got a verdict (the first: {why[:120]}), so "
             "nothing can be learned: check that the judge knows the labels of the data set"
         )
 
 # %% ../../nbs/7_training/1_rules.ipynb #84276494
-def check_columns(size: int, **columns: Sequence | None) -> None:
+def check_columns(size: int, **columns: Sequence[Any] | None) -> None:
     "Raise `UserError` unless every column is there with `size` entries."
     for name, values in columns.items():
         if values is None:
