@@ -12,12 +12,15 @@ import pytest
 from refusal import message
 
 from speciarl.compendium.artefacts import LOGS, ArtefactStore
+from speciarl.compendium.compute import sample_answers
 from speciarl.compendium.lab import COMPUTE, Lab
 from speciarl.compendium.profile import Job, load_profile, seeds_of, title
 from speciarl.core.config import ASSETS, available
 from speciarl.core.scale import UserError
+from speciarl.data.fieldguide import plates
 from speciarl.fine_r1.closed import evaluate_closed
 from speciarl.policy.model import load_policy
+from speciarl.policy.predictions import read_predictions
 
 # Artefacts
 
@@ -482,3 +485,32 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     parent.join()
     wait_for(lambda: not alive(int(pid.read_text())))
     assert laboratory(tmp_path).ensure([LINGERED]) == 1, "the lock is free again"
+
+
+# What the file of predictions says of the pictures
+
+
+class Bounded:
+    "An engine that answers at once, with a bound on pictures."
+
+    together, batch, limit = False, None, None
+
+    def __init__(self, max_pixels):
+        self.max_pixels = max_pixels
+
+    def ask(self, samples, prompt, how):
+        yield from ((place, ["<answer> bird </answer>"] * how.n) for place in range(len(samples)))
+
+    def describe(self):
+        return {"engine": "toy", "model": "toy", "max_pixels": self.max_pixels}
+
+    def agreed(self):
+        return {}
+
+
+@pytest.mark.parametrize("max_pixels, noted", [(1_003_520, False), (3_136, False), (3_135, True)])
+def test_the_bound_of_pictures_is_noted_unless_no_plate_reaches_it(tmp_path, max_pixels, noted):
+    job = Job("predictions", "base", domain="birds", prompt="general", n=1, images=2)
+    sample_answers(Bounded(max_pixels), plates("birds", "test", 2), job, tmp_path, 16)
+    settings = read_predictions(tmp_path / "predictions.parquet").card["settings"]
+    assert settings.get("max_pixels") == (max_pixels if noted else None)

@@ -213,6 +213,17 @@ def test_a_table_that_cannot_be_compared_is_told_in_one_line(folder):
     assert speciarl.compare("a.csv", "b.csv", columns={"sample_id": "picture"}).images == 2
 
 
+def test_a_table_with_other_columns_is_shown(folder):
+    (folder / "v.csv").write_text("picture;species;said;level\n1.png;beagle;dog;generic\n2.png;pug;cat;wrong\n")
+    columns = ["--label-column", "species", "--answer-column", "said", "--category-column", "level"]
+    told = call("show", "v.csv", "--out", "page", *columns)
+    assert told.exit_code == 2 and "no column 'sample_id'" in told.stderr and "--sample-id-column" in told.stderr
+    told = call("show", "v.csv", "--out", "page", *columns, "--sample-id-column", "picture")
+    assert told.exit_code == 0 and told.stdout == "wrote page/index.html\n", told.stderr
+    page = (folder / "page" / "index.html").read_text()
+    assert "beagle" in page and "dog" in page and "cat" in page
+
+
 @pytest.mark.parametrize(
     "content, expected",
     [

@@ -1,6 +1,7 @@
 "What the judge cannot place never makes a score look better in silence: it stands beside it, with what decides it."
 
 import csv
+import json
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ from judge_server import judge_server, judge_server_process  # noqa: F401 - fixt
 import speciarl
 from speciarl.core.scale import MISSING, Category
 from speciarl.judges.verdict import UNDECIDED, Verdict, undecided
+from speciarl.metrics.matrix import compare_runs
 from speciarl.metrics.runs import read_card
 from speciarl.policy.predictions import Predictions, codes_of, read_predictions, to_table, write_predictions
 from speciarl.report.scores import score_lines, score_table
@@ -72,6 +74,40 @@ def test_verdicts_that_are_missing_are_another_count():
     assert (line["undecided"], line["missing"], line["n"]) == ("0.1", "0.4", "10")
     assert float(line["C strict"]) == pytest.approx(5 / 6, abs=1e-6), "what is missing stays left out"
     assert "1 of 10 answers (10.00%) are undecided" in output
+
+
+def table(path, lines):
+    Path(path).write_text("\n".join(["label,sample_id,rollout,category,source", *lines]) + "\n")
+    return path
+
+
+def test_compare_tells_undecided_and_missing_apart_as_score_does():
+    kinds = ["generic,tree"] * 5 + [",undecided"] + [",llm failed"] * 4
+    table("v.csv", [f"pug,{i},0,{kind}" for i, kind in enumerate(kinds)])
+    table("w.csv", [f"pug,{i},0,generic,tree" for i in range(10)])
+    told = ok("compare", "v.csv", "w.csv", "--out", "both.json")
+    rows = json.loads(Path("both.json").read_text())["scores"]
+    assert [(row["undecided"], row["missing"]) for row in rows] == [(0.1, 0.4), (0, 0)]
+    [head] = [line for line in told.splitlines() if line.startswith("run ") and " HM " in line]
+    assert head.split()[-2:] == ["undecided", "missing"]
+
+
+def test_compare_counts_the_best_of_n_as_score_does():
+    lines = []
+    for sample, pair in {
+        "a": ("undecided", "llm failed"),
+        "b": ("undecided", "tree"),
+        "c": ("llm failed",) * 2,
+    }.items():
+        for rollout, source in enumerate(pair):
+            lines.append(f"pug,{sample},{rollout},{'generic' if source == 'tree' else ''},{source}")
+    one, _, best, _ = compare_runs([table("v.csv", lines), table("w.csv", lines)], n_boot=50).scores
+    assert (one["undecided"], one["missing"]) == (pytest.approx(2 / 6), pytest.approx(3 / 6))
+    assert (best["answers"], best["undecided"], best["missing"]) == (
+        "best of 2",
+        pytest.approx(1 / 3),
+        pytest.approx(1 / 3),
+    )
 
 
 def test_a_group_cannot_hide_in_the_whole():

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from speciarl.cli.app import (
+    AnswerColumn,
     CategoryColumn,
     DatasetColumn,
     LabelColumn,
@@ -158,7 +159,14 @@ def compare(
 # %% ../../nbs/10_cli/3_scoring.ipynb #ca6aba9b
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="The folder of a run, published predictions, or a table of verdicts with columns label and sample_id.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where to write the page; RUN/page if not given.", show_default=False),
@@ -170,11 +178,27 @@ def show(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="K", min=1, help="At most K answers.")] = 2000,
+    category_column: CategoryColumn = None,
+    label_column: LabelColumn = None,
+    answer_column: AnswerColumn = None,
+    dataset_column: DatasetColumn = None,
+    sample_id_column: SampleColumn = None,
+    rollout_column: RolloutColumn = None,
 ) -> None:
     "Write a page of pictures, answers and categories that works from disk."
+    from speciarl.core.tables import as_option
     from speciarl.data.sets import read_data
     from speciarl.report.page import write_page
 
     samples = read_data(data) if data else ()
     page = run / "page" if run.is_dir() else run.with_name(f"{run.stem}-page")
-    typer.echo(f"wrote {write_page(run, out or page, samples=samples, limit=limit)}")
+    columns = {
+        "category": category_column,
+        "label": label_column,
+        "answer": answer_column,
+        "dataset": dataset_column,
+        "sample_id": sample_id_column,
+        "rollout": rollout_column,
+    }
+    written = write_page(run, out or page, samples=samples, limit=limit, columns=columns, option=as_option)
+    typer.echo(f"wrote {written}")

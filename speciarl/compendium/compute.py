@@ -142,8 +142,11 @@ def _card(job: Job, engine: "Engine", how: "Sampling", samples: "Sequence[Sample
     from speciarl.policy.engines import run_facts
 
     facts = run_facts(engine, how)
-    if not isinstance(samples[0].image, str | Path):
-        facts.pop("max_pixels", None)  # pictures that are drawn are small: no bound touches them
+    bound = facts.get("max_pixels")
+    drawn = [sample.image for sample in samples if not isinstance(sample.image, str | Path)]
+    small = all(bound is None or image.width * image.height <= bound for image in drawn)
+    if small and len(drawn) == len(samples):
+        facts.pop("max_pixels", None)  # no plate is as large as the bound, so it decides nothing
     for name in (*ELSEWHERE, "model", "base"):
         facts.pop(name, None)
     settings = run_settings(job.policy, samples, job.prompt, how.n, how.seed, "", facts.pop("sampling"), **facts)

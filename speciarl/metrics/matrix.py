@@ -26,7 +26,7 @@ from ..core.tables import as_argument
 from ..data.sets import read_data, split_word
 from ..judges.verdict import Judge
 from .compare import compare_all, mcnemar
-from .rates import METRICS, best_of_n, score
+from .rates import METRICS, best_of_n
 from .resampling import intervals
 from .runs import evaluate, open_predictions, read_card
 from ..policy.predictions import Codes, codes_of
@@ -281,8 +281,8 @@ def check_one_judge(names: Sequence[str], cards: Sequence[Mapping[str, Any]]) ->
             )
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #9a68b6e3
-def align(found: Mapping[str, Codes], shared: bool = False) -> dict[str, np.ndarray]:
-    """Name -> codes (images, N) of runs over the same images, in the order of the first run.
+def align(found: Mapping[str, Codes], shared: bool = False) -> dict[str, Codes]:
+    """Name -> what is scored of runs over the same images, in the order of the first run.
 
     With `shared`, over the images that are in all runs. Raises `UserError` if they, or their labels, differ.
     """
@@ -303,7 +303,19 @@ def align(found: Mapping[str, Codes], shared: bool = False) -> dict[str, np.ndar
             mine, theirs = found[first].labels[places[first][key]], found[name].labels[places[name][key]]
             if mine != theirs:
                 raise UserError(f"{first} and {name} have different labels for image {key[1][:80]!r}: {foreign}")
-    return {name: run.codes[[places[name][key] for key in common]] for name, run in found.items()}
+    return {name: _taken(run, [places[name][key] for key in common]) for name, run in found.items()}
+
+
+def _taken(run: Codes, places: list[int]) -> Codes:
+    "What is scored of the images at `places` of a run, in this order."
+    return Codes(
+        keys=[run.keys[i] for i in places],
+        labels=[run.labels[i] for i in places],
+        codes=run.codes[places],
+        format_failure=run.format_failure[places],
+        undecided=run.undecided[places],
+        cut=None if run.cut is None else run.cut[places],
+    )
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #825e0b1f
 def _html_table(rows: Sequence[Sequence[str]]) -> str:
@@ -316,8 +328,8 @@ def _html_table(rows: Sequence[Sequence[str]]) -> str:
 class Comparison(NamedTuple):
     """What `compare_runs` returns, as plain rows; in a notebook it shows itself as two tables.
 
-    scores: one per run and kind of answers, with run, answers, images, missing (share), cut_off (share; None: not
-    recorded, or best of several), S, C, HM as (value, low, high).
+    scores: one per run and kind of answers, with run, answers, images; the shares undecided (the judge could not place
+    them), missing (it failed) and cut_off (None: not recorded, or best of several); S, C, HM as (value, low, high).
     tests: one per pair of runs, kind of answers and metric, with answers, and what `compare.compare_all` says.
     mcnemar: first, second, and the fields of the exact test of correctness (`McNemar`); for one answer per image.
     """
@@ -351,6 +363,15 @@ def _kinds(codes: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     return kinds
 
 
+def _left_out(run: Codes, best: bool) -> dict[str, float]:
+    "The shares of the answers of `run`, or of the best of each image, that are undecided and that are missing."
+    without, unplaced = run.codes < 0, run.undecided
+    if best:  # an image is left out where all its answers are, and is undecided then if one of them is
+        without = np.asarray(without.all(axis=1))
+        unplaced = without & unplaced.any(axis=1)
+    return dict(undecided=float(unplaced.mean()), missing=float((without & ~unplaced).mean()))
+
+
 def compare_runs(
     runs: Sequence[str | Path],
     baseline: str | None = None,
@@ -371,15 +392,16 @@ def compare_runs(
     names = _names(runs)
     opened = [open_predictions(run, columns, option) for run in runs]
     check_one_judge(names, [predictions.card for predictions in opened])
-    coded = dict(zip(names, map(codes_of, opened)))
-    codes = align(coded, shared)
+    coded = align(dict(zip(names, map(codes_of, opened))), shared)
+    codes = {name: run.codes for name, run in coded.items()}
     scores, tests = [], []
     for kind, by_run in _kinds(codes).items():
         for name, run in by_run.items():
             bounds = intervals(run, weights)
             figures = {short: bounds[metric] for short, metric in zip(("S", "C", "HM"), METRICS)}
             cut = coded[name].cut if kind == "one answer" else None
-            shares = dict(missing=score(run).missing, cut_off=None if cut is None else float(cut.mean()))
+            shares: dict[str, Any] = dict(_left_out(coded[name], kind != "one answer"))
+            shares["cut_off"] = None if cut is None else float(cut.mean())
             scores.append(dict(run=name, answers=kind, images=len(codes[name]), **shares, **figures))
         for row in compare_all(by_run, baseline, weights=weights, n_boot=n_boot):
             tests.append(dict(answers=kind, **row))

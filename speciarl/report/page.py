@@ -11,7 +11,7 @@ __all__ = ['MAX_SHOWN', 'THUMB', 'fit_to_show', 'Answer', 'ImageEntry', 'image_e
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from PIL import Image
 
 from ..core.files import atomic_write
 from ..core.scale import WIRE_NAMES, UserError
+from ..core.tables import as_argument
 from ..core.work import progress
 from ..data.samples import Sample, open_image
 from ..metrics.runs import open_predictions, read_card, read_samples
@@ -273,13 +274,21 @@ def page_html(
     )
 
 # %% ../../nbs/6_report/4_page.ipynb #c44ff9d0
-def write_page(run: str | Path, out: str | Path, samples: Sequence[Sample] = (), limit: int = 2000) -> Path:
-    """Write a finished run, or published predictions, as a page: index.html and thumbnails in `out`; returns its path.
+def write_page(
+    run: str | Path,
+    out: str | Path,
+    samples: Sequence[Sample] = (),
+    limit: int = 2000,
+    columns: Mapping[str, str | None] | None = None,
+    option: Callable[[str], str] | None = as_argument,
+) -> Path:
+    """Write a finished run, published predictions or a table of verdicts as a page; returns its path.
 
-    At most `limit` images, evenly spread over the run. `samples` supply pictures that the run's samples.csv does not.
+    In `out` lie index.html and thumbnails then. At most `limit` images, evenly spread over the run. `samples` supply
+    pictures that the run's samples.csv does not. `columns` and `option`, of a table: see `policy.judged.read_judged`.
     Raises `UserError` for predictions that nobody judged, and if `out` holds anything but such a page.
     """
-    out, predictions = Path(out), open_predictions(run)
+    out, predictions = Path(out), open_predictions(run, columns, option)
     if not predictions.judged:
         raise UserError(f"{run}: no judge has seen all of these predictions; judge them first")
     if out.is_dir():

@@ -274,7 +274,11 @@ def paired_table(
 # %% ../../nbs/6_report/3_tables.ipynb #bf925951
 def comparison_tables(found: "Comparison") -> list[Table]:
     "A comparison of runs as tables: the scores, the paired tests, and McNemar's tests where there are any."
-    columns, notes = ["run", "answers", "images", "S", "C", "HM", "no verdict"], "From 0 to 1, 1 is best."
+    columns = ["run", "answers", "images", "S", "C", "HM", "undecided", "missing"]
+    notes = (
+        "From 0 to 1, 1 is best. Undecided: share that the judge could not place; missing: share at which it failed. "
+        "S, C and HM leave both out."
+    )
     recorded = any(row.get("cut_off") is not None for row in found.scores)
     if recorded:
         columns.append("cut off")
@@ -283,7 +287,7 @@ def comparison_tables(found: "Comparison") -> list[Table]:
     for row in found.scores:
         figures = [Interval(*row[short]) for short in ("S", "C", "HM")]
         ends = [row.get("cut_off")] if recorded else []
-        scores.append([row["run"], row["answers"], row["images"], *figures, row["missing"], *ends])
+        scores.append([row["run"], row["answers"], row["images"], *figures, row["undecided"], row["missing"], *ends])
     tests: list[list[Any]] = []
     for row in found.tests:
         difference = Interval(row["value"], row["low"], row["high"])
