@@ -25,6 +25,7 @@ from speciarl.core.calls import (
     ask_one,
     find_model,
     one_line,
+    weights_of,
 )
 from speciarl.core.scale import UserError
 
@@ -280,9 +281,9 @@ def test_it_works_inside_a_running_event_loop(server):
 
 
 def test_the_model_is_found_or_the_others_are_named(server, judge_server):
-    assert find_model(server) is None
+    assert weights_of(find_model(server)) is None
     judge_server.set(root="Qwen/Qwen3-8B")
-    assert find_model(server) == "Qwen/Qwen3-8B"
+    assert weights_of(find_model(server)) == "Qwen/Qwen3-8B"
     judge_server.set(models=["llama", "qwen"])
     assert message(find_model, server) == "the server has no model 'judge'; it has llama, qwen"
     judge_server.set(models=[])
@@ -290,7 +291,7 @@ def test_the_model_is_found_or_the_others_are_named(server, judge_server):
 
 
 def test_a_server_without_a_list_of_models_is_not_refused(server):
-    assert find_model(replace(server, base_url=server.base_url.replace("/v1", "/nothing/here"))) is None
+    assert find_model(replace(server, base_url=server.base_url.replace("/v1", "/nothing/here"))) == {}
 
 
 def test_no_server():

@@ -17,9 +17,10 @@ from speciarl.core.files import read_json
 from speciarl.core.scale import UserError
 from speciarl.data.samples import LEAST_SIDE, MOST_STRETCHED, Sample, fitted, open_image, readable
 from speciarl.policy import model
-from speciarl.policy.engines import SEEN_PIXELS, Sampling, TransformersEngine, VLLMEngine, opened, picture_of
+from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine, opened
 from speciarl.policy.model import load_policy, processed
 from speciarl.policy.predict import answered, predict
+from speciarl.policy.prompts import SEEN_PIXELS, picture_of
 from speciarl.policy.server import ServerEngine, make_engine
 
 WORDS, SHORT = "name what the image shows", Sampling(max_tokens=2)

@@ -213,21 +213,21 @@ class Session:
         "Count failures in a row from here: for a refusal that was no failure, as the request could be changed."
         self._failed = 0
 
-    async def find_model(self) -> str | None:
-        "The weights behind the server's model, None if it does not tell. Raises `UserError` if it lists others only."
+    async def find_model(self) -> dict[str, Any]:
+        "What the server's list says of the model, empty without one. Raises `UserError` if it lists others only."
         try:
             listed = await self._exchange("get", "/models")
-            entries = {str(entry["id"]): entry for entry in listed["data"]}
-        except (LookupError, TypeError, BadReply):  # no list, or one of another shape
-            return None
+            entries = {str(entry["id"]): dict(entry) for entry in listed["data"]}
+        except (LookupError, TypeError, ValueError, BadReply):  # no list, or one of another shape
+            return {}
         except Refused as error:
             if error.status in (404, 405):
-                return None
+                return {}
             raise
         if self.server.model not in entries:
             others = self._told(", ".join(sorted(entries))) or "none"
             raise UserError(f"the server has no model {self.server.model!r}; it has {others}")
-        return weights_of(entries[self.server.model])
+        return entries[self.server.model]
 
     async def _exchange(self, method: str, path: str, body: Any = None, request_faults: Collection[int] = ()) -> Any:
         "The JSON object that the server replies with."
@@ -304,8 +304,8 @@ def ask_one(server: Server, body: dict[str, Any], request_faults: Collection[int
     return _in_background(server, lambda session: session.chat(body, request_faults))
 
 
-def find_model(server: Server) -> str | None:
-    "Whether the model is there, and its weights if the server tells. Raises `CallFailed`, or `UserError` if it is not."
+def find_model(server: Server) -> dict[str, Any]:
+    "What the server's list says of the model, if it has one. Raises `CallFailed`, or `UserError` if it is not there."
     return _in_background(server, Session.find_model)
 
 # %% ../../nbs/1_core/4_calls.ipynb #7baa20c0

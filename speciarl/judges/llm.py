@@ -25,6 +25,7 @@ from speciarl.core.calls import (
     ask_all,
     ask_each,
     find_model,
+    weights_of,
 )
 from ..core.files import text_digest
 from ..core.scale import Category, UserError
@@ -316,7 +317,7 @@ class LLMJudge:
         hasty = replace(server, retries=min(server.retries, 1))
         self.thinking = ""
         try:
-            weights = find_model(hasty)
+            weights = weights_of(find_model(hasty))
             constraint, known = _attempt(self, hasty)
             if known.thinks:
                 constraint, known = _quieted(self, hasty) or _attempt(self, hasty, "in full")

@@ -5,17 +5,22 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'PACKAGED', 'ADAPTER', 'word_tokenizer', 'StillProcessor', 'small_processor',
            'small_config', 'build_small', 'Policy', 'missing_parts', 'find_policy', 'adapter_base', 'adapter_rank',
-           'still', 'load_processor', 'load_policy', 'base_card', 'processed', 'encode', 'placeholders', 'came_to_end']
+           'still', 'load_processor', 'load_policy', 'snapshot_of', 'policy_identity', 'base_card', 'processed',
+           'encode', 'placeholders', 'came_to_end']
 
 # %% ../../nbs/4_policy/2_model.ipynb #80073f62
 import json
+import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
@@ -37,8 +42,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
-from ..core.files import find_json, read_json, weights_digest
+from ..core.files import digest, file_digest, find_json, read_json, weights_digest
 from ..core.scale import UserError
+from ..core.work import progress
 from ..data.samples import Sample, fitted, open_image
 from .prompts import Question, chat, turns_of
 
@@ -166,6 +172,13 @@ class Policy:
     model: Any  # a PreTrainedModel that generates, perhaps inside a PeftModel
     processor: Any  # a ProcessorMixin with an image processor and a tokenizer
     name: str
+    source: str | None = None  # the folder or hub id that it was loaded from; None: made in memory
+    adapter: str | None = None  # the folder of the adapter that was merged into it
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        "What its files are, see `policy_identity`, when it is first asked; empty for a policy made in memory."
+        return policy_identity(self.source, self.adapter) if self.source else {}
 
     def save(self, folder: str | Path) -> Path:
         "Write model (safetensors), image processor and tokenizer to `folder`, which `load_policy` reads."
@@ -304,7 +317,66 @@ def load_policy(
         raise UserError(f"cannot load policy {str(adapter or name)!r}: {' '.join(str(error).split())[:300]}") from None
     if not spread:
         model = model.to(device)
-    return Policy(model.eval(), processor, str(adapter or name))
+    return Policy(model.eval(), processor, str(adapter or name), source, str(adapter) if adapter else None)
+
+# %% ../../nbs/4_policy/2_model.ipynb #487f5f47
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_PROCESSOR = (
+    *("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.*", "merges.txt", "chat_template*", "preprocessor_config.json", "processor_config.json"),
+)
+_BLOB = re.compile(r"[0-9a-f]{64}")
+
+
+def _sums(paths: Sequence[Path]) -> dict[Path, str]:
+    "The SHA-256 of each file; on a terminal a bar shows how far it is."
+    real = {path: path.resolve() for path in paths}
+    named = {path: there.name for path, there in real.items() if _BLOB.fullmatch(there.name)}  # by the hub
+    left = [path for path in paths if path not in named]
+    with progress(sum(path.stat().st_size for path in left), "B", title="sums of the weights", leave=False) as bar:
+
+        def sum_of(path: Path) -> str:
+            found = file_digest(path)
+            bar.update(path.stat().st_size)
+            return found
+
+        with ThreadPoolExecutor(8) as pool:  # sums are formed outside Python's lock
+            return named | dict(zip(left, pool.map(sum_of, left)))
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+
+
+def snapshot_of(source: str) -> Path | None:
+    "The folder of a policy: `source` itself, or where the hub's cache keeps that id; None if it is not there."
+    if Path(source).is_dir():
+        return Path(source)
+    found = try_to_load_from_cache(source, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def policy_identity(source: str, adapter: str | Path | None = None) -> dict[str, str]:
+    """What the policy at `source` (a folder or hub id) is, whatever it is called; empty if its files are not here.
+
+    weights: SHA-256 of its safetensors file, or of the sums of several; processor: the same of configuration, tokenizer
+    and processor; adapter, adapter_config: of the files of `adapter`; revision: the hub's commit.
+    """
+    folder = snapshot_of(source)
+    if folder is None:
+        return {}
+    parts = {"weights": _matching(folder, _WEIGHTS), "processor": _matching(folder, _PROCESSOR)}
+    if adapter:
+        parts["adapter"] = _matching(Path(adapter), _WEIGHTS)
+        parts["adapter_config"] = _matching(Path(adapter), (ADAPTER,))
+    sums = _sums([path for paths in parts.values() for path in paths])
+    told = {}
+    for name, paths in parts.items():
+        mine = [(path.name, sums[path]) for path in paths]
+        told[name] = mine[0][1] if len(mine) == 1 else digest(mine)
+    if folder.parent.name == "snapshots":
+        told["revision"] = folder.name
+    return told
 
 # %% ../../nbs/4_policy/2_model.ipynb #81cc7300
 def base_card() -> dict[str, Any]:
