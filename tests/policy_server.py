@@ -43,6 +43,7 @@ class Handle:
     gone_after: int | None = None  # answers before it fails for good
     refuses: dict = field(default_factory=dict)  # field -> what is said of it, with status 400
     takes: tuple = ()  # other names of fields that this server knows, of `RENAMED`
+    entry: dict = field(default_factory=lambda: {"root": "toys/policy"})  # what the list of models says of `policy`
     refuse_width: int | None = None  # pictures of this width get status 400
     thought: int = 0  # words before an answer; a server that thinks keeps to max_tokens, a word being a token
     room: int | None = None  # tokens that a prompt and its answer may take together
@@ -157,7 +158,7 @@ def routes(handle: Handle) -> list:
         )
 
     async def models(request):
-        return web.json_response({"data": [{"id": "policy", "root": "toys/policy"}]})
+        return web.json_response({"data": [{"id": "policy", **handle.entry}]})
 
     return [web.post("/v1/chat/completions", chat), web.get("/v1/models", models)]
 
