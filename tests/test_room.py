@@ -174,6 +174,9 @@ def test_one_percent_is_told_and_twenty_fail(judge, tmp_path, caplog, monkeypatc
         def agreed(self):
             return {}
 
+        def identity(self):
+            return {}
+
     samples = [Sample(f"{i}", Path(f"{i}.png"), "ovenbird", "birds") for i in range(100)]
     card = evaluate(Speaker(), samples, tmp_path / "run", judge)
     told = [line for line in caplog.messages if "--max-tokens gives more room" in line]

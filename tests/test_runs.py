@@ -52,7 +52,8 @@ def bytes_of(folder):
 
 
 def unfinished(run):
-    (run / "card.json").write_text(json.dumps({"settings": read_card(run)["settings"], "finished": False}))
+    begun = {name: value for name, value in read_card(run).items() if name in ("settings", "answered_by")}
+    (run / "card.json").write_text(json.dumps({**begun, "finished": False}))
 
 
 SHORT = Sampling(2, max_tokens=16)
