@@ -295,7 +295,7 @@ def test_a_corrected_label_keeps_the_answers(policy_server, photos, caplog):
     card = evaluate(server(policy_server), mended, "run", judge)
     assert policy_server.calls == calls and judge.asked == ["hooded warbler"]
     assert caplog.messages == [
-        "run: 1 samples were corrected (2.png: label was 'ovenbird', is 'hooded warbler'); their answers are kept"
+        "run: 1 of 4 samples were corrected (2.png: label was 'ovenbird', is 'hooded warbler'); their answers are kept"
     ]
     rows = list(read_jsonl("run/predictions.jsonl"))
     assert [row["text"] for row in rows] == texts and card["finished"]
@@ -331,4 +331,4 @@ def test_the_command_says_what_was_corrected(photos, caplog):
     ok(*run(model="fieldguide-base"))
     label(photos, _0="hooded warbler")
     ok(*run(model="fieldguide-base"))
-    assert "1 samples were corrected (0.png: label was 'ovenbird', is 'hooded warbler')" in caplog.text
+    assert "1 of 4 samples were corrected (0.png: label was 'ovenbird', is 'hooded warbler')" in caplog.text

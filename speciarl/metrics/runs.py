@@ -250,7 +250,9 @@ def begin_run(
     if changed is not None:
         more = ", ..." if len(changed) > 1 else ""
         first = f" ({changed[0]}{more})" if changed else ""
-        _log.warning(f"{run}: {len(changed):,} samples were corrected{first}; their answers are kept")
+        _log.warning(
+            f"{run}: {len(changed):,} of {len(samples or ()):,} samples were corrected{first}; their answers are kept"
+        )
         relabel(run, samples or ())
         kept = {name: card[name] for name in ("answered_by", "request") if name in card}
         write_json(run / "card.json", dict(settings=settings, **kept, finished=False))
