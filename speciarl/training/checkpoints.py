@@ -25,10 +25,10 @@ from ..core.scale import UserError, to_codes
 from ..data.samples import Sample
 from ..judges.verdict import Judge
 from ..metrics.rates import score
-from ..policy.engines import SEEN_PIXELS, Sampling, TransformersEngine
+from ..policy.engines import Sampling, TransformersEngine
 from ..policy.model import Policy
 from ..policy.predict import texts_of
-from ..policy.prompts import load_prompt
+from ..policy.prompts import SEEN_PIXELS, load_prompt
 from .recipe import Recipe
 from .reward import judge_texts
 from .trainer import stop_engine

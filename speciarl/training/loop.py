@@ -31,10 +31,10 @@ from ..judges.store import open_store
 from ..judges.tree import TreeJudge
 from ..judges.verdict import Judge
 from ..policy.base import one_thread, training_versions
-from ..policy.engines import SEEN_PIXELS, Sampling, TransformersEngine
+from ..policy.engines import Sampling, TransformersEngine
 from ..policy.model import Policy, load_policy
 from ..policy.predict import texts_of
-from ..policy.prompts import load_prompt
+from ..policy.prompts import SEEN_PIXELS, load_prompt
 from speciarl.training.checkpoints import (
     MARK,
     Checkpoints,
