@@ -20,6 +20,9 @@ from tiny_models import FAMILIES, save
 from speciarl.core.scale import UserError, without_thoughts
 from speciarl.data.fieldguide import plates
 from speciarl.data.samples import Sample
+from speciarl.data.trees import load_trees
+from speciarl.judges.tree import TreeJudge
+from speciarl.metrics.runs import evaluate, read_samples
 from speciarl.policy import engines
 from speciarl.policy.engines import Sampling, TransformersEngine, VLLMEngine, batch_seed, draw
 from speciarl.policy.model import PACKAGED, encode, load_policy, placeholders
@@ -179,6 +182,60 @@ def test_a_single_answer_that_does_not_fit_ends_the_run(base, samples, monkeypat
         r"\(--max-pixels\)$",
     ):
         predict(TransformersEngine(base), samples, PROMPT)
+
+
+@pytest.fixture
+def giant(monkeypatch, samples):
+    "No memory for the third picture, whatever is done; which is a list, to be emptied for more memory."
+    large = [samples[2].id]
+
+    def short(policy, asked, prompt, how, first, n, share):
+        if any(sample.id in large for sample in asked):
+            raise torch.OutOfMemoryError
+        return draw(policy, asked, prompt, how, first, n, share)
+
+    monkeypatch.setattr(engines, "draw", short)
+    return large
+
+
+@pytest.mark.parametrize("n, batch", [(1, 64), (4, 8), (4, 4)])
+def test_one_picture_that_does_not_fit_ends_no_run(base, samples, giant, tmp_path, caplog, n, batch):
+    how, path = Sampling(n, max_tokens=8), tmp_path / "p.jsonl"
+    good, lost = answered(predict(TransformersEngine(base, batch=batch), samples, PROMPT, how=how, out=path))
+    said = f"{samples[2].id}: out of memory even alone; use a smaller model, bfloat16, device auto, or smaller pictures"
+    assert list(lost) == [samples[2].id] and lost[samples[2].id] == f"memory: {said} (--max-pixels)"
+    assert len(good) == n * (len(samples) - 1) and "limit" not in good[-1], "the others are drawn as before"
+    assert [line for line in caplog.messages if said in line and line.endswith("the picture is left out")]
+    size = batch // n
+    beside = [sample for sample in samples[2 - 2 % size :][:size] if sample.id not in giant]
+    if beside:
+        expected = draw(base, beside, PROMPT, how)
+        assert [row["text"] for row in good if row["sample_id"] == beside[-1].id] == expected[-1]
+    giant.clear()
+    rows = predict(TransformersEngine(base, batch=batch), samples, PROMPT, how=how, out=path)
+    assert rows == predict(TransformersEngine(base, batch=batch), samples, PROMPT, how=how), (
+        "with more memory, asked again"
+    )
+
+
+def test_a_run_counts_the_picture_that_does_not_fit(base, samples, giant, tmp_path):
+    judge = TreeJudge(load_trees(["birds"]), strict=True)
+    card = evaluate(TransformersEngine(base), samples, tmp_path / "run", judge, how=Sampling(max_tokens=8))
+    assert (card["counts"]["answers"], card["counts"]["unanswered"]) == (len(samples) - 1, 1)
+    assert [row["fault"] for row in read_samples(tmp_path / "run") if row["fault"]][0].startswith("memory: ")
+
+
+def test_the_first_pictures_do_not_stand_for_all(base, samples, giant):
+    giant[:] = [sample.id for sample in samples[:4]]
+    good, lost = answered(predict(TransformersEngine(base), samples, PROMPT, how=Sampling(max_tokens=8)))
+    assert list(lost) == giant and [row["sample_id"] for row in good] == [sample.id for sample in samples[4:]]
+
+
+def test_where_no_picture_fits_the_run_stops_whatever_the_batch(base, samples, giant):
+    giant += [sample.id for sample in samples]
+    for batch in (1, 2, 64):
+        with pytest.raises(UserError, match="^out of memory with a single answer; use a smaller model"):
+            predict(TransformersEngine(base, batch=batch), samples, PROMPT)
 
 
 def test_other_errors_pass(base, samples, monkeypatch):

@@ -290,10 +290,12 @@ def _finish(
     run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: Iterable[str] = (), **more: Any
 ) -> dict[str, Any]:
     "Write the published predictions, verdicts.csv and the card, with `more` in it; returns the card."
+    from speciarl.policy.predict import ASK_AGAIN
+
     versions = library_versions(LIBRARIES)
     predictions = Predictions({"settings": dict(settings), "versions": versions}, table, str(run))
     found = codes_of(predictions)
-    refused = [error.startswith("server: ") for error in errors]
+    refused = [error.startswith(ASK_AGAIN) for error in errors]
     counts = dict(
         answers=found.codes.size,
         format_failures=int(found.format_failure.sum()),
