@@ -43,6 +43,17 @@ def test_a_folder_with_a_table_of_labels(folder, caplog):
     check(speciarl.grpo_dataset(folder / "labels.csv"))  # whose names are relative to it
 
 
+def test_a_folder_for_each_class(folder):
+    for label, name in zip(("beagle", "pug"), FILES):
+        (folder / "dogs" / label).mkdir(parents=True)
+        (folder / name).rename(folder / "dogs" / label / name)
+    made = speciarl.grpo_dataset(f"oxford_pets={folder / 'dogs'}")
+    found = [(row["uid"], row["label"], row["dataset"]) for row in made]
+    assert found == [("beagle/a.png", "beagle", "oxford_pets"), ("pug/b.png", "pug", "oxford_pets")]
+    with pytest.raises(UserError, match="uid_column= and label_names= are for a table"):
+        speciarl.grpo_dataset(folder / "dogs", label_names=["beagle", "pug"])
+
+
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.Table.from_pydict])
 def test_a_frame_that_names_pictures(folder, make):
     frame = make({"image": FILES, "label": LABELS, "dataset": ["cub200", "oxford_pets", "oxford_pets"]})

@@ -301,7 +301,10 @@ def grpo_dataset(
     chat, notes = [{"role": "user", "content": load_prompt(prompt)}], Notes()
     columns = {"image": image_column, "label": label_column, "dataset": dataset_column, "uid": uid_column}
     if isinstance(source, str | Path) and not Path(source).is_file():
-        samples = open_set(str(source), columns={**columns, "uid": None}).samples(split, limit)
+        found = open_set(str(source), columns={**columns, "uid": None})
+        if images is not None or uid_column is not None or label_names is not None:
+            raise UserError("images=, uid_column= and label_names= are for a table; leave them out, or give a table")
+        samples = found.samples(split, limit)
     else:
         beside = Path(source).parent if isinstance(source, str | Path) else Path()
         samples = table_samples(source, columns, Path(images or beside), label_names, dataset, notes)[:limit]
