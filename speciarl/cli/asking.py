@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speciarl.cli.app import (
+    ANSWER_BYTES,
     DatasetColumn,
     ImageColumn,
     LabelColumn,
     app,
+    check_room,
     check_writable,
     fail,
     print_table,
@@ -171,10 +173,10 @@ def evaluate(
     "Ask a policy about images; judge, score."
     from speciarl.core.config import request_fields
     from speciarl.data.sets import read_data
-    from speciarl.judges.choose import JudgeSpec, check_datasets, make_judge
+    from speciarl.judges.choose import JudgeSpec, make_judge
     from speciarl.metrics import runs
     from speciarl.metrics.matrix import load_matrix
-    from speciarl.policy.judged import refuse_unjudged
+    from speciarl.policy.judged import check_judgeable, refuse_unjudged
     from speciarl.policy.prompts import load_question
 
     verdicts = store or out.with_suffix(".sqlite")
@@ -208,7 +210,8 @@ def evaluate(
         card = runs.judge_published(predictions, out, judge, samples, answer_tag=answer_tag)
     else:
         assert model is not None and samples is not None  # refused above
-        check_datasets(judge, [sample.dataset for sample in samples])
+        check_judgeable(samples, judge)
+        check_room(out, len(samples) * n * ANSWER_BYTES)
         with training_extra():
             from speciarl.policy.engines import Sampling
             from speciarl.policy.server import make_engine
@@ -240,7 +243,7 @@ def evaluate(
 def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
     "Every run of a matrix file, each in a folder of its own below `out`."
     from speciarl.judges.choose import JudgeSpec, make_judge
-    from speciarl.metrics.matrix import matrix_runner, run_matrix
+    from speciarl.metrics.matrix import check_matrix, matrix_runner, run_matrix
 
     spec = JudgeSpec(
         kind=matrix.judge,
@@ -257,6 +260,7 @@ def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
         from speciarl.policy.judged import refuse_unjudged
         from speciarl.policy.predict import TooManyCut, refuse_cut
 
+        check_matrix(matrix, judge)
         cards = run_matrix(matrix, out, matrix_runner(matrix, judge, quiet=not sys.stderr.isatty()), typer.echo)
         for name, card in cards.items():
             counts, sampling = card["counts"], card["settings"]["sampling"]
@@ -320,6 +324,7 @@ def closed(
         from speciarl.policy.server import make_engine
 
         check_questions(samples, source, options, distractors, seed)
+        check_room(out, len(samples) * ANSWER_BYTES)
         asked = make_engine(engine, model, adapter, base_url, **engine_options(engine, request, max_pixels))
         table = run_closed(
             asked, samples, out, split=split, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens

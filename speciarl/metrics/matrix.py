@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RunOne', 'ModelSource', 'DataSource', 'Matrix', 'MatrixRun', 'matrix_runs', 'load_matrix', 'run_matrix',
-           'matrix_runner', 'RunLine', 'list_runs', 'check_one_judge', 'align', 'Comparison', 'compare_runs']
+           'check_matrix', 'matrix_runner', 'RunLine', 'list_runs', 'check_one_judge', 'align', 'Comparison',
+           'compare_runs']
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #68a1f06d
 import json
@@ -29,6 +30,7 @@ from .compare import compare_all, mcnemar
 from .rates import METRICS, best_of_n
 from .resampling import intervals
 from .runs import evaluate, open_predictions, read_card
+from ..policy.judged import check_judgeable
 from ..policy.predictions import Codes, codes_of
 from ..policy.prompts import load_question
 
@@ -196,6 +198,15 @@ def run_matrix(
         what = f"{len(failed)} of {len(runs)} runs failed ({name}: {fault})"
         raise UserError(f"{what}; mend it and start the matrix again, finished runs are kept")
     return cards
+
+# %% ../../nbs/5_metrics/7_matrix.ipynb #17b876ad
+def check_matrix(matrix: Matrix, judge: Judge) -> None:
+    "Raise `UserError` if one of the data sets of a matrix cannot be read, or not be judged by `judge`."
+    for data in matrix.data:
+        try:
+            check_judgeable(read_data(data.word, data.split, matrix.limit), judge)
+        except UserError as error:
+            raise UserError(f"{data.word}: {error}") from None
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #993fac86
 def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool = True) -> RunOne:
