@@ -1,5 +1,5 @@
-"""What can be known before the first answer is asked for, or the model loaded, is found out then: labels, trees, judges,
-trackers, room on the disk."""
+"""What can be known before the first answer is asked for, or the model loaded, is found out then: labels, trees,
+judges, trackers, room on the disk."""
 
 import shutil
 from pathlib import Path
@@ -10,13 +10,15 @@ from command_line import call, ok, refused
 from judge_server import judge_server, judge_server_process  # noqa: F401 - fixtures
 from policy_server import policy_server  # noqa: F401 - a fixture
 
-from speciarl.core.files import write_csv
+from speciarl.core.files import read_json, write_csv
 from speciarl.core.scale import UserError
 from speciarl.data.fieldguide import plates
 from speciarl.data.samples import Sample
 from speciarl.data.trees import load_trees
 from speciarl.judges.tree import TreeJudge
 from speciarl.policy.judged import check_judgeable
+from speciarl.policy.model import PACKAGED, load_policy
+from speciarl.training import loop
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ def unloaded(monkeypatch):
     def load(*_, **__):
         raise AssertionError("a model was loaded")
 
+    monkeypatch.setattr(loop, "load_policy", load)
     monkeypatch.setattr("speciarl.policy.model.load_policy", load)
-    monkeypatch.setattr("speciarl.training.loop.load_policy", load)
 
 
 ASK = ("evaluate", "--model", "fieldguide-base", "--data", "photos", "--out", "run")
@@ -114,6 +116,64 @@ def test_a_disk_without_room_is_found_out_before_the_model_is_loaded(photos, unl
     assert refused(*ASK) == line.format("run")
     closed = ("closed", "--model", "fieldguide-base", "--data", "photos", "--out", "closed")
     assert refused(*closed) == line.format("closed")
-    assert refused("rationales", "--data", "birds", "--marks", "--limit", 2, "--out", "r.jsonl") == line.format("r.jsonl")
-    assert refused("train", "fieldguide-sft", "--out", "trained").startswith("trained: about 0.")
+    assert refused("rationales", "--data", "birds", "--marks", "--limit", 2, "--out", "r.jsonl") == line.format(
+        "r.jsonl"
+    )
+    assert refused("train", "smoke/speciarl", "--out", "trained").startswith("trained: about 0.")
     assert sorted(path.name for path in Path().iterdir()) == ["photos"]
+
+
+# Training
+
+TRAIN = ("train", "smoke/speciarl", "--set", "data.birds=8", "--out", "trained")
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("tensorbord", "no tracker 'tensorbord': did you mean tensorboard? Else use one of azure_ml, "),
+        ("WANDB", "no tracker 'WANDB': did you mean wandb? Else use one of "),
+        ("trackio", "the tracker trackio needs a package that is not installed: pip install trackio, or leave out"),
+        ("wandb", "the tracker wandb needs a package that is not installed: pip install wandb, or leave out"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_one_line_before_the_model_is_loaded(photos, unloaded, monkeypatch, name, told):
+    from transformers.integrations import integration_utils
+
+    monkeypatch.setattr(integration_utils, f"is_{name}_available", lambda: False, raising=False)
+    assert refused(*TRAIN, "--report-to", name).startswith(told)
+    assert not Path("trained").exists()
+
+
+def test_held_out_pictures_are_looked_for_before_the_model_is_loaded(photos, unloaded, monkeypatch):
+    def gone(*_):
+        raise UserError("the held-out pictures are gone")
+
+    monkeypatch.setattr("speciarl.training.loop.validation_samples", gone)
+    assert refused(*TRAIN) == "the held-out pictures are gone"
+
+
+def test_rationales_about_other_samples_are_found_out_before_the_model_is_loaded(photos, unloaded):
+    ok("rationales", "--data", "pets", "--marks", "--limit", 2, "--out", "r.jsonl")
+    Path("r.jsonl").write_text(Path("r.jsonl").read_text().replace('"pets-', '"other-'))
+    line = refused("train", "smoke/cot", "--out", "trained", "--rationales", "r.jsonl")
+    assert "there is no rationale for any of the" in line and not Path("trained").exists()
+
+
+def test_an_unfinished_training_run_is_held_to_its_base(photos, monkeypatch):
+    shutil.copytree(PACKAGED["fieldguide-base"], "base")
+    again = (*TRAIN[:2], "--set", "policy=base", *TRAIN[2:])
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("speciarl.training.loop.train_once", killed)
+        call(*again)
+    assert set(read_json("trained/recipe.json")["base"]) == {"weights", "processor"}
+    policy = load_policy("base", device="cpu")
+    with torch.no_grad():
+        next(policy.model.parameters()).add_(0.01)
+    policy.model.save_pretrained("base")
+    line = refused(*again)
+    assert line.startswith("trained holds an unfinished run on another base under the same name (weights was ")

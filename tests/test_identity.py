@@ -208,7 +208,7 @@ def test_a_run_from_before_is_gone_on_with_and_says_so(photos, caplog):
     (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert evaluate(engine, samples_of(photos), "run", judge, how=SHORT) == old
     assert caplog.messages == [
-        "run: what answered before is not recorded; that it is the same is taken on trust",
+        "run: which model it began with is not recorded; that it is the same is taken on trust",
         "run/predictions.jsonl: what 4 pictures held is not recorded; that they are the same is taken on trust",
     ]
 

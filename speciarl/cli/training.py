@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speciarl.cli.app import (
+    ANSWER_BYTES,
     DatasetColumn,
     ImageColumn,
     LabelColumn,
     app,
+    check_room,
     check_writable,
     end_badly,
     fail,
@@ -121,6 +123,9 @@ def train(
     check_writable(out)
     options: dict[str, Any] = dict(data_root=data_root, judge_url=judge_url, store=store, report_to=report_to, say=say)
     with training_extra():
+        from speciarl.training.plan import disk
+
+        check_room(out, disk(loaded))
         if judge_request:
             from speciarl.core.config import request_fields
             from speciarl.training.settings import judge_spec
@@ -221,6 +226,7 @@ def rationales(
 
         columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
         samples = teaching.teaching_samples(source, data_root, classes, shots, limit, columns)
+        check_room(out, len(samples) * ANSWER_BYTES)
         if marks:
             made = teaching.write_with_marks(samples, out)
         else:

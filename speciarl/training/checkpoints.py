@@ -11,7 +11,7 @@ __all__ = ['LOGGED', 'PREFIXES', 'TIMES', 'MARK', 'step_log', 'step_times', 'log
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ..judges.verdict import Judge
 from ..metrics.rates import score
 from ..policy.engines import Sampling, TransformersEngine
 from ..policy.model import Policy
-from ..policy.predict import texts_of
+from ..policy.predict import check_answerer, texts_of
 from ..policy.prompts import SEEN_PIXELS, load_prompt
 from .recipe import Recipe
 from .reward import judge_texts
@@ -203,10 +203,17 @@ def check_folder(out: Path, recipe: Recipe) -> None:
         )
 
 
-def claim(out: Path, recipe: Recipe) -> None:
-    "Note that `out` belongs to `recipe`. Raises `UserError` as `check_folder` does."
+def claim(out: Path, recipe: Recipe, base: Mapping[str, str] | None = None) -> None:
+    """Note that `out` belongs to `recipe`, trained from what `base` says (see `policy.model.policy_identity`).
+
+    Raises `UserError` as `check_folder` does, and if an unfinished run there began on another base.
+    """
     check_folder(out, recipe)
-    write_json(out / "recipe.json", recipe.model_dump(mode="json"))
+    if (out / "recipe.json").exists():
+        held = read_json(out / "recipe.json").get("base")
+        check_answerer(out, held, base or {}, "an unfinished run on another base")
+        base = held
+    write_json(out / "recipe.json", recipe.model_dump(mode="json") | ({"base": base} if base else {}))
 
 # %% ../../nbs/7_training/6_checkpoints.ipynb #0e264f7c
 @contextmanager

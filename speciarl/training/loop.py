@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'store_beside', 'check_judged_labels', 'best_answers', 'self_taught', 'orderly', 'keep_group', 'save_policy',
-           'train_once', 'Way', 'as_they_are', 'own_best', 'find_way', 'teach_itself', 'train']
+           'train_once', 'nothing_beforehand', 'Way', 'as_they_are', 'own_best', 'find_way', 'teach_itself', 'train']
 
 # %% ../../nbs/7_training/7_loop.ipynb #9a79c7b3
 import os
@@ -49,6 +49,7 @@ from .recipe import Recipe, batch_sizes
 from .reward import judge_texts
 from .rules import reward
 from speciarl.training.settings import (
+    check_tracker,
     judge_spec,
     make_trainer,
     recipe_judge,
@@ -188,13 +189,18 @@ def train_once(
         keep_group(trainer.model_wrapped)
 
 # %% ../../nbs/7_training/7_loop.ipynb #8966a892
+def nothing_beforehand(recipe: Recipe, samples: list[Sample]) -> None:
+    "The check of a method that needs none but those of all."
+
+
 class Way(NamedTuple):
     """What makes a method: `lessons(recipe, policy, samples, judge)` gives the policy, the samples and the texts it
     learns from (None: the exact labels, or its own rollouts); `trainer` makes the trainer and takes what `make_trainer`
-    takes (None: that)."""
+    takes (None: that). `check(recipe, samples)` raises `UserError` for what can be told before the policy is loaded."""
 
     lessons: Callable[..., tuple[Policy, list[Sample], list[str] | None]]
     trainer: Callable[..., Trainer] | None = None
+    check: Callable[[Recipe, list[Sample]], Any] = nothing_beforehand
 
 
 def as_they_are(
@@ -260,6 +266,7 @@ def train(
     out, started = Path(out), time.time()
     if way is None:
         way = find_way(recipe)
+    check_tracker(report_to)
     check_folder(out, recipe)
     batch_sizes(recipe, process_count())
     kept = store_beside(out, store)
@@ -272,8 +279,13 @@ def train(
         asked = recipe_judge(recipe, spec)
     if asked:
         check_judged_labels(samples, asked)
+    held_out, _ = readable(validation_samples(recipe, samples, data_root))
+    if asked:
+        check_judged_labels(held_out, asked)
+    way.check(recipe, samples)
     policy = load_policy(recipe.policy, dtype=getattr(torch, recipe.dtype))
-    claim(out, recipe)  # a run that was refused leaves nothing behind
+    claim(out, recipe, policy.identity)  # a run that was refused leaves nothing behind
+    base = policy.identity
     with ExitStack() as held:
         held.enter_context(orderly())
         if asked and isinstance(spec, JudgeSpec) and spec.asks_model:
@@ -282,13 +294,13 @@ def train(
             assert asked is not None  # rounds go with method self, which is judged
             policy = teach_itself(recipe, policy, samples, asked, out / f"round-{number}", say)
         policy, chosen, texts = way.lessons(recipe, policy, samples, asked)
-        held_out, _ = readable(validation_samples(recipe, samples, data_root))
         trainer, began = train_once(recipe, policy, chosen, out, asked, say, report_to, texts, held_out, way.trainer)
     if trainer.is_world_process_zero():
         with told_in_one_line(out):
             sha256 = save_policy(recipe, trainer, policy, out / "policy")
         card = dict(
             recipe=recipe.model_dump(mode="json"),
+            base=base,
             sha256=sha256,
             resumed_from=began,
             left_out=sorted(left_out),

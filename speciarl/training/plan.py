@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KNOWN', 'PROMPT_TOKENS', 'ANSWER_TOKENS', 'RATIONALE_TOKENS', 'PATCH_BYTES', 'PEAK', 'Size', 'safetensors_shapes',
-           'model_size', 'tokens_of', 'lora_parameters', 'memory', 'hours', 'Check', 'parsed_version', 'version_checks',
-           'size_checks', 'data_checks', 'samples_answers', 'judge_checks', 'services', 'triplet_plan', 'split_plan',
-           'checks', 'plan']
+           'model_size', 'tokens_of', 'lora_parameters', 'memory', 'disk', 'hours', 'Check', 'parsed_version',
+           'version_checks', 'size_checks', 'data_checks', 'samples_answers', 'judge_checks', 'services',
+           'triplet_plan', 'split_plan', 'checks', 'plan']
 
 # %% ../../nbs/7_training/8_plan.ipynb #69f49f6b
 import json
@@ -114,6 +114,18 @@ def memory(recipe: Recipe, size: Size, world: int) -> dict[str, float]:
             held += 1
         parts["pictures"] = held * batch.micro * tokens_of(recipe)[0] * PATCH_BYTES
     return {name: value / 1e9 for name, value in parts.items()}
+
+# %% ../../nbs/7_training/8_plan.ipynb #69eef709
+def disk(recipe: Recipe) -> float:
+    "Bytes that a run needs in its folder, about; 0 for a policy whose size is not known."
+    size = model_size(recipe.policy)
+    if size is None:
+        return 0.0
+    width = 2 if recipe.dtype == "bfloat16" else 4
+    trained = lora_parameters(size, recipe.lora_rank) if recipe.lora_rank else size.parameters
+    policy = (trained if recipe.export == "adapter" else size.parameters) * width
+    best = policy if recipe.validation_images else 0.0
+    return policy + best + 3 * trained * (width + 8)
 
 # %% ../../nbs/7_training/8_plan.ipynb #b5724db7
 PEAK = 990e12  # operations per second of an H100 or H200 in bfloat16, without sparsity

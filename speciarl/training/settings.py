@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['JUDGE_NEEDS', 'recipe_set', 'training_samples', 'wanted_classes', 'chosen_samples', 'validation_samples',
-           'usable_samples', 'training_rows', 'picture_opener', 'common_settings', 'vllm_settings', 'grpo_config',
-           'sft_config', 'judge_spec', 'recipe_judge', 'make_reward', 'lora_config', 'freeze_vision', 'prepare',
-           'name_base', 'exact_answer', 'label_trainer', 'rollout_config', 'rollout_trainer', 'make_trainer']
+           'usable_samples', 'training_rows', 'picture_opener', 'check_tracker', 'common_settings', 'vllm_settings',
+           'grpo_config', 'sft_config', 'judge_spec', 'recipe_judge', 'make_reward', 'lora_config', 'freeze_vision',
+           'prepare', 'name_base', 'exact_answer', 'label_trainer', 'rollout_config', 'rollout_trainer', 'make_trainer']
 
 # %% ../../nbs/7_training/5_settings.ipynb #dbff4a02
 import re
@@ -19,8 +19,10 @@ from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
 from transformers import Trainer
+from transformers.integrations import integration_utils
 from trl import GRPOConfig, SFTConfig
 
+from ..core.names import near_names
 from ..core.scale import UserError
 from ..core.work import process_count
 from ..data.fieldguide import World
@@ -151,6 +153,22 @@ def picture_opener(
         return bounded(fitted(open_image(found[name])), max_pixels, min_pixels)
 
     return open_bounded
+
+# %% ../../nbs/7_training/5_settings.ipynb #94274d2e
+def check_tracker(name: str) -> None:
+    "Raise `UserError` unless the Trainer can log to the tracker `name`, as far as that can be known beforehand."
+    known = sorted(integration_utils.INTEGRATION_TO_CALLBACK)
+    if name in ("none", "all"):
+        return
+    if name not in known:
+        near = near_names(name, known, cutoff=0.7)
+        meant = f"did you mean {' or '.join(near)}? Else " if near else ""
+        raise UserError(f"no tracker {name[:40]!r}: {meant}use one of {', '.join(known)}, or none")
+    for word in (name, name.replace("_", ""), name.removesuffix("_ml"), f"{name}kit"):  # transformers' own spellings
+        available = getattr(integration_utils, f"is_{word}_available", None)
+        if available and not available():
+            advice = f"pip install {name}, or leave out --report-to"
+            raise UserError(f"the tracker {name} needs a package that is not installed: {advice}")
 
 # %% ../../nbs/7_training/5_settings.ipynb #ed00f15f
 def common_settings(recipe: Recipe, out: Path, report_to: str = "none") -> dict:
