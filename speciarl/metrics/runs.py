@@ -37,7 +37,7 @@ from ..core.tables import as_argument
 from ..data.samples import Sample
 from ..judges.verdict import Judge
 from .rates import headline
-from ..policy.judged import judge_table, table_predictions
+from ..policy.judged import check_judgeable, judge_table, table_predictions
 from ..policy.predict import check_answerer, predict
 from speciarl.policy.predictions import (
     Codes,
@@ -370,6 +370,7 @@ def evaluate(
 
     labels = text_labels([sample.label for sample in samples], label_names, of="the samples")
     samples = [replace(sample, label=label) for sample, label in zip(samples, labels)]
+    check_judgeable(samples, judge)
     question = load_question(prompt, answer_tag)
     how = how or Sampling(max_tokens=question.room)
     facts = {name: value for name, value in run_facts(engine, how).items() if name not in ELSEWHERE}

@@ -282,10 +282,12 @@ def check_pictures(path: Path, samples: Sequence[Sample], stored: dict[str, list
 MAY_CHANGE = ("revision", "created")  # of what answers: told, and no reason to stop
 
 
-def check_answerer(run: Path, held: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+def check_answerer(
+    run: Path, held: Mapping[str, Any] | None, now: Mapping[str, Any], what: str = "answers of another model"
+) -> None:
     """Raise `UserError` if what answers `now` is not what answered before (`held`; None: not recorded).
 
-    What cannot be compared is logged.
+    What cannot be compared is logged. `what` the run holds if they differ, for the message.
     """
     held = held or {}
     both = [name for name in now if name in held]
@@ -294,10 +296,10 @@ def check_answerer(run: Path, held: Mapping[str, Any] | None, now: Mapping[str, 
         if held[name] != now[name] and name in MAY_CHANGE:
             _log.warning(f"{run}: {differs}")
         elif held[name] != now[name]:
-            what = f"{run} holds answers of another model under the same name ({differs})"
-            raise UserError(f"{what}; put the old one back, or choose another --out")
+            told = f"{run} holds {what} under the same name ({differs})"
+            raise UserError(f"{told}; put the old one back, or choose another --out")
     if now and not both:
-        _log.warning(f"{run}: what answered before is not recorded; that it is the same is taken on trust")
+        _log.warning(f"{run}: which model it began with is not recorded; that it is the same is taken on trust")
 
 # %% ../../nbs/4_policy/4_predict.ipynb #bff126d6
 def _portions(
