@@ -44,6 +44,7 @@ class Handle:
     refuses: dict = field(default_factory=dict)  # field -> what is said of it, with status 400
     takes: tuple = ()  # other names of fields that this server knows, of `RENAMED`
     entry: dict = field(default_factory=lambda: {"root": "toys/policy"})  # what the list of models says of `policy`
+    calls_itself: dict = field(default_factory=dict)  # in every reply: model, system_fingerprint
     refuse_width: int | None = None  # pictures of this width get status 400
     thought: int = 0  # words before an answer; a server that thinks keeps to max_tokens, a word being a token
     room: int | None = None  # tokens that a prompt and its answer may take together
@@ -150,10 +151,11 @@ def routes(handle: Handle) -> list:
         texts = expected(image, prompt, body.get("seed", 0), 1 if handle.ignores_n else body.get("n", 1))
         return web.json_response(
             {
+                **handle.calls_itself,
                 "choices": [
                     {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
                     for i, (text, reason) in enumerate(written(handle, text, room) for text in texts)
-                ]
+                ],
             }
         )
 

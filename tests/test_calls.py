@@ -40,7 +40,7 @@ def body(answer: str) -> dict:
 
 
 def right(answer: str) -> Completion:
-    return Completion([rule("samoyed", answer)], finish_reasons=["stop"])
+    return Completion([rule("samoyed", answer)], finish_reasons=["stop"], served={"model": "judge"})
 
 
 def outcomes(server: Server, answers: list[str], **options) -> list[Completion | CallFailed]:

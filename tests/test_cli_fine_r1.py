@@ -162,6 +162,33 @@ def test_a_card_says_who_was_asked_and_what_was_agreed_on(photos, teacher):
         assert card["teacher"] == "policy" and card["counts"] == {"images": 8, "kept": 6, "refused": 2}
 
 
+def test_another_teacher_behind_the_name_is_refused(photos, teacher):
+    teacher.gone_after = 3
+    refused(*asks(teacher))
+    teacher.gone_after, teacher.answers, teacher.entry = None, 0, {"root": "toys/other"}
+    line = refused(*asks(teacher))
+    assert line == (
+        "mine.jsonl holds rationales of another teacher under the same name (weights was toys/policy, is toys/other); "
+        "put the old one back, or choose another --out"
+    )
+    teacher.entry = {"root": "toys/policy"}
+    ok(*asks(teacher))
+    assert json.loads(Path("mine.card.json").read_text())["answered_by"] == {"weights": "toys/policy"}
+
+
+def test_a_corrected_label_is_told_to_the_teacher_again_and_no_other(photos, teacher):
+    ok(*asks(teacher))
+    table = Path("photos/labels.csv").read_text().splitlines()
+    asked = teacher.answers
+    first = read_rationales("mine.jsonl")[0]
+    other = next(one.label for one in read_rationales("mine.jsonl") if one.label != first.label)
+    mended = [line.replace(first.label, other) if line.startswith(first.sample_id) else line for line in table]
+    Path("photos/labels.csv").write_text("\n".join(mended) + "\n")
+    call(*asks(teacher))
+    assert teacher.answers == asked + 1
+    assert {one.sample_id: one.label for one in read_rationales("mine.jsonl")}.get(first.sample_id, other) == other
+
+
 def test_a_teacher_that_is_gone_is_one_line_and_the_same_command_goes_on(photos, teacher):
     teacher.gone_after = 3
     assert (

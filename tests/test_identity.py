@@ -179,6 +179,23 @@ def test_another_model_behind_the_name_on_a_server_is_another_run(policy_server,
         evaluate(server(policy_server), samples, "run", judge)
 
 
+def test_another_model_that_only_its_replies_tell_is_another_run(policy_server, photos):
+    "As gpt-4o is one dated model this month, and another the next."
+    policy_server.calls_itself = {"model": "toy-2026-08", "system_fingerprint": "fp_1"}
+    policy_server.gone_after = 2
+    with pytest.raises(UserError, match="is gone"):
+        evaluate(server(policy_server), samples_of(photos), "run", TreeJudge(load_trees()))
+    held = (photos.parent / "run" / "predictions.jsonl").read_bytes()
+    policy_server.gone_after, policy_server.calls_itself = None, {"model": "toy-2026-11"}
+    with pytest.raises(UserError, match=r"\(the server calls it toy-2026-11, before it was toy-2026-08\); put the old"):
+        evaluate(server(policy_server), samples_of(photos), "run", TreeJudge(load_trees()))
+    assert (photos.parent / "run" / "predictions.jsonl").read_bytes() == held, "not one of its answers is kept"
+    policy_server.calls_itself = {"model": "toy-2026-08", "system_fingerprint": "fp_2"}
+    assert evaluate(server(policy_server), samples_of(photos), "run", TreeJudge(load_trees()))["finished"]
+    served = [row.get("served", {}).get("system_fingerprint") for row in read_jsonl("run/predictions.jsonl")]
+    assert served == ["fp_1", "fp_1", "fp_2", "fp_2"]
+
+
 def test_what_a_server_may_change_is_only_told(policy_server, photos, caplog):
     policy_server.entry = {"root": "toys/policy", "created": 1}
     card = evaluate(server(policy_server), samples_of(photos), "run", TreeJudge(load_trees()))
@@ -332,3 +349,9 @@ def test_the_command_says_what_was_corrected(photos, caplog):
     label(photos, _0="hooded warbler")
     ok(*run(model="fieldguide-base"))
     assert "1 of 4 samples were corrected (0.png: label was 'ovenbird', is 'hooded warbler')" in caplog.text
+
+
+def test_the_card_of_closed_questions_says_what_answered(photos):
+    ok("closed", "--model", "fieldguide-base", "--data", "photos", "--out", "closed")
+    told = json.loads((photos.parent / "closed/closed.card.json").read_text())["settings"]["answered_by"]
+    assert told == policy_identity(str(PACKAGED["fieldguide-base"]))

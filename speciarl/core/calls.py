@@ -159,13 +159,14 @@ class Completion(NamedTuple):
     """The texts that the model wrote (one for each choice), and the log-probabilities of the first, if told.
 
     `thought` is what the server keeps apart of the first text as the model's reasoning; empty if it does not.
-    `finish_reasons`: why each text ended, as far as the server tells.
+    `finish_reasons`: why each text ended, and `served`: what the server calls the model and itself, as far as it tells.
     """
 
     texts: list[str]
     logprobs: dict[str, Any] | None = None
     thought: str = ""
     finish_reasons: Sequence[str | None] = ()
+    served: Mapping[str, str] | None = None  # model, system_fingerprint
 
 # %% ../../nbs/1_core/4_calls.ipynb #e3b492a4
 _SNAPSHOT = regex.compile(r"models--(.+?)/snapshots/([0-9a-f]{40})")
@@ -201,7 +202,8 @@ class Session:
             thought = first.get("reasoning_content") or first.get("reasoning") or ""
             thought = thought if isinstance(thought, str) else ""
             reasons = [str(choice.get("finish_reason") or "") or None for choice in choices]
-            completion = Completion(texts, choices[0].get("logprobs"), thought, reasons)
+            served = {name: str(reply[name]) for name in ("model", "system_fingerprint") if reply.get(name)}
+            completion = Completion(texts, choices[0].get("logprobs"), thought, reasons, served)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError
         except (LookupError, TypeError, AttributeError):

@@ -108,5 +108,6 @@ def run_closed(
         "samples": len(samples),
         "datasets": sorted({dataset_of(sample) for sample in samples}),
         "samples_digest": samples_digest(samples),
+        "answered_by": engine.identity(),
     }
     return write_closed(result, settings, Path(out), engine.agreed())

@@ -10,6 +10,7 @@ __all__ = ['STEPS', 'COLOURS', 'MARKS', 'REPLY_FORMAT', 'CUT_REASON', 'Rationale
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #fb036edc
 import json
+import logging
 import random
 import re
 from collections import Counter
@@ -31,6 +32,8 @@ from ..policy.engines import Sampling
 from ..policy.predict import warn_of_cut
 from ..policy.prompts import CUT_OFF, THOUGHT_ROOM, finish_of
 from ..policy.server import ServerEngine
+
+_log = logging.getLogger(__name__)
 
 # %% ../../nbs/8_fine_r1/1_rationales.ipynb #4090f996
 class Rationale(Strict):
@@ -373,16 +376,22 @@ def read_reply(text: str, sample: Sample, source: str) -> Rationale | RefusedRat
 def _stored(
     out: Path, beside: Path, teacher: Teacher, samples: Sequence[Sample]
 ) -> tuple[dict[str, Rationale], dict[str, RefusedRationale]]:
-    """What earlier calls left, with both files whole again. Raises `UserError` if it is another teacher's, or of
-    other samples."""
+    """What earlier calls left, with both files whole again, but for what is about a label that was corrected since:
+    that was told to the teacher. Raises `UserError` if it is another teacher's, or of other samples."""
     rationales = read_rationales(out, torn=True) if out.exists() else []
     lines = list(read_jsonl(beside, torn=True, todo="delete it to ask again")) if beside.exists() else []
-    kept = {one.sample_id: one for one in rationales}
-    refused = {line["sample_id"]: RefusedRationale(line["sample_id"], line["reason"]) for line in lines}
     labels = {sample.id: sample.label for sample in samples}
-    others = [one for one in rationales if one.source != teacher.model or one.label != labels.get(one.sample_id)]
-    if others or not refused.keys() <= labels.keys():
+    others = [one for one in rationales if one.source != teacher.model or one.sample_id not in labels]
+    if others or not {line["sample_id"] for line in lines} <= labels.keys():
         raise UserError(f"{out} holds rationales of another teacher or of other samples; choose another file")
+    kept = {one.sample_id: one for one in rationales if one.label == labels[one.sample_id]}
+    known = len(lines) + len(rationales)
+    lines = [line for line in lines if line.get("label", labels[line["sample_id"]]) == labels[line["sample_id"]]]
+    refused = {line["sample_id"]: RefusedRationale(line["sample_id"], line["reason"]) for line in lines}
+    if known > len(kept) + len(lines):
+        _log.warning(
+            f"{out}: {known - len(kept) - len(lines):,} samples have another label now and are asked about again"
+        )
     write_rationales(out, kept.values())
     write_jsonl(beside, lines)
     return kept, refused
@@ -419,7 +428,7 @@ def ask_teacher(
             append_jsonl(out, [made], Rationale.model_dump_json)
         else:
             refused[sample.id] = made
-            append_jsonl(beside, [{**made._asdict(), "text": result[0]}])
+            append_jsonl(beside, [{**made._asdict(), "label": sample.label, "text": result[0]}])
     warn_of_cut(reasons, how.max_tokens)
     ordered = [kept[sample.id] for sample in samples if sample.id in kept]
     write_rationales(out, ordered)

@@ -21,6 +21,7 @@ from . import rationales
 from .closed import split_of
 from .closed_run import check_named
 from ..policy.engines import Sampling
+from ..policy.predict import check_answerer
 from ..policy.prompts import THOUGHT_ROOM
 
 # %% ../../nbs/8_fine_r1/7_teaching.ipynb #28c3fa61
@@ -97,15 +98,25 @@ def write_with_teacher(
     """
     teacher, how = rationales.Teacher(model, base_url, extra=request), Sampling(max_tokens=max_tokens)
     card = out.with_suffix(".card.json")
+    before, answered_by = find_json(card) or {}, teacher.identity()
+    files = (out, out.with_suffix(".refused.jsonl"))
+    if any(path.exists() for path in files):
+        check_answerer(out, before.get("answered_by"), answered_by, "rationales of another teacher")
+        answered_by = before.get("answered_by") or {}
+    if answered_by:  # from the first call on, so that a killed one can be held to it
+        write_json(card, {**before, "teacher": model, "answered_by": answered_by})
     try:
         written = rationales.ask_teacher(teacher, samples, out, how)
         counts = {"images": len(samples), "kept": len(written.rationales), "refused": len(written.refused)}
-        agreed = teacher.agreed() or (find_json(card) or {}).get("request")  # where nobody was asked, the card knows
+        agreed = teacher.agreed() or before.get("request")  # where nobody was asked, the card knows
         told = {"teacher": model, "server": teacher.base_url, "sampling": asdict(how), "counts": counts}
+        told |= {"answered_by": answered_by} if answered_by else {}
         if written.rationales:
             write_json(card, told | ({"request": agreed} if agreed else {}) | {"speciarl": __version__})
         return written
     finally:
-        for path in (out, out.with_suffix(".refused.jsonl")):
+        for path in files:
             if path.is_file() and path.stat().st_size == 0:
                 path.unlink()
+        if not any(path.exists() for path in files):
+            card.unlink(missing_ok=True)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['ASK_AGAIN', 'MANY_CUT', 'TOO_MANY_CUT', 'MAY_CHANGE', 'at_a_time', 'replies', 'texts_of', 'ask_rounds', 'prediction',
            'file_stat', 'picture_state', 'rows_of', 'answered', 'TooManyCut', 'cut_in_words', 'refuse_cut',
-           'warn_of_cut', 'read_stream', 'check_pictures', 'check_answerer', 'predict']
+           'warn_of_cut', 'read_stream', 'check_pictures', 'check_answerer', 'one_model', 'predict']
 
 # %% ../../nbs/4_policy/4_predict.ipynb #d4a4e92e
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -157,7 +157,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """The prediction rows of one sample: one per answer, or one with `error`; the first says what the picture held.
 
-    See `picture_state`. `limit` is noted where memory set one.
+    See `picture_state`; and what a server called itself, see `prompts.Reply`. `limit` is noted where memory set one.
     """
     noted = {} if limit is None else {"limit": limit}
     if isinstance(result, Exception):
@@ -169,6 +169,8 @@ def rows_of(
         rows = [{**prediction(sample, prompt_name, 0, ""), **noted, "error": error}]
     else:
         rows = [{**prediction(sample, prompt_name, i, text, tag), **noted} for i, text in enumerate(result)]
+        served = getattr(result[0], "served", None)
+        rows[0] |= {"served": dict(served)} if served else {}
     rows[0] |= picture_state(sample)
     return rows
 
@@ -301,6 +303,20 @@ def check_answerer(
     if now and not both:
         _log.warning(f"{run}: which model it began with is not recorded; that it is the same is taken on trust")
 
+# %% ../../nbs/4_policy/4_predict.ipynb #269d4ff6
+def one_model(path: Path | None, names: Collection[str], rows: Iterable[dict[str, Any]]) -> set[str]:
+    "The names of models in `names` and those that `rows` tell. Raises `UserError` if that is more than one."
+    told = {row["served"]["model"] for row in rows if "model" in row.get("served", ())}
+    found = {*names, *told}
+    if len(found) > 1:
+        now = ", ".join(sorted(told - set(names))) or "several"
+        raise UserError(
+            f"{path or 'the answers'}: another model answers under the same name (the server calls it {now[:80]}, "
+            "before "
+            f"it was {', '.join(sorted(names))[:80]}); put the old one back, or choose another --out"
+        )
+    return found
+
 # %% ../../nbs/4_policy/4_predict.ipynb #bff126d6
 def _portions(
     engine: Engine, samples: Sequence[Sample], n: int, stored: dict[str, Any], again: Collection[str] = ()
@@ -343,8 +359,10 @@ def predict(
     for portion in portions:
         for sample in portion:
             rows.pop(sample.id, None)  # half a batch
+    models: set[str] = set()
     for kept in rows.values():
         engine.limit = kept[-1].get("limit", engine.limit)
+        models = one_model(path, models, kept)
     if path:
         write_jsonl(path, chain.from_iterable([*rows.values(), *again.values()]))
     with progress(len(samples) * how.n, "answer", begun=len(rows) * how.n, show=not quiet) as bar:
@@ -356,6 +374,7 @@ def predict(
                     continue
                 fresh = {portion[at].id: held[at] for at in sorted(held)}
                 held = {}
+                models = one_model(path, models, chain.from_iterable(fresh.values()))
                 rows |= fresh
                 if path:
                     append_jsonl(path, chain.from_iterable(fresh.values()))

@@ -11,7 +11,7 @@ __all__ = ['SHORT_ROOM', 'THOUGHT_ROOM', 'WHOLE_TEXT', 'CUT_OFF', 'Turns', 'Ques
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,13 +89,17 @@ CUT_OFF = "length"  # the reason why a reply ended that means: no more room
 
 
 class Reply(str):
-    "A text that a model wrote, and why it ended there: `stop`, `CUT_OFF`, a server's own word, or None if unknown."
+    """A text that a model wrote, and why it ended there: `stop`, `CUT_OFF`, a server's own word, or None if unknown.
+
+    served: what a server called the model, and itself (model, system_fingerprint), when it replied; None: nothing.
+    """
 
     finish_reason: str | None
+    served: Mapping[str, str] | None
 
-    def __new__(cls, text: str, finish_reason: str | None = None) -> "Reply":
+    def __new__(cls, text: str, finish_reason: str | None = None, served: Mapping[str, str] | None = None) -> "Reply":
         reply = super().__new__(cls, text)
-        reply.finish_reason = finish_reason
+        reply.finish_reason, reply.served = finish_reason, served
         return reply
 
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, InitVar, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ async def _answers(
             session.begin_count()
             _log.warning("the server at %s: %s", session.server.base_url, terms.told())
             continue
-        texts += map(Reply, completion.texts, completion.finish_reasons)
+        texts += map(Reply, completion.texts, completion.finish_reasons, repeat(completion.served))
     return texts[: how.n]
 
 # %% ../../nbs/4_policy/7_server.ipynb #e4747226
