@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Node:
         return (self.name, *self.synonyms)
 
 # %% ../../nbs/2_data/1_trees.ipynb #4ee030a4
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelTree:
     """A label tree: its nodes in file order, how to find them by name, and who stands above and below whom.
 
@@ -57,6 +58,23 @@ class LabelTree:
     domain: str
     nodes: tuple[Node, ...]
     digest: str = ""
+
+    def __repr__(self) -> str:
+        return f"LabelTree({self.dataset!r}: {len(self.classes())} classes, {len(self.nodes)} names, {self.digest[:8]})"
+
+    def outline_html(self) -> str:
+        "The tree as HTML that folds; classes are bold."
+        parts = [f"<p>{escape(self.title)}</p>"]
+        for node, below in zip(self.nodes, [*(node.depth for node in self.nodes[1:]), 0]):
+            names = escape(" | ".join(node.names))
+            shown = f"<b>{names}</b>" if node.is_class else names
+            if below > node.depth:
+                parts.append(f"<details open><summary>{shown}</summary><div style='margin-left: 1.5em'>")
+            else:
+                parts.append(f"<div>{shown}</div>" + "</div></details>" * (node.depth - below))
+        return "\n".join(parts)
+
+    _repr_html_ = outline_html
 
     @cached_property
     def tables(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
@@ -184,10 +202,7 @@ class LabelTree:
 
     @cached_property
     def kinds(self) -> frozenset[int]:
-        """The nodes that part the classes among them.
-
-        These are classes, what is below them, and the groups that hold classes, unless a group is somebody's facet.
-        """
+        "The nodes that part the classes: these, what is below them, and groups that hold them and are nobody's facet."
         classes = {i for i, node in enumerate(self.nodes) if node.is_class}
         holders = {j for i in classes for j in self.ancestors(i)}
         facets = {j for i in range(len(self.nodes)) for j in self.facets(i)}
@@ -203,15 +218,14 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 # %% ../../nbs/2_data/1_trees.ipynb #2ac108a7
 _HEADERS = ("dataset", "title", "domain")
+_WANTED = "@dataset NAME, @title TEXT and @domain NAME"
 
 
 def _read_header(line: str, where: str, headers: dict[str, str]) -> None:
     "Add one header line to `headers`."
     key, _, value = line[1:].partition(" ")
     if key not in _HEADERS or not value.strip():
-        raise UserError(
-            f"{where}: unreadable header {line!r}; the headers are @dataset NAME, @title TEXT and @domain NAME"
-        )
+        raise UserError(f"{where}: unreadable header {line!r}; the headers are {_WANTED}")
     if key in headers:
         raise UserError(f"{where}: a second @{key}; keep one")
     headers[key] = value.strip()
@@ -233,9 +247,8 @@ def _read_tail(text: str, where: str) -> tuple[str, tuple[str, ...], str]:
     "The names part of a node line, the facets behind `<`, and the split in brackets."
     match = re.fullmatch(r"([^\[\]]*)(?:\s\[([^\[\]]*)\])?", text)
     if not match or (match[2] is not None and match[2] not in _SPLITS):
-        raise UserError(
-            f"{where}: unreadable brackets; the only ones are [seen] or [unseen] at the end of a class line"
-        )
+        todo = "the only ones are [seen] or [unseen] at the end of a class line"
+        raise UserError(f"{where}: unreadable brackets; {todo}")
     names, *behind = re.split(r"(?:^|\s)<(?:\s|$)", match[1])
     if len(behind) > 1 or any("<" in part for part in (names, *behind)):
         raise UserError(f"{where}: unreadable <; write one, with spaces, before the facets: {_EXAMPLE}")
@@ -265,18 +278,15 @@ def _check_node(node: Node, path: list[Node], used: dict[str, int], where: str) 
     """
     above = next((other for other in path if other.is_class), None)
     if node.is_class and above:
-        raise UserError(
-            f"{where}: class {node.name!r} stands below class {above.name!r} (line {above.line}); "
-            "only one * is allowed on a path"
-        )
+        place = f"class {node.name!r} stands below class {above.name!r} (line {above.line})"
+        raise UserError(f"{where}: {place}; only one * is allowed on a path")
     if node.split and not node.is_class:
         raise UserError(f"{where}: [{node.split}] on a line that is no class; only a line with '* ' has a split")
     for name in node.names:
         line = used.setdefault(name_key(name), node.line)
         if line != node.line:
-            raise UserError(
-                f"{where}: the name {name!r} is already used on line {line}; a name may stand for one thing only"
-            )
+            found = f"the name {name!r} is already used on line {line}"
+            raise UserError(f"{where}: {found}; a name may stand for one thing only")
 
 # %% ../../nbs/2_data/1_trees.ipynb #a6cbbd22
 def _check_facet(tree: LabelTree, i: int, facet: str, where: str) -> None:
@@ -287,10 +297,8 @@ def _check_facet(tree: LabelTree, i: int, facet: str, where: str) -> None:
         raise UserError(f"{where}: no line is called {facet!r}; add a line for this facet below the domain's own")
     [j] = found
     if any(tree.nodes[k].is_class for k in tree.ancestors(j)):
-        raise UserError(
-            f"{where}: the facet {facet!r} stands below a class (line {tree.nodes[j].line}); "
-            "a facet is a class or a kind that several classes may share"
-        )
+        place = f"{where}: the facet {facet!r} stands below a class (line {tree.nodes[j].line})"
+        raise UserError(f"{place}; a facet is a class or a kind that several classes may share")
     if j == i or j in tree.ancestors(i):
         raise UserError(f"{where}: {facet!r} stands above {tree.nodes[i].name!r} anyway; delete the facet")
 
@@ -331,10 +339,8 @@ def parse_tree(text: str, source: str) -> LabelTree:
         rest, facets, split = _read_tail(rest, where)
         name, *synonyms = _parted(rest, "|", where, "name | synonym | synonym")
         if depth > len(path):
-            raise UserError(
-                f"{where}: indented {depth} levels, but the line above allows at most {len(path)}; "
-                "go down one level at a time"
-            )
+            most = f"indented {depth} levels, but the line above allows at most {len(path)}"
+            raise UserError(f"{where}: {most}; go down one level at a time")
         del path[depth:]
         node = Node(
             name=name,
@@ -352,9 +358,7 @@ def parse_tree(text: str, source: str) -> LabelTree:
         nodes.append(node)
     for key in _HEADERS:
         if key not in headers:
-            raise UserError(
-                f"{source}:1: the header @{key} is missing; begin with @dataset NAME, @title TEXT and @domain NAME"
-            )
+            raise UserError(f"{source}:1: the header @{key} is missing; begin with {_WANTED}")
     if not any(node.is_class for node in nodes):
         raise UserError(f"{source}:1: no class; mark each official label with '* '")
     tree = LabelTree(headers["dataset"], headers["title"], headers["domain"], tuple(nodes), text_digest(text))
@@ -433,16 +437,14 @@ def load_tree(name_or_path: str | Path) -> LabelTree:
     try:
         return _read_tree(path)
     except FileNotFoundError:
-        raise UserError(
-            f"no label tree {str(name_or_path)!r}: use one of {', '.join(available_trees())}, "
-            "or the path of a .tree file"
-        ) from None
+        known = f"use one of {', '.join(available_trees())}, or the path of a .tree file"
+        raise UserError(f"no label tree {str(name_or_path)!r}: {known}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a .tree file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
 
-# %% ../../nbs/2_data/1_trees.ipynb #ff6f156d
+
 def load_trees(names: Iterable[str] | None = None) -> dict[str, LabelTree]:
     "The packaged trees called `names` (all of them for None), by name."
     return {name: load_tree(name) for name in (available_trees() if names is None else names)}

@@ -1,0 +1,107 @@
+"A tree is checked, shown and tried: what would cost verdicts is told, with an exit code."
+
+from pathlib import Path
+
+import pytest
+from command_line import call, ok, refused
+
+from speciarl.data.checking import check_labels, check_structure, near_duplicates, outline_page
+from speciarl.data.trees import available_trees, load_tree, parse_tree
+
+HEAD = "@dataset m\n@title Mushrooms\n@domain mushroom\n"
+GOOD = (
+    HEAD
+    + "mushroom\n  amanita\n    * fly agaric | toadstool\n    * death cap\n  boletus\n    * cep\n    * bay bolete\n"
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my.tree").write_text(GOOD)
+    return tmp_path
+
+
+def ends_badly(*arguments):
+    result = call(*arguments)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.output
+    return result.output
+
+
+def test_a_sound_tree_is_said_to_be_one(folder):
+    Path("labels.csv").write_text("label\nfly agaric\ndeath cap\nCep\nbay bolete\ntoadstool\n")
+    assert ok("tree", "check", "my.tree", "--labels", "labels.csv").splitlines() == [
+        "my.tree: 4 classes, 3 other lines, domain 'mushroom'",
+        "nothing is wrong",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "the header @dataset is missing"),
+        (HEAD + "mushroom\n", "no class"),
+        (GOOD + "  russula\n    * cep\n", "the name 'cep' is already used on line 9"),
+        (HEAD + "mushroom\n  a < b\n    * x\n  b < a\n    * y\n", "lead in a circle"),
+        (HEAD + "mushroom\n  * cep\n  * morel\n", "classes without a group between them and the domain"),
+        (HEAD + "fungus\n  a\n    * cep\n    * morel\n", "no line has the word of @domain"),
+    ],
+)
+def test_what_is_wrong_is_told_with_exit_code_1(folder, text, said):
+    Path("bad.tree").write_text(text)
+    assert said in ends_badly("tree", "check", "bad.tree")
+
+
+def test_a_tree_that_is_not_there_is_no_sound_tree(folder):
+    assert "no label tree 'nowhere.tree'" in ends_badly("tree", "check", "nowhere.tree")
+
+
+def test_labels_that_are_not_there_are_named_with_what_comes_near(folder):
+    Path("mine.csv").write_text("file,Klasse\na,cep\nb,deth cap\nc,truffle\nd,amanita\n")
+    assert "no column 'label'" in refused("tree", "check", "my.tree", "--labels", "mine.csv")
+    told = ends_badly("tree", "check", "my.tree", "--labels", "mine.csv", "--label-column", "Klasse")
+    for part in ("no verdict (2)", "deth cap (near: death cap)", "    truffle\n", "groups and no classes (1)"):
+        assert part in told
+    assert "classes that no label names (3)" in told
+
+
+def test_a_class_alone_and_near_duplicates_are_only_to_be_looked_at():
+    tree = parse_tree(
+        HEAD + "mushroom\n  a\n    * chanterelle\n  b\n    * chantarelle\n    * ink cap\n    * inkcap\n", "t"
+    )
+    assert set(near_duplicates(tree)) == {("chantarelle", "chanterelle"), ("ink cap", "inkcap")}
+    assert [(finding.wrong, len(finding.names)) for finding in check_structure(tree)] == [(False, 1), (False, 2)]
+    assert check_labels(tree, tree.classes()) == []
+
+
+@pytest.mark.parametrize("name", available_trees())
+def test_no_packaged_tree_is_wrong_against_its_own_labels(name):
+    assert not any(finding.wrong for finding in check_labels(load_tree(name), load_tree(name).classes()))
+
+
+def test_a_tree_is_shown_as_text_and_as_a_page(folder):
+    assert "\n    * fly agaric (toadstool)\n" in ok("tree", "show", "my.tree")
+    ok("tree", "show", "my.tree", "--html", "my.html")
+    page = Path("my.html").read_text()
+    assert page.count("<details") == page.count("</details>") == 3 and page.count("<div") == page.count("</div>")
+    assert "my.html exists" in refused("tree", "show", "my.tree", "--html", "my.html")
+
+
+def test_names_are_no_markup():
+    tree = parse_tree(GOOD.replace("Mushrooms", "A & B").replace("death cap", "death & cap"), "t")
+    assert "<b>death &amp; cap</b>" in outline_page(tree) and "<title>A &amp; B</title>" in outline_page(tree)
+
+
+def test_the_repr_of_a_tree_is_short_and_a_notebook_shows_it():
+    tree = load_tree("cub200")
+    assert repr(tree).startswith("LabelTree('cub200': 200 classes") and len(repr(tree)) < 100
+    assert tree._repr_html_().count("<b>") == 200
+
+
+def test_an_answer_is_tried(folder):
+    assert ok("tree", "try", "my.tree", "fly agaric", "toadstool").startswith("specific (tree: ")
+    assert ok("tree", "try", "my.tree", "fly agaric", "amanita").startswith("less specific (tree: ")
+    assert ok("tree", "try", "my.tree", "fly agaric", "mushroom").startswith("generic (tree: ")
+    assert ok("tree", "try", "my.tree", "fly agaric", "cep").startswith("wrong (tree: ")
+    assert ok("tree", "try", "my.tree", "fly agaric", "zeppelin bolt").startswith("no verdict (undecided: ")
+    assert "speciarl tree from-table TAXONOMY.csv" in ends_badly("tree", "try", "my.tree", "morel", "cep")
