@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 from command_line import call, ok, refused
+from policy_server import policy_server  # noqa: F401 - a fixture
 
+from speciarl.core.files import read_json, write_csv
 from speciarl.data.checking import check_labels, check_structure, near_duplicates, outline_page
+from speciarl.data.fieldguide import plates
 from speciarl.data.trees import available_trees, load_tree, parse_tree
 
 HEAD = "@dataset m\n@title Mushrooms\n@domain mushroom\n"
@@ -105,3 +108,26 @@ def test_an_answer_is_tried(folder):
     assert ok("tree", "try", "my.tree", "fly agaric", "cep").startswith("wrong (tree: ")
     assert ok("tree", "try", "my.tree", "fly agaric", "zeppelin bolt").startswith("no verdict (undecided: ")
     assert "speciarl tree from-table TAXONOMY.csv" in ends_badly("tree", "try", "my.tree", "morel", "cep")
+
+
+def test_evaluate_takes_a_tree_or_finds_it_beside_the_data(folder, policy_server):
+    pictures = folder / "photos"
+    pictures.mkdir()
+    for number, plate in enumerate(plates("birds", "test", 3)):
+        plate.image.save(pictures / f"{number}.png")
+    write_csv("photos/labels.csv", ["file", "label"], [[f"{number}.png", "cep"] for number in range(3)])
+    asked = ("evaluate", "--engine", "openai", "--base-url", policy_server.url, "--model", "policy", "--data", "photos")
+    assert "speciarl tree from-table" in refused(*asked, "--out", "unknown")
+    ok(*asked, "--tree", "my.tree", "--out", "given")
+    Path("my.tree").rename("photos/labels.tree")
+    assert "labels are judged by photos/labels.tree" in call(*asked, "--out", "beside").stderr
+    rows = [Path(run, "verdicts.csv").read_text() for run in ("given", "beside")]
+    assert rows[0] == rows[1] and "unknown label" not in rows[0]
+    identities = {read_json(f"{run}/card.json")["settings"]["judge"] for run in ("given", "beside")}
+    assert len(identities) == 1, "the card keeps the judge's identity, which hashes the tree"
+
+
+def test_a_tree_of_ones_own_does_not_take_the_name_of_a_packaged_one(folder):
+    Path("cub.tree").write_text(GOOD.replace("@dataset m\n", "@dataset cub200\n"))
+    told = refused("evaluate", "--model", "x", "--data", "photos", "--tree", "cub.tree", "--out", "run")
+    assert told.endswith("a packaged tree has its name, @dataset cub200; give it another")

@@ -229,7 +229,8 @@ def test_no_known_label_is_exit_code_1_and_the_table_is_written(folder):
     assert result.exit_code == 1
     assert (
         result.stderr
-        == "error: no label of pairs.csv is known; the column reason of verdicts.csv names labels that come near\n"
+        == "error: no label of pairs.csv is known; the column reason of verdicts.csv names labels that come near, or "
+        "make a tree of your own classes: speciarl tree from-table TAXONOMY.csv --out MY.tree\n"
     )
     assert "near labels: Hooded Warbler" in rows("verdicts.csv")[0]["reason"]
     write("one.csv", "label,answer\nhoodad warbler,bird\nhooded warbler,bird\n")

@@ -85,7 +85,8 @@ def test_labels_that_only_some_judge_knows_are_told(photos, unloaded, caplog):
     check_judgeable(samples, judge)
     assert caplog.messages == [
         "2 of 3 pictures have a label that no tree holds ('a quux') and will get no verdict; correct the labels, name "
-        "their data set, or let a language model judge (--judge llm)"
+        "their data set, make a tree of them (speciarl tree from-table TAXONOMY.csv --out MY.tree), or let a language "
+        "model judge (--judge llm)"
     ]
     with pytest.raises(UserError, match=r"2 of 2 pictures have a label that no tree holds \('a quux'\), so no answer"):
         check_judgeable(samples[1:], judge)

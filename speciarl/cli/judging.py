@@ -194,7 +194,9 @@ def judge(
         typer.echo(decide.summary())
     asked = [verdict for verdict in verdicts if verdict.source != "format"]
     if asked and all(verdict.source == "unknown label" for verdict in asked):
-        end_badly(f"no label of {pairs} is known; the column reason of {out} names labels that come near")
+        what = f"no label of {pairs} is known; the column reason of {out} names labels that come near"
+        todo = "make a tree of your own classes: speciarl tree from-table TAXONOMY.csv --out MY.tree"
+        end_badly(f"{what}, or {todo}")
     if asked and max_missing < 1 and all(verdict.source in FAILED for verdict in asked):
         end_badly(f"no verdict on any answer of {pairs} ({asked[-1].reason[:120]}); mend the judge and run again")
 

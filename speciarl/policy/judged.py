@@ -75,7 +75,8 @@ def check_judgeable(samples: Sequence[Sample], judge: Judge) -> None:
         return
     met = sum((sample.label, sample.dataset or "") in unknown for sample in samples)
     what = f"{met:,} of {len(samples):,} pictures have a label that no tree holds ({min(unknown)[0][:80]!r}"
-    advice = "correct the labels, name their data set, or let a language model judge (--judge llm)"
+    advice = "correct the labels, name their data set, make a tree of them (speciarl tree from-table TAXONOMY.csv "
+    advice += "--out MY.tree), or let a language model judge (--judge llm)"
     if met == len(samples):
         raise UserError(f"{what}{', ...' if len(unknown) > 1 else ''}), so no answer could be judged; {advice}")
     _log.warning(f"{what}{', ...' if len(unknown) > 1 else ''}) and will get no verdict; {advice}")
