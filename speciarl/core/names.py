@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['name_key', 'singulars', 'spellings', 'deletions', 'one_slip', 'slip_table', 'mend_word', 'beginnings', 'Finder',
-           'scan', 'named_in', 'near_names', 'loose_form', 'match_names', 'is_missing', 'text_labels']
+           'scan_runs', 'scan', 'named_in', 'near_names', 'loose_form', 'match_names', 'is_missing', 'text_labels']
 
 # %% ../../nbs/1_core/5_names.ipynb #8e31f903
 import difflib
@@ -145,12 +145,12 @@ class Finder(Protocol):
 _ENDS = frozenset("s0123456789")
 
 
-def scan(words: Sequence[str], names: Finder) -> list[int | str]:
-    """The words with each run that names one thing replaced by the number of the thing.
+def scan_runs(words: Sequence[str], names: Finder) -> list[tuple[int | None, str]]:
+    """The words in runs: each run that names one thing with the number of the thing, any other word alone, with None.
 
     At each place the longest run is taken. `words` are those of a key (see `name_key`), none of them empty.
     """
-    parts: list[int | str] = []
+    parts: list[tuple[int | None, str]] = []
     begins, at = names.beginnings, 0
     while at < len(words):
         run, runs = words[at], []
@@ -163,13 +163,18 @@ def scan(words: Sequence[str], names: Finder) -> list[int | str]:
         for size in range(len(runs), 0, -1):
             found = names.find_key(runs[size - 1])
             if len(found) == 1:
-                parts.append(found[0])
+                parts.append((found[0], runs[size - 1]))
                 at += size
                 break
         else:
-            parts.append(words[at])
+            parts.append((None, words[at]))
             at += 1
     return parts
+
+
+def scan(words: Sequence[str], names: Finder) -> list[int | str]:
+    "The words with each run that names one thing replaced by the number of the thing (see `scan_runs`)."
+    return [word if number is None else number for number, word in scan_runs(words, names)]
 
 # %% ../../nbs/1_core/5_names.ipynb #da85ff4e
 def named_in(text: str, names: Iterable[str]) -> list[str]:
