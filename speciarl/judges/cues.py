@@ -276,27 +276,26 @@ def subject_level(items: Sequence[Item], at: int, names: DomainNames) -> int:
     kind."""
     if all(map(is_bare, items)):
         return SAID
-    joined = aside = False
-    for place in range(at + 1, len(items)):
+    joined = False
+    place = at + 1
+    while place < len(items):
         item = items[place]
-        if isinstance(item, Name) and not aside:
+        place += 1
+        if isinstance(item, Name):
             if not joined:
                 return SHOWN
             continue
-        if item == "," and names_follow(items, place + 1):  # "the Pug, the Boxer and the Akita share ..."
+        if item == "," and names_follow(items, place):  # "the Pug, the Boxer and the Akita share ..."
             joined = True
             continue
-        if item == "," and items[place + 1 : place + 2] in (["with"], ["which"], ["whose"]):
-            aside = True  # "the Boxer, with its short coat, would be ..."
+        if item == "," and "," in items[place:] and items[place] in ("with", "which", "whose"):
+            place = items.index(",", place) + 1  # "the Boxer, with its short coat, would be ..."
             continue
-        if item in SIGNS and not (item == "," and aside):
+        if item in SIGNS:
             return SHOWN
-        if aside and item not in SIGNS:
-            aside = "," not in items[place + 1 : place + 2]
-            continue
-        if item in _GENERAL or not {"alike", "similar"}.isdisjoint(items[place : place + 3]):
+        if item in _GENERAL or not {"alike", "similar"}.isdisjoint(items[place : place + 2]):
             return 0
-        if items[place + 1 : place + 2] == ["not"] or (item == "has" and not joined and items[at - 1 : at] == ["the"]):
+        if items[place : place + 1] == ["not"] or (item == "has" and not joined and items[at - 1 : at] == ["the"]):
             return 0
         if item in JOINS:
             joined = True

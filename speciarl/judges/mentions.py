@@ -264,7 +264,12 @@ class SentenceReader:
 
     def _is_scenery(self, at: int) -> bool:
         "Whether a name goes on with the scene, as in *a jet, a helicopter hovering behind it*."
-        if self.stance.joint != "," or not self.found or self.found[-1].node in self.names.facets or self._word_in_front(at) not in ("a", "an"):
+        if (
+            self.stance.joint != ","
+            or not self.found
+            or self.found[-1].node in self.names.facets
+            or self._word_in_front(at) not in ("a", "an")
+        ):
             return False
         word = next((item for item in self.items[at + 1 :] if isinstance(item, str)), "")
         return word.endswith("ing") or plain_words().get(word) == "prepositions"
