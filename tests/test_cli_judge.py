@@ -12,7 +12,7 @@ from speciarl.cli.app import app
 
 PAIRS = (
     "dataset,label,answer\n"
-    + "".join(f"oxford_pets,samoyed,strange beast number {i}\n" for i in range(40))
+    + "".join(f"oxford_pets,samoyed,strangeling number {i}\n" for i in range(40))
     + "oxford_pets,samoyed,samoyed\noxford_pets,samoyed,\n"
 )
 KEY = "sk-very-secret-0123456789"
