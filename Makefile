@@ -21,7 +21,7 @@ help:
 	@echo 'make test [PYTEST_ARGS=...]                  the quick tests: some minutes'
 	@echo 'make check [PYTEST_ARGS=...]                 everything: types, notebooks, all tests, smoke, the committed results'
 	@echo 'make test-vllm [PYTEST_ARGS=...]             judge and trainer against the real vLLM, on CPU, in an environment of its own'
-	@echo 'make soak                                    kill a small reproduction at 50 moments and compare bytes'
+	@echo 'make soak                                    kill small reproductions and runs at many moments, with faults, and compare bytes'
 	@echo 'make docs                                    the documentation site, in html/'
 	@echo 'make lab                                     open the notebooks in JupyterLab'
 	@echo 'make base                                    train the small base policy again and check it against its card'
@@ -78,9 +78,9 @@ $(VLLM_READY): settings.ini setup.py constraints.txt constraints-vllm.txt tests/
 	@$(VLLM)/python tests/with_vllm/set_up.py
 	@touch $@
 
-# Kills a reproduction at random moments and starts it again, 50 times.
+# Kills a reproduction at 50 random moments and runs at 20, asks a server that fails a third of 10,000 calls, fills the disk.
 soak: $(READY)
-	cd tests && ../$(BIN)/python -u soak.py 50
+	cd tests && ../$(BIN)/python -u soak.py 50 && ../$(BIN)/python -u soak_runs.py
 
 docs: .venv/.docs
 	@$(BIN)/python tests/make_site.py html

@@ -27,6 +27,7 @@ SLOW = {
     "test_paper_profile",
     "test_predict",
     "test_reproduce",
+    "test_run_faults",
     "test_store_faults",
     "test_tapo",
     "test_tapo_faults",

@@ -56,7 +56,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
 
     path = write_json(tmp_path / "card.json", {"steps": 1})
     monkeypatch.setattr(files.os, "fsync", full)
-    told = f"cannot write {path}: No space left on device; choose a folder you may write to"
+    told = f"cannot write {path}: No space left on device; make room and run again"
     assert message(write_json, path, {"steps": 2}) == told
     assert message(write_jsonl, path, [{"steps": 2}]) == told
     assert message(write_csv, path, ["steps"], [[2]]) == told

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from ..core.files import check_locks
 from ..core.scale import WIRE_NAMES, UserError
 from .verdict import Entry, Pair, Verdict, entries, read_export, storable, verdict_of, write_export
 
@@ -180,8 +181,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    "A connection to the store at `path`, made if absent."
+    "A connection to the store at `path`, made if absent. Raises `UserError` where nothing can be locked."
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if path != ":memory:":
+        check_locks(path)  # SQLite would wait for a minute, and say that the file is locked
     give_up = time.monotonic() + _WAIT
     while True:
         connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)

@@ -27,6 +27,7 @@ from speciarl.core.files import (
     read_csv,
     read_jsonl,
     text_digest,
+    unwritable,
     write_csv,
     write_json,
     write_jsonl,
@@ -81,7 +82,10 @@ def hold_run(run: Path) -> Iterator[None]:
         try:
             held.enter_context(locked(lock, busy))
         except OSError as error:
-            raise UserError(f"cannot write {run}: {error.strerror}; choose a folder you may write to") from None
+            with suppress(OSError):
+                lock.unlink(missing_ok=True)
+                run.rmdir()
+            raise UserError(unwritable(run, error)) from None
         try:
             yield
         finally:
