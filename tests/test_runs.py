@@ -258,10 +258,11 @@ def test_a_lock_without_a_run_leaves_nothing(tmp_path):
 
 
 def test_sweeping_takes_only_our_own_leftovers(tmp_path):
-    for name in (".card.json.x1y2", ".verdicts.csv.q", ".gitignore", ".DS_Store", "card.json"):
+    left = (".card.json.x1y2", ".verdicts.csv.q", ".scores.pdf.quwvghza")
+    for name in (*left, ".gitignore", ".DS_Store", ".scores.pdf", "card.json"):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".DS_Store", ".gitignore", "card.json"]
+    assert sorted(os.listdir(tmp_path)) == [".DS_Store", ".gitignore", ".scores.pdf", "card.json"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": 3}', "\x00"])

@@ -12,6 +12,7 @@ __all__ = ['FILES', 'SAMPLE_COLUMNS', 'OF_LABELS', 'Ask', 'LIBRARIES', 'RUN_COLU
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -95,13 +96,15 @@ def hold_run(run: Path) -> Iterator[None]:
                     run.rmdir()
 
 
+_UNFINISHED = re.compile(r"\.[\w-]+\.[a-z]+\.[a-z0-9_]{8}")  # as `core.files.atomic_write` calls what is not whole yet
 FILES = ("card.json", "samples.csv", "predictions.jsonl", "verdicts.jsonl", "predictions.parquet", "verdicts.csv")
 
 
 def remove_leftovers(run: Path) -> None:
     "Remove temporary files of killed writers; the lock must be held."
-    for name in FILES:
-        for left in run.glob(f".{name}.*"):
+    for left in run.glob(".*"):
+        ours = any(left.name.startswith(f".{name}.") for name in FILES)
+        if ours or _UNFINISHED.fullmatch(left.name):  # or one of the tables of scores that lie beside
             left.unlink(missing_ok=True)
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #42a29659
