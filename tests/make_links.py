@@ -26,7 +26,7 @@ CHAPTERS = [*LIBRARY, *PAPER]
 
 def module_of(path: Path) -> str:
     """The module of the package that a library chapter exports, by its place: `judges.tree` for
-    nbs/3_judges/4_tree.ipynb."""
+    nbs/3_judges/8_tree.ipynb."""
     return f"{path.parent.name.split('_', 1)[1]}.{path.stem.split('_', 1)[1]}"
 
 
