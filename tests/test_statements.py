@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from speciarl.core.names import name_key
 from speciarl.core.scale import Category
-from speciarl.data.trees import benchmark_trees, load_trees, relation
+from speciarl.data.trees import benchmark_trees, load_trees, parse_tree, relation
 from speciarl.judges.dress import undress
 from speciarl.judges.tree import TreeJudge
 
@@ -176,6 +176,14 @@ def test_json_that_is_deep_or_broken_is_survived():
     for text in ("{" * 5000, "[" * 5000, '{"a": ' * 900 + "1" + "}" * 900, '{"answer": ', json.dumps({"answer": None})):
         assert isinstance(undress(text), str)
         assert category("oxford_pets", "pug", text) in (None, Category.WRONG, Category.ABSTAIN)
+
+
+def test_a_colour_before_a_group_with_an_ambiguous_spelling_is_survived():
+    lines = "@dataset g\n@title G\n@domain flower\nflower\n  daisies\n    * sea daisy\n  daisyes\n    * moon daisy\n"
+    tree = parse_tree(lines, "g.tree")
+    assert len(tree.find("daisy")) == 2  # and the list of flowers knows an orange daisy
+    [verdict] = TreeJudge({"g": tree})([("sea daisy", "It is an orange daisy, I think.")], ["g"])
+    assert verdict.category is Category.LESS_SPECIFIC
 
 
 def test_length_is_no_fault_up_to_a_bound():

@@ -61,10 +61,11 @@ def _judge_other(names: DomainNames, label: int, other: int) -> Verdict:
     tree, title, kin = names.tree, names.title(other), names.kin(other)
     if other >= names.first_foreign:
         return Verdict(Category.WRONG, "tree", f"{title!r} is no {tree.domain}")
-    colours, _, group = title.partition(" ")
-    [found] = tree.find_key(group) or (None,)
-    if tree.domain in _PAINTED and form.plain_words().get(colours) == "colours" and found in tree.above(label):
-        return Verdict(relation(tree, label, found), "tree", place_of(tree, label, found))  # an orange daisy
+    colour, _, group = title.partition(" ")
+    painted = tree.domain in _PAINTED and form.plain_words().get(colour) == "colours"
+    for found in tree.find_key(group) if painted else ():
+        if found in tree.above(label):  # an orange daisy
+            return Verdict(relation(tree, label, found), "tree", place_of(tree, label, found))
     if is_another(tree, kin, label):
         return Verdict(Category.WRONG, "tree", f"{title!r} is another thing than {tree.nodes[label].name!r}")
     if label in kin:
