@@ -159,10 +159,6 @@ _ASIDE = re.compile(
     r"ingredient|garnish|position|distinguish|\btail$|\bage$|\bsex$|count$|cuisine|engines$|time$",
     re.IGNORECASE,
 )
-_PARTS = (
-    *("make", "maker", "manufacturer", "brand"),
-    *("model", "variant", "trim", "body", "body type", "body style", "year"),
-)
 
 
 def _load(text: str) -> Any:
@@ -209,12 +205,7 @@ def from_json(text: str) -> str | None:
         return found
     if isinstance(found, list) and found and all(isinstance(item, str) for item in found):
         return ", ".join(found)
-    said = list(_fields(found))
-    parts = {name.lower(): held for name, held in said if name.lower() in _PARTS}
-    lines = [f"{name}: {held}" for name, held in said if name.lower() not in _PARTS]
-    if parts:
-        lines.insert(0, "name: " + " ".join(parts[name] for name in _PARTS if name in parts))
-    return "\n".join(lines) or None
+    return "\n".join(f"{name}: {held}" for name, held in _fields(found)) or None
 
 # %% ../../nbs/3_judges/2_dress.ipynb #0138c64a
 _DRESSED = re.compile(
@@ -231,6 +222,10 @@ def _without_json(text: str) -> str:
     return text if said is None else f"{text[:start]}\n{said}\n{text[end:]}"
 
 
+_PARTS = (
+    *("make", "maker", "manufacturer", "brand"),
+    *("model", "variant", "trim", "body", "body type", "body style", "year"),
+)
 _FIELD = re.compile(r"^\|?\s*(\w[\w ]{1,20})\s*[:|]\s*([^:|]+?)\s*\|?$")
 
 

@@ -353,8 +353,9 @@ def decide(library: Library, label: LabelPlace, answer: str) -> Verdict:
     "The verdict on an answer of ordinary form (see `form.judge_form`) for a label that `label.asked` holds."
     verdict, readings = library.ask(label.asked, answer)
     undecided = verdict.source == "undecided"
-    foreign = library.foreign_claims(label, readings)
-    if verdict.category is not None and verdict.category.correct:
+    correct = verdict.category is not None and verdict.category.correct
+    foreign = library.foreign_claims(label, readings) if undecided or correct else {}
+    if correct:
         for phrase, meaning in foreign.items():
             if meaning.nodes and phrase.startswith("a "):
                 return Verdict(None, "undecided", f"also claims {meaning.key!r}")
