@@ -186,6 +186,21 @@ def test_a_colour_before_a_group_with_an_ambiguous_spelling_is_survived():
     assert verdict.category is Category.LESS_SPECIFIC
 
 
+@pytest.mark.parametrize(
+    ("dataset", "label", "answer"),
+    [
+        ("food", "macaroni and cheese", "macaroni and cheese or grilled salmon"),
+        ("food", "macaroni and cheese", "macaroni and cheese vs smoked prime rib"),
+        ("pets", "burmese cat", "burmese cat or working kelpie"),
+        ("birds", "saltmarsh sparrow", "saltmarsh sparrow or white-browed wren"),
+        ("flowers", "moth orchid", "moth orchid or love in the mist"),
+    ],
+)
+def test_an_option_may_begin_with_a_participle_or_a_verb(dataset, label, answer):
+    assert category(dataset, label, answer) is Category.WRONG
+    assert category(dataset, label, f"{label} and smiling happily") in (None, Category.SPECIFIC)
+
+
 def test_length_is_no_fault_up_to_a_bound():
     long = "The coat is thick. " * 150 + "It is a Samoyed."
     assert 2000 < len(long) < 4000 and category("stanford_dogs", "Samoyed", long) is Category.SPECIFIC

@@ -150,6 +150,11 @@ _NOT_UNKNOWN = DETERMINERS | JOINS | RETRACTIONS | CONCESSIONS | SIGNS
 IN_A_NAME = frozenset(("small words", "plain adjectives", "colours", "kinds"))
 
 
+def _describes(word: str) -> bool:
+    "Whether a word looks like an adverb or a participle."
+    return len(word) > 4 and word.endswith(("ly", "ing", "ed")) and not word.endswith("fly")
+
+
 @cache
 def ordinary_words() -> frozenset[str]:
     "The words that cues and plain words are made of; alone, they name no class (see `DomainNames`)."
@@ -161,8 +166,7 @@ def is_unknown(item: Item) -> bool:
     "Whether an item is a word that may be part of a name: in no list, no adverb or participle, in Latin script."
     if not isinstance(item, str) or len(item) == 1 or item in _NOT_UNKNOWN or item in ordinary_words():
         return False
-    spoken = len(item) > 4 and item.endswith(("ly", "ing", "ed")) and not item.endswith("fly")  # adverbs, participles
-    return item.isascii() and not spoken and not form.is_plain(item)
+    return item.isascii() and not _describes(item) and not form.is_plain(item)
 
 
 def is_thing(item: Item) -> bool:
@@ -188,7 +192,9 @@ def unknown_follows(items: Sequence[Item], at: int) -> bool:
     for place in range(at, len(items)):
         item, following = items[place], items[place + 1 : place + 2]
         numbered = bool(following) and isinstance(following[0], str) and following[0][:1].isdigit()  # "C-130"
-        in_front = isinstance(item, str) and (plain_words().get(item) in IN_A_NAME or item == "model")
+        in_front = isinstance(item, str) and (
+            plain_words().get(item) in IN_A_NAME or item == "model" or _describes(item)  # "grilled salmon"
+        )
         if (in_front and not numbered) or (isinstance(item, str) and form.is_year(item)):
             continue
         letter = isinstance(item, str) and len(item) == 1 and item in "bcefghjklnpqruvwxyz"  # "F/A-18"
