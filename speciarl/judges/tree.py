@@ -250,7 +250,7 @@ def is_foreign(trees: dict[str, LabelTree], label: LabelPlace, meaning: Meaning)
     return any(not eaten or i in trees[name].exact for name, i in meaning.nodes)
 
 # %% ../../nbs/3_judges/8_tree.ipynb #2663b263
-VERSION = 4  # raise it with any change that can change a verdict
+VERSION = 5  # raise it with any change that can change a verdict
 _SUGGESTIONS = 100
 _REMEMBERED = 250_000  # verdicts; about 100 MB with their reasons
 _MEMORABLE = 500  # characters; a longer answer does not come twice
