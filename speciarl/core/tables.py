@@ -6,7 +6,7 @@
 __all__ = ['DELIMITERS', 'Notes', 'BLANK_WORDS', 'EMPTY_ANSWERS', 'ABSTENTION', 'as_text', 'no_text', 'TextTable', 'text_table',
            'table_text', 'delimiter_of', 'csv_table', 'xlsx_table', 'rows_table', 'file_table', 'read_table',
            'as_argument', 'as_option', 'find_column', 'column_texts', 'blank_word', 'places_in_words', 'keep_rows',
-           'blank_rows', 'Pairs', 'read_pairs']
+           'blank_rows', 'Pairs', 'read_pairs', 'check_pairs']
 
 # %% ../../nbs/1_core/6_tables.ipynb #060892bb
 import csv
@@ -435,3 +435,14 @@ def read_pairs(
     silent = sum(not row[taken["answer"]].strip() for row in kept.rows)
     gone = {*empty, *unlabelled, *nameless}
     return Pairs(kept, texts, [i for i in range(len(table.rows)) if i not in gone], silent, notes)
+
+# %% ../../nbs/1_core/6_tables.ipynb #ed507683
+def check_pairs(pairs: Any) -> None:
+    "Raise `UserError` unless `pairs` is a list of (label, answer), both text."
+    if isinstance(pairs, str) or not isinstance(pairs, Sequence):
+        wanted = "a list of (label, answer) is wanted"
+        raise UserError(f"{wanted}, not {type(pairs).__name__}; for a table there is speciarl.judge")
+    for number, pair in enumerate(pairs, 1):
+        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            shown = str(pair)[:60]
+            raise UserError(f"pair {number} is {shown}: (label, answer) is wanted, both text; no answer is ''")

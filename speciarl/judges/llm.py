@@ -29,6 +29,7 @@ from speciarl.core.calls import (
 )
 from ..core.files import text_digest
 from ..core.scale import Category, UserError
+from ..core.work import progress
 from speciarl.judges.prompt import (
     KNOWN,
     SHOWN_LENGTH,
@@ -373,11 +374,13 @@ class LLMJudge:
         def take(fresh: dict[Pair, Judged]) -> None:
             found.update(fresh)
             at = [(i, one.verdict) for key, one in fresh.items() for i in where[key]]
+            bar.update(len(fresh))
             if done and at:
                 done([i for i, _ in at], [verdict for _, verdict in at])
 
         try:
-            _judge_all(self, list(where), take)
+            with progress(len(where), "pair", title="language model", leave=False) as bar:
+                _judge_all(self, list(where), take)
         except ServerGone as error:
             judged = sum(found[key].verdict.category is not None for key in keys if key in found)
             kept = "were handed over to be stored" if done else "are lost, as there is no store"

@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeVar
 from ..core.files import text_digest
 from ..core.names import beginnings, name_key, near_names, scan, spellings
 from ..core.scale import Category, UserError
+from ..core.tables import check_pairs
+from ..core.work import progress
 from ..data.trees import LabelTree, fieldguide_trees, load_trees, relation
 from ..data.words import DomainNames, foreign_names, is_another, word_domains, word_text
 from . import form
@@ -415,13 +417,17 @@ class TreeJudge:
 
         `done(indices, verdicts)` is called once, with all of them. Raises `UserError` for an unknown data set.
         """
+        check_pairs(pairs)
         known, verdicts = self._verdicts, []
-        for (label, answer), dataset in zip(pairs, [None] * len(pairs) if datasets is None else datasets, strict=True):
-            key = (dataset or None, label, answer)
-            if len(answer) > _MEMORABLE:
-                verdicts.append(self._judge(dataset or None, label, form.shorten(answer)))
-            else:
-                verdicts.append(known.get(key) or remember(known, key, self._judge, *key))
+        names = [None] * len(pairs) if datasets is None else datasets
+        with progress(len(pairs), "answer", title="label trees", leave=False) as bar:
+            for (label, answer), dataset in zip(pairs, names, strict=True):
+                key = (dataset or None, label, answer)
+                if len(answer) > _MEMORABLE:
+                    verdicts.append(self._judge(dataset or None, label, form.shorten(answer)))
+                else:
+                    verdicts.append(known.get(key) or remember(known, key, self._judge, *key))
+                bar.update()
         if done is not None:
             done(range(len(verdicts)), verdicts)
         return verdicts
