@@ -27,7 +27,7 @@ from ..core.tables import as_argument
 from ..data.sets import read_data, split_word
 from ..judges.verdict import Judge
 from .compare import compare_all, mcnemar
-from .rates import METRICS, best_of_n
+from .rates import METRICS, best_of_n, score
 from .resampling import intervals
 from .runs import evaluate, open_predictions, read_card
 from ..policy.judged import check_judgeable
@@ -209,7 +209,7 @@ def check_matrix(matrix: Matrix, judge: Judge) -> None:
             raise UserError(f"{data.word}: {error}") from None
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #993fac86
-def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool = True) -> RunOne:
+def matrix_runner(matrix: Matrix, judge: Judge, quiet: bool | None = True) -> RunOne:
     "A `run_one` for `run_matrix` that loads engines and data and calls `evaluate`."
     held: dict[int, Engine] = {}  # the last one, by the place of its model
 
@@ -266,13 +266,20 @@ def list_runs(root: str | Path) -> list[RunLine]:
     return lines
 
 # %% ../../nbs/5_metrics/7_matrix.ipynb #f76ac527
-def _names(runs: Sequence[str | Path]) -> list[str]:
-    "Short names for runs: the last part of their paths, or all of it where that is not enough."
-    paths = [Path(run) for run in runs]
+def _names(runs: Sequence[Any]) -> list[str]:
+    """Short names for runs: the last part of their paths, or all of it where that is not enough.
+
+    A table that is no file has its place.
+    """
+    paths = [Path(run) for run in runs if isinstance(run, str | Path)]
     if len(set(map(os.path.realpath, paths))) < len(paths):
         raise UserError("a run is named twice; compare different runs")
-    short = [path.name if path.is_dir() else path.stem for path in paths]
-    return short if len(set(short)) == len(short) and all(short) else [str(path) for path in paths]
+    short, whole = [], []
+    for place, run in enumerate(runs, 1):
+        path = Path(run) if isinstance(run, str | Path) else Path(f"table {place}")
+        short.append(path.name if path.is_dir() else path.stem)
+        whole.append(str(path))
+    return short if len(set(short)) == len(short) and all(short) else whole
 
 
 def check_one_judge(names: Sequence[str], cards: Sequence[Mapping[str, Any]]) -> None:
@@ -340,7 +347,8 @@ class Comparison(NamedTuple):
     """What `compare_runs` returns, as plain rows; in a notebook it shows itself as two tables.
 
     scores: one per run and kind of answers, with run, answers, images; the shares undecided (the judge could not place
-    them), missing (it failed) and cut_off (None: not recorded, or best of several); S, C, HM as (value, low, high).
+    them), missing (it failed) and cut_off (None: not recorded, or best of several); S, C, HM as (value, low, high);
+    levels: name -> share of the judged answers.
     tests: one per pair of runs, kind of answers and metric, with answers, and what `compare.compare_all` says.
     mcnemar: first, second, and the fields of the exact test of correctness (`McNemar`); for one answer per image.
     """
@@ -384,24 +392,28 @@ def _left_out(run: Codes, best: bool) -> dict[str, float]:
 
 
 def compare_runs(
-    runs: Sequence[str | Path],
+    runs: Sequence[Any],
     baseline: str | None = None,
     weights: str = "released",
     shared: bool = False,
     n_boot: int = 2000,
     columns: Mapping[str, str | None] | None = None,
     option: Callable[[str], str] | None = as_argument,
+    by_row: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Comparison:
-    """Scores of finished runs, published predictions or tables of verdicts, and paired tests between them.
+    """Scores of finished runs, published predictions or tables of verdicts (files or not), and paired tests between them.
 
     With `baseline`, a run's name, all others are tested against it only. `shared` as in `align`, `n_boot` the number of
-    resamples; `columns` and `option`, of tables: see `policy.judged.read_judged`. Raises `UserError` if they cannot be
-    compared.
+    resamples; `columns`, `option` and `by_row`, of tables: see `policy.judged.table_predictions`. `names`: of the runs,
+    if not those of their files. Raises `UserError` if they cannot be compared.
     """
     if len(runs) < 2:
         raise UserError("give at least two runs to compare")
-    names = _names(runs)
-    opened = [open_predictions(run, columns, option) for run in runs]
+    names = _names(runs) if names is None else list(names)
+    if len(set(names)) != len(runs):
+        raise UserError(f"names {names}: give each of the {len(runs)} runs one of its own")
+    opened = [open_predictions(run, columns, option, by_row) for run in runs]
     check_one_judge(names, [predictions.card for predictions in opened])
     coded = align(dict(zip(names, map(codes_of, opened))), shared)
     codes = {name: run.codes for name, run in coded.items()}
@@ -413,6 +425,7 @@ def compare_runs(
             cut = coded[name].cut if kind == "one answer" else None
             shares: dict[str, Any] = dict(_left_out(coded[name], kind != "one answer"))
             shares["cut_off"] = None if cut is None else float(cut.mean())
+            shares["levels"] = dict(score(run, weights).shares)
             scores.append(dict(run=name, answers=kind, images=len(codes[name]), **shares, **figures))
         for row in compare_all(by_run, baseline, weights=weights, n_boot=n_boot):
             tests.append(dict(answers=kind, **row))

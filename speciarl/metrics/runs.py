@@ -364,13 +364,13 @@ def evaluate(
     prompt: str = "general",
     how: "Sampling | None" = None,
     datasets: bool = True,
-    quiet: bool = True,
+    quiet: bool | None = True,
     answer_tag: str | None = None,
     label_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Ask `engine` about `samples` and judge the answers; see `run_benchmark`.
 
-    `how`: one greedy answer, in the prompt's `room`, if None. quiet=False shows pace and time left. `answer_tag`: where
+    `how`: one greedy answer, in the prompt's `room`, if None. quiet: see `predict`. `answer_tag`: where
     the answer is looked for, if not in the prompt's own tag; `none`: the whole text. `label_names`: see `text_labels`.
     """
     from speciarl.policy.engines import Sampling, run_facts
@@ -422,18 +422,22 @@ def judge_published(
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #e886dc02
 def open_predictions(
-    source: str | Path,
+    source: Any,
     columns: Mapping[str, str | None] | None = None,
     option: Callable[[str], str] | None = as_argument,
+    by_row: bool = False,
 ) -> Predictions:
     """The predictions of a run's folder, of a published file (.parquet or .jsonl), or in a table of verdicts.
 
-    `columns` and `option`, of a table: see `policy.judged.read_judged`. Raises `UserError` if the run is not finished.
+    `columns`, `option` and `by_row`, of a table: see `policy.judged.table_predictions`. Raises `UserError` if the run
+    is not finished.
     """
+    if not isinstance(source, str | Path):
+        return table_predictions(source, columns, option, by_row)
     path = Path(source)
     if not path.is_dir():
         published = own_header(path) is not None or not path.exists()
-        return read_predictions(path) if published else table_predictions(path, columns, option)
+        return read_predictions(path) if published else table_predictions(path, columns, option, by_row)
     if not read_card(path).get("finished"):
         raise UserError(
             f"{path}: the run is not finished; start it again with the same command, it goes on where it stopped"

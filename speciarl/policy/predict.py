@@ -341,13 +341,13 @@ def predict(
     how: Sampling = GREEDY,
     out: str | Path | None = None,
     tag: str | None = "answer",
-    quiet: bool = True,
+    quiet: bool | None = True,
 ) -> list[dict[str, Any]]:
     """Ask `prompt` about every sample; rows in the order of the samples, streamed to `out` (JSON lines) if given.
 
     Complete rows that are in `out` already are kept. tag: where the answer stands (see `core.scale.extract_answer`).
-    quiet=False shows answers per second and the time left. Raises `UserError` if samples share an id, or `out` is of
-    another run or about other pictures.
+    quiet=False shows answers per second and the time left; None, what `core.work.progress` does by itself. Raises
+    `UserError` if samples share an id, or `out` is of another run or about other pictures.
     """
     path = Path(out) if out else None
     if len({sample.id for sample in samples}) < len(samples):
@@ -365,7 +365,9 @@ def predict(
         models = one_model(path, models, kept)
     if path:
         write_jsonl(path, chain.from_iterable([*rows.values(), *again.values()]))
-    with progress(len(samples) * how.n, "answer", begun=len(rows) * how.n, show=not quiet) as bar:
+    with progress(
+        len(samples) * how.n, "answer", begun=len(rows) * how.n, show=None if quiet is None else not quiet
+    ) as bar:
         for portion in portions:
             held: dict[int, list[dict[str, Any]]] = {}
             for place, result in ask_rounds(engine, portion, prompt, how):
