@@ -40,7 +40,7 @@ def test_every_kind_scores_as_its_file_does(make, tmp_path):
         writer.writeheader()
         writer.writerows(speciarl.judge(ROWS, dataset="pets"))
     theirs, ours = speciarl.score(tmp_path / "verdicts.csv"), speciarl.score(judged)
-    assert str(ours.table.rows) == str(theirs.table.rows)
+    assert str(ours.table().rows) == str(theirs.table().rows)
     assert ours.lines[0].scores.correctness == 0.6 and "| all |" in ours._repr_markdown_()
 
 

@@ -251,7 +251,7 @@ def test_files_from_before_say_nothing_about_it(tmp_path, judge):
     assert codes_of(held).cut is None and codes_of(held).cut_off is None
     write_predictions(tmp_path / "again.parquet", held)
     assert parquet.read_schema(tmp_path / "again.parquet").names == parquet.read_schema(source).names
-    assert "cut off" not in score_report(source).table.columns
+    assert "cut off" not in score_report(source).table().columns
     card = judge_published(source, tmp_path / "run", judge)
     assert card["counts"]["cut_off"] is None and ("cut off", "not recorded") in facts_of(card)
 

@@ -93,10 +93,11 @@ def score(
         refuse_existing([out / name for name in report.files()], force)
         report.write(out)
     head = ["group", "answers"]
-    strict = [name for name in STRICT if name in report.table.columns]
+    table = report.table()
+    strict = [name for name in STRICT if name in table.columns]
     rest = [*head, "levels", "undecided", "missing", "C bounds", "format failures"]
-    rest += [name for name in ["cut off"] if name in report.table.columns]
-    print_table(report.table, [*head, "n", "S", "C", "HM"], *([[*head, *strict]] if strict else []), rest)
+    rest += [name for name in ["cut off"] if name in table.columns]
+    print_table(table, [*head, "n", "S", "C", "HM"], *([[*head, *strict]] if strict else []), rest)
     if report.advice:
         typer.echo(f"\n{report.advice}")
     for further in report.further:
@@ -119,12 +120,15 @@ def compare(
         typer.Argument(
             metavar="RUN...",
             help="Two or more runs on the same images, published predictions, or tables of verdicts with columns label "
-            "and sample_id; the first is the one the others are compared with.",
+            "and sample_id (or uid, image, file); the first is the one the others are compared with.",
             show_default=False,
         ),
     ],
     shared: Annotated[
         bool, typer.Option("--shared", help="Compare on the images that all runs have, if they do not have the same.")
+    ] = False,
+    by_row: Annotated[
+        bool, typer.Option("--by-row", help="Of tables that name no samples: pair their rows in the order they have.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write everything as JSON.", show_default=False)
@@ -148,7 +152,7 @@ def compare(
         "sample_id": sample_id_column,
         "rollout": rollout_column,
     }
-    found = compare_runs(runs, shared=shared, columns=columns, option=as_option)
+    found = compare_runs(runs, shared=shared, columns=columns, option=as_option, by_row=by_row)
     typer.echo(f"{found.images:,} images")
     for table in comparison_tables(found):
         typer.echo(f"\n{table.caption}\n")

@@ -402,7 +402,7 @@ def compare_runs(
     by_row: bool = False,
     names: Sequence[str] | None = None,
 ) -> Comparison:
-    """Scores of finished runs, published predictions or tables of verdicts (files or not), and paired tests between them.
+    """Scores of finished runs, published predictions or tables of verdicts, and paired tests between them.
 
     With `baseline`, a run's name, all others are tested against it only. `shared` as in `align`, `n_boot` the number of
     resamples; `columns`, `option` and `by_row`, of tables: see `policy.judged.table_predictions`. `names`: of the runs,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEVEL_COLOURS', 'style', 'settle', 'drawing', 'save_figure', 'plot_levels', 'plot_curve', 'plot_pass', 'plot_risk',
-           'Point', 'specificity_correctness_plane', 'training_curves', 'Example', 'example_panel', 'telling']
+           'Point', 'specificity_correctness_plane', 'plot_scores', 'training_curves', 'Example', 'example_panel',
+           'telling']
 
 # %% ../../nbs/6_report/2_figures.ipynb #aaae31b9
 import math
@@ -238,6 +239,25 @@ def specificity_correctness_plane(
                 seen[label] = handle
         figure.legend(seen.values(), seen, loc="outside upper center", ncols=min(4, len(seen)))
     return figure
+
+# %% ../../nbs/6_report/2_figures.ipynb #77d3bc30
+def plot_scores(
+    kind: str,
+    shares: Mapping[str, Mapping[str, float]],
+    spreads: Mapping[str, Mapping[str, tuple[float, float, float]]],
+) -> "Figure":
+    """Scores by name as a figure of a `kind`: levels (`shares` as `plot_levels` takes them), or plane.
+
+    `spreads`: name -> metric -> value, low, high. Raises `UserError` for another kind.
+    """
+    if kind == "levels":
+        return plot_levels(shares)
+    if kind == "plane":
+        points = []
+        for name, spread in spreads.items():
+            points.append(Point(name, spread["specificity"][0], spread["correctness"][0], spread, ""))
+        return specificity_correctness_plane(points)
+    raise UserError(f"no kind of plot {str(kind)[:40]!r}: use one of levels, plane")
 
 # %% ../../nbs/6_report/2_figures.ipynb #fe976108
 _SHARES = [f"share_{name.replace(' ', '_')}" for name in WIRE_NAMES]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -24,8 +24,18 @@ from ..judges.verdict import FORMAT_FAILURE, row_grid, undecided, verdict_codes
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_n, score
 from ..metrics.resampling import intervals
 from ..policy.judged import read_judged
-from .figures import plot_levels, save_figure
-from .table import Cell, Interval, Levels, Table, fmt_number, make_record, to_html, write_table
+from .figures import plot_scores, save_figure
+from speciarl.report.table import (
+    Cell,
+    Interval,
+    Levels,
+    Table,
+    fmt_number,
+    make_record,
+    table_text,
+    to_html,
+    write_table,
+)
 
 if TYPE_CHECKING:  # a table of verdicts is scored without loading what reads a run
     from matplotlib.figure import Figure
@@ -311,7 +321,7 @@ def how_to_decide(lines: Sequence[ScoreLine], sources: Iterable[str | None], aga
     return f"{share}. To close the gap: {strict} (they are wrong), or {cascade} (a language model decides)"
 
 # %% ../../nbs/6_report/5_scores.ipynb #e6e81f12
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoreReport:
     """Which file was scored, with which weights, the lines of the table of scores, and the further tables.
 
@@ -326,37 +336,46 @@ class ScoreReport:
     advice: str = ""
     notes: Notes = field(default_factory=list)
 
-    @property
-    def table(self) -> Table:
-        "The table of scores."
-        return score_table(self.lines, self.weights)
+    @overload
+    def table(self, kind: None = None) -> Table: ...
+
+    @overload
+    def table(self, kind: str) -> str: ...
+
+    def table(self, kind: str | None = None) -> Table | str:
+        "The table of scores; with a `kind` (markdown, latex, csv, html) as text. Raises `UserError` for another kind."
+        made = score_table(self.lines, self.weights)
+        return made if kind is None else table_text(made, kind)
 
     def files(self) -> list[str]:
         "The names of the files that `write` makes."
         names = [f"scores.{suffix}" for suffix in ("csv", "md", "tex", "pdf", "png", "json")]
         return names + [f"{one.stem}.{suffix}" for one in self.further for suffix in ("csv", "md", "tex", "json")]
 
-    def figure(self) -> "Figure":
-        "The levels of every line as stacked bars."
-        bars = {}
+    def plot(self, kind: str = "levels") -> "Figure":
+        "Every line as a stacked bar of its levels, or as a point of the plane of specificity and correctness (plane)."
+        shares, spreads = {}, {}
         for line in self.lines:
             name = line.group if line.answers == "one answer" else f"{line.group}, {line.answers}"
-            bars[name] = line.scores.shares
-        return plot_levels(bars)
+            shares[name], spreads[name] = line.scores.shares, line.intervals
+        return plot_scores(kind, shares, spreads)
+
+    def __repr__(self) -> str:
+        return self._repr_markdown_()
 
     def _repr_markdown_(self) -> str:
         "What Jupyter shows: the table of scores, and the advice."
-        return f"{self.table}\n{self.advice}\n" if self.advice else str(self.table)
+        return f"{self.table()}\n{self.advice}\n" if self.advice else str(self.table())
 
     def _repr_html_(self) -> str:
-        return to_html(self.table) + (f"<p>{escape(self.advice)}</p>" if self.advice else "")
+        return to_html(self.table()) + (f"<p>{escape(self.advice)}</p>" if self.advice else "")
 
     def write(self, out: str | Path) -> None:
         "Write `files` to the folder `out`. Raises `UserError` if it cannot be written."
         parameters = {"command": "score", "weights": self.weights}
         record = make_record(parameters=parameters, inputs={"verdicts": self.source})
-        write_table(self.table, Path(out) / "scores", record)
-        save_figure(self.figure(), Path(out) / "scores", record)
+        write_table(self.table(), Path(out) / "scores", record)
+        save_figure(self.plot(), Path(out) / "scores", record)
         if self.further:
             record = make_record(parameters={"command": "score"}, inputs={"predictions": self.source})
         for one in self.further:

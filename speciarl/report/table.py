@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Cell', 'fmt_number', 'fmt_interval', 'Interval', 'Bounds', 'Triple', 'Levels', 'Table', 'to_markdown', 'to_html',
-           'escape_latex', 'to_latex', 'to_csv', 'record_id', 'make_record', 'write_record', 'write_table']
+           'escape_latex', 'to_latex', 'to_csv', 'table_text', 'record_id', 'make_record', 'write_record',
+           'write_table']
 
 # %% ../../nbs/6_report/1_table.ipynb #048e9819
 import json
@@ -229,6 +230,14 @@ def to_csv(table: Table) -> str:
                 cells += [None] * (len(kind) - 1)
         body.append([_plain(cell) for cell in cells])
     return "".join(csv_lines([header, *body]))
+
+# %% ../../nbs/6_report/1_table.ipynb #05ce5136
+def table_text(table: Table, kind: str) -> str:
+    "The table as text of a `kind`: markdown, latex, csv or html. Raises `UserError` for another kind."
+    kinds = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv, "html": to_html}
+    if kind not in kinds:
+        raise UserError(f"no kind of table {str(kind)[:40]!r}: use one of {', '.join(kinds)}")
+    return kinds[kind](table)
 
 # %% ../../nbs/6_report/1_table.ipynb #b57b15cd
 def _canonical(value: Any) -> str:

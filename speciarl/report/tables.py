@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['PUBLISHED_SOURCE', 'PUBLISHED', 'compare_with_published', 'table_notes', 'method_table', 'group_table', 'worst_rows',
            'sampling_table', 'selector_table', 'risk_table', 'Absent', 'measured', 'openworld_table', 'paired_table',
-           'comparison_tables', 'stacked']
+           'comparison_tables', 'ComparisonReport', 'stacked']
 
 # %% ../../nbs/6_report/3_tables.ipynb #1a838622
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -27,9 +28,12 @@ from speciarl.metrics.selection import (
     risk_coverage,
     with_interval,
 )
-from .table import Bounds, Interval, Levels, Table, Triple
+from .figures import plot_scores
+from .table import Bounds, Interval, Levels, Table, Triple, table_text, to_html
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from speciarl.metrics.matrix import Comparison
 
 # %% ../../nbs/6_report/3_tables.ipynb #b8160b3b
@@ -309,6 +313,67 @@ def comparison_tables(found: "Comparison") -> list[Table]:
         columns = ["run", "against", "images", "right in run only", "right in the other only", "p", "odds ratio"]
         tables.append(Table(columns, exact, "McNemar's tests of correctness", "Exact, two-sided, not corrected."))
     return tables
+
+# %% ../../nbs/6_report/3_tables.ipynb #5ca6edbd
+@dataclass(frozen=True)
+class ComparisonReport:
+    "A comparison of runs that shows itself in a notebook; its rows are in `found`, and under their own names here."
+
+    found: "Comparison"
+
+    @property
+    def images(self) -> int:
+        "How many images were compared."
+        return self.found.images
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        "One row per run and kind of answers; see `metrics.matrix.Comparison`."
+        return self.found.scores
+
+    @property
+    def tests(self) -> list[dict[str, Any]]:
+        "One row per pair of runs, kind of answers and metric."
+        return self.found.tests
+
+    @property
+    def mcnemar(self) -> list[dict[str, Any]]:
+        "One row per pair of runs with one answer per image: the exact test of correctness."
+        return self.found.mcnemar
+
+    @overload
+    def table(self, kind: None = None, of: str = "scores") -> Table: ...
+
+    @overload
+    def table(self, kind: str, of: str = "scores") -> str: ...
+
+    def table(self, kind: str | None = None, of: str = "scores") -> Table | str:
+        """The table of the scores, the tests or the mcnemar tests, as `of` says.
+
+        With a `kind` (markdown, latex, csv, html) it is text. Raises `UserError` for another kind, and for a table that
+        this comparison has not.
+        """
+        tables = dict(zip(("scores", "tests", "mcnemar"), comparison_tables(self.found)))
+        if of not in tables:
+            raise UserError(f"no table {str(of)[:40]!r} in this comparison: use one of {', '.join(tables)}")
+        return tables[of] if kind is None else table_text(tables[of], kind)
+
+    def plot(self, kind: str = "levels") -> "Figure":
+        "The runs as stacked bars of their levels, or as points of the plane of specificity and correctness (plane)."
+        shares, spreads = {}, {}
+        for row in self.scores:
+            name = row["run"] if row["answers"] == "one answer" else f"{row['run']}, {row['answers']}"
+            shares[name] = row["levels"]
+            spreads[name] = dict(zip(METRICS, (row["S"], row["C"], row["HM"])))
+        return plot_scores(kind, shares, spreads)
+
+    def __repr__(self) -> str:
+        return "\n".join([f"{self.images:,} images\n", *map(str, comparison_tables(self.found))])
+
+    _repr_markdown_ = __repr__  # for front ends of Jupyter that show no HTML
+
+    def _repr_html_(self) -> str:
+        return "\n".join([f"<p>{self.images:,} images</p>", *map(to_html, comparison_tables(self.found))])
 
 # %% ../../nbs/6_report/3_tables.ipynb #cf5a1f64
 def stacked(tables: Mapping[str, Table], first: str = "group", p: str = "p") -> Table:
