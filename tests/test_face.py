@@ -78,3 +78,101 @@ def test_a_table_that_nobody_judged_is_not_scored():
 def test_the_levels_are_drawn():
     figure = speciarl.plot(speciarl.score(speciarl.judge(ROWS, dataset="pets")))
     assert figure.axes[0].get_xlabel()
+
+
+def judged_rows(*levels, **more):
+    return [{"image": f"{i}.jpg", "label": "pug", "category": level, **more} for i, level in enumerate(levels)]
+
+
+A = judged_rows("specific", "generic", "wrong", "generic", dataset="pets")
+B = judged_rows("specific", "specific", "wrong", "less specific", dataset="pets")
+
+
+def test_scores_come_as_text_and_as_figures():
+    report = speciarl.score([*A, {**A[0], "dataset": "birds"}], by="dataset")
+    assert report.table().columns[:3] == ["group", "answers", "n"]
+    assert report.table("markdown") == str(report.table()) and report.table("markdown").startswith("| group |")
+    assert report.table("latex").startswith("\\begin{table}")
+    assert report.table("csv").startswith("group,answers,n,S,S low,S high,") and "<table>" in report.table("html")
+    assert "<table>" in report._repr_html_() and repr(report).startswith("| group |")
+    assert "%" in report.plot().axes[0].get_xlabel()
+    assert report.plot("plane").axes[0].get_xlabel() == speciarl.plot(report, "plane").axes[0].get_xlabel()
+    assert report.plot("plane").axes[0].get_xlabel() == "specificity S (0 to 1)"
+
+
+def test_a_comparison_comes_as_text_and_as_figures():
+    report = speciarl.compare(A, B, names=("before", "after"))
+    assert report.images == 4 and [row["run"] for row in report.scores] == ["before", "after"]
+    assert report.scores[0]["C"][0] == 0.75 and report.scores[0]["levels"]["generic"] == 0.5
+    assert report.table().rows[1][0] == "after" and report.table("csv").startswith("run,answers,images,S,S low")
+    assert (
+        report.table("latex", of="tests").startswith("\\begin{table}")
+        and "McNemar" in report.table(of="mcnemar").caption
+    )
+    assert report._repr_html_().count("<table>") == 3 and repr(report).startswith("4 images\n")
+    assert report.plot("plane").axes[0].get_xlabel() == "specificity S (0 to 1)"
+    assert [text.get_text() for text in speciarl.plot(report).axes[0].get_yticklabels()] == ["before", "after"]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_frames_and_files_are_compared_with_each_other(make, tmp_path):
+    pd.DataFrame(B).to_csv(tmp_path / "b.csv", index=False)
+    report = speciarl.compare(make(A), tmp_path / "b.csv")
+    assert [row["run"] for row in report.scores] == ["table 1", "b"]
+    assert report.tests == speciarl.compare(A, B, names=("table 1", "b")).tests
+
+
+def test_rows_are_paired_by_place_only_where_that_is_asked_for():
+    nameless = [[{"label": row["label"], "category": row["category"]} for row in rows] for rows in (A, B)]
+    with pytest.raises(UserError, match=r"no column 'sample_id' .*; to compare tables .* same order there is by_row="):
+        speciarl.compare(*nameless)
+    assert speciarl.compare(*nameless, by_row=True).tests == speciarl.compare(A, B).tests
+    nameless[1][0] = {**nameless[1][0], "label": "beagle"}
+    with pytest.raises(UserError, match="different labels for image 'row 1'"):
+        speciarl.compare(*nameless, by_row=True)
+    with pytest.raises(UserError, match="several answers to a sample cannot be paired by row"):
+        speciarl.compare(
+            *[[{**row, "rollout": 0, "sample_id": "a"} for row in rows[:1]] for rows in nameless], by_row=True
+        )
+
+
+def test_tables_of_different_judges_are_not_compared(tmp_path):
+    pairs = pd.DataFrame({"uid": ["a"], "dataset": ["oxford_pets"], "label": ["beagle"], "answer": ["a quux"]})
+    pairs.to_csv(tmp_path / "pairs.csv")
+    for name, more in (("lenient", ""), ("strict", "--strict")):
+        from speciarl.cli.app import run
+
+        assert run(f"judge '{tmp_path}/pairs.csv' --out '{tmp_path}/{name}.csv' {more}") == 0
+    with pytest.raises(UserError, match="lenient and strict were judged by different judges"):
+        speciarl.compare(tmp_path / "lenient.csv", tmp_path / "strict.csv")
+
+
+@pytest.mark.parametrize(
+    "call, told",
+    [
+        (lambda: speciarl.judge(ROWS, blank="nan"), "blank='nan': a list of words is wanted, such as ['nan']"),
+        (lambda: speciarl.judge(ROWS, "taxonomy"), "judge='taxonomy': a judge is wanted, such as speciarl.TreeJudge()"),
+        (lambda: speciarl.score(A, by=["dataset"]), "by: one word is wanted, not list ['dataset']"),
+        (lambda: speciarl.score(A, weights={"generic": 1}), "weights: one word is wanted, not dict"),
+        (lambda: speciarl.score(A).table("word"), "no kind of table 'word': use one of markdown, latex, csv, html"),
+        (lambda: speciarl.score(A).plot("pie"), "no kind of plot 'pie': use one of levels, plane"),
+        (lambda: speciarl.compare([A, B]), "give at least two runs to compare, each by itself"),
+        (lambda: speciarl.compare(A), "give at least two runs to compare"),
+        (lambda: speciarl.compare(A, B, names="ab"), "names='ab': a list of words is wanted"),
+        (lambda: speciarl.compare(A, B, names=["a"]), "names ['a']: give each of the 2 runs one of its own"),
+        (lambda: speciarl.compare(A, 42), "a table is wanted: a pandas or polars frame"),
+        (
+            lambda: speciarl.compare(A, B).table(of="risk"),
+            "no table 'risk' in this comparison: use one of scores, tests",
+        ),
+        (lambda: speciarl.plot(A), "plot: what speciarl.score or compare returned is wanted, not list"),
+        (lambda: speciarl.TreeJudge()(pd.DataFrame(ROWS)), "a list of (label, answer) is wanted, not DataFrame"),
+        (lambda: speciarl.TreeJudge()("pug"), "a list of (label, answer) is wanted, not str"),
+        (lambda: speciarl.TreeJudge()([("pug", float("nan"))]), "pair 1 is ('pug', nan): (label, answer) is wanted"),
+        (lambda: speciarl.TreeJudge()(["pug"]), "pair 1 is pug: (label, answer) is wanted, both text"),
+    ],
+)
+def test_a_bad_argument_is_told_in_one_line(call, told):
+    with pytest.raises(UserError) as caught:
+        call()
+    assert str(caught.value).startswith(told) and "\n" not in str(caught.value)

@@ -9,6 +9,10 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
+from unittest.mock import Mock, patch
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +43,7 @@ from speciarl.core.files import (
     write_jsonl,
 )
 from speciarl.core.scale import UserError
-from speciarl.core.work import progress
+from speciarl.core.work import progress, watched
 
 
 def python(code, *arguments, **options):
@@ -502,6 +506,37 @@ def test_a_bar_is_drawn_on_a_terminal_or_where_it_is_wanted(capsys, show, expect
         bar.update(2)
     out, drawn = capsys.readouterr()
     assert out == "" and expected in drawn and bool(drawn) == bool(expected)
+
+
+def ticking(step):
+    "A clock that each look puts forward by `step` seconds."
+    return patch("tqdm.std.time", partial(next, count(0, step)))
+
+
+def test_work_of_more_than_two_seconds_shows_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress(4, "answer") as bar:
+        bar.update(4)
+    assert capsys.readouterr().err == ""
+    with ticking(3), progress(4, "answer") as bar:
+        bar.update(4)
+    assert "4/4" in capsys.readouterr().err
+
+
+def test_long_work_tells_a_line_each_half_minute_where_nobody_watches(capsys):
+    with ticking(5), progress(12_000, "answer", title="label trees", leave=False) as bar:
+        for _ in range(24):
+            bar.update(500)
+    out, lines = capsys.readouterr()
+    assert out == "" and "\r" not in lines and 3 <= len(lines.splitlines()) <= 5
+    assert all(line.startswith("label trees: ") and " of 12000 answers, " in line for line in lines.splitlines())
+
+
+def test_a_notebook_shows_a_bar_if_it_is_open_and_none_if_a_program_executes_it(monkeypatch):
+    for is_open in (True, False):
+        shell = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=is_open))
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=Mock(return_value=shell)))
+        assert watched() is is_open
 
 
 def test_a_bar_of_bytes_goes_when_it_is_full(capsys):

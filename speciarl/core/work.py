@@ -65,7 +65,7 @@ def progress(
         return tqdm(**how, disable=True)
     if watched():
         return tqdm(**how, delay=SOON)
-    how["unit"] = unit if unit == "B" else f" {unit}s"
+    how |= {"unit": unit if unit == "B" else f" {unit}s", "desc": f"{title}: " if title else None}
     words = "{desc}{n_fmt} of {total_fmt}{unit}, {rate_fmt}, {remaining} left"
     return tqdm(**how, delay=EVERY, mininterval=EVERY, miniters=1, bar_format=words, file=_Lines())
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VerdictKey', 'JUDGED', 'SAMPLE_NAMES', 'check_judgeable', 'read_log', 'write_log', 'judge_keys', 'judge_table',
-           'read_judged', 'refuse_unjudged', 'table_predictions']
+           'read_judged', 'refuse_unjudged', 'named_samples', 'table_predictions']
 
 # %% ../../nbs/4_policy/8_judged.ipynb #6423f359
 import json
@@ -213,7 +213,7 @@ def refuse_unjudged(verdicts: str | Path, max_missing: float = 0.2) -> None:
 SAMPLE_NAMES = ("uid", "image", "file")  # columns that name the sample of a row, where there is no sample_id
 
 
-def _named_samples(table: TextTable, by_row: bool, option: Callable[[str], str] | None, notes: Notes) -> TextTable:
+def named_samples(table: TextTable, by_row: bool, option: Callable[[str], str] | None, notes: Notes) -> TextTable:
     "The table with a column sample_id, from one of `SAMPLE_NAMES`, or the number of each row for `by_row`."
     if by_row:
         if "rollout" in table.columns:
@@ -250,7 +250,7 @@ def table_predictions(
     notes = Notes()
     table = read_judged(source, columns, notes=notes, option=option)
     find_column(table, "label", option=option, todo="or make the table with speciarl evaluate")
-    table = _named_samples(table, by_row, option, notes)
+    table = named_samples(table, by_row, option, notes)
     for note in notes:
         _log.warning(note)
     verdict_codes(table.rows, table.source)
@@ -262,6 +262,10 @@ def table_predictions(
         known = dict(dataset=row.get("dataset") or None, rollout=rollouts[sample], source=row.get("source") or "table")
         rows.append(dict(split="", prompt="") | row | known)
         rollouts[sample] += 1
-    told = find_json(Path(source).with_suffix(".card.json")) if isinstance(source, str | Path) else None
-    judge = told.get("identity") if isinstance(told, dict) else None
-    return Predictions({"settings": {"judge": judge}} if judge else {}, to_table(rows), str(table.source))
+    card = {}
+    if isinstance(source, str | Path):
+        told = find_json(Path(source).with_suffix(".card.json"))
+        judge = told.get("judge") if isinstance(told, dict) else None
+        if isinstance(judge, dict) and judge.get("identity"):
+            card = {"settings": {"judge": judge["identity"]}}
+    return Predictions(card, to_table(rows), str(table.source))
