@@ -2,6 +2,8 @@
 
 from . import app, asking, doctor, judging, papering, scoring, training, trees  # noqa: F401 - each brings its commands
 
+app.offer(app.app, app.OFFERED)
+
 
 def main() -> None:
     "The console script."

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['WORK', 'ORDER', 'app', 'ANSWER_BYTES', 'LabelColumn', 'AnswerColumn', 'DatasetColumn', 'ImageColumn', 'SampleColumn',
-           'RolloutColumn', 'CategoryColumn', 'fail', 'error_line', 'Commands', 'root', 'run', 'end_badly', 'say',
-           'refuse_existing', 'check_writable', 'check_room', 'extra', 'training_extra', 'to_text', 'print_table']
+           'RolloutColumn', 'CategoryColumn', 'AsJson', 'Names', 'OFFERED', 'fail', 'error_line', 'Commands', 'root',
+           'run', 'end_badly', 'say', 'refuse_existing', 'check_writable', 'check_room', 'extra', 'training_extra',
+           'to_text', 'print_table', 'print_json', 'records', 'offer']
 
 # %% ../../nbs/10_cli/1_app.ipynb #012fe322
+import inspect
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -46,7 +48,7 @@ def error_line(error: Exception) -> str | None:
     return f"{words.rstrip('.')}; see {command} --help"
 
 # %% ../../nbs/10_cli/1_app.ipynb #0fe451a2
-WORK = ("judge", "score", "evaluate", "compare", "show", "train", "base", "rationales", "closed")
+WORK = ("judge", "score", "evaluate", "compare", "show", "train", "recipes", "base", "rationales", "closed")
 ORDER = (*WORK, "reproduce", "trace", "doctor", "tree", "store", "data")
 
 
@@ -86,7 +88,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     rich_markup_mode=None,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -227,3 +228,118 @@ def print_table(table: "Table", *parts: Sequence[str]) -> None:
     if table.notes:
         blocks.append(table.notes)
     typer.echo("\n\n".join(blocks))
+
+# %% ../../nbs/10_cli/1_app.ipynb #5a11e002
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
+]
+
+
+def print_json(value: Any) -> None:
+    "Print a value (mappings, lists, texts, numbers, also numpy's; nested) as JSON, null for floats that are not finite."
+    import json
+
+    from speciarl.core.files import finite
+
+    typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=lambda number: finite(number.item())))
+
+
+def records(table: "Table") -> list[dict[str, Any]]:
+    "The rows of a table by the names of its columns; an interval or the like is an object with the names of its parts."
+    rows = []
+    for row in table.rows:
+        cells = [cell._asdict() if hasattr(cell, "_asdict") else cell for cell in row]
+        rows.append(dict(zip(table.columns, cells)))
+    return rows
+
+# %% ../../nbs/10_cli/1_app.ipynb #5a11e005
+def _packaged(kind: str) -> Callable[[], list[str]]:
+    def names() -> list[str]:
+        from speciarl.core.config import available
+
+        return available(kind)
+
+    return names
+
+
+def _recipes() -> list[tuple[str, str]]:
+    from speciarl.core.config import described
+
+    return list(described("recipes").items())
+
+
+def _data_sets() -> list[str]:
+    from speciarl.core.config import available
+    from speciarl.data.fieldguide import DOMAINS
+
+    return [*DOMAINS, *available("datasets")]
+
+
+def _trees() -> list[str]:
+    from speciarl.data.trees import available_trees
+
+    return available_trees()
+
+
+def _judges() -> list[str]:
+    from speciarl.judges.choose import JUDGES
+
+    return list(JUDGES)
+
+
+def _weights() -> list[str]:
+    from speciarl.metrics.rates import WEIGHTS
+
+    return list(WEIGHTS)
+
+
+Names = Callable[[], Sequence[str | tuple[str, str]]]  # names, or each with what it is
+OFFERED: dict[str, dict[str, Names]] = {
+    "judge": {"judge_name": _judges, "dataset": _trees, "prompt": _packaged("judge_prompts")},
+    "score": {"weights": _weights},
+    "evaluate": {
+        "data": _data_sets,
+        "judge_name": _judges,
+        "tree": _trees,
+        "prompt": _packaged("prompts"),
+        "judge_prompt": _packaged("judge_prompts"),
+    },
+    "closed": {"source": _data_sets},
+    "show": {"data": _data_sets},
+    "train": {"recipe": _recipes},
+    "rationales": {"source": _data_sets},
+    "reproduce": {"profile": _packaged("profiles")},
+    "trace": {"profile": _packaged("profiles")},
+    "doctor": {"recipe": _recipes},
+    "tree check": {"name": _trees},
+    "tree show": {"name": _trees},
+    "tree try": {"name": _trees},
+    "data check": {"name": _packaged("datasets")},
+    "data download": {"name": _packaged("datasets")},
+}
+
+# %% ../../nbs/10_cli/1_app.ipynb #5a11e007
+def offer(application: typer.Typer, offered: dict[str, dict[str, Names]], before: str = "") -> None:
+    "Let the shell complete the parameters of the commands of `application` that `offered` has names for."
+    for group in application.registered_groups:
+        assert group.typer_instance is not None  # every group is an application
+        offer(group.typer_instance, offered, f"{group.name} ")
+    for command in application.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        parameters = inspect.signature(command.callback).parameters
+        for parameter, names in offered.get(f"{before}{name}", {}).items():
+            [option] = get_args(parameters[parameter].annotation)[1:]
+            option.autocompletion = _beginning(names)
+
+
+def _beginning(names: Names) -> Callable[[str], list[Any]]:
+    def complete(incomplete: str) -> list[Any]:
+        found = []
+        for name in names():
+            word = name if isinstance(name, str) else name[0]
+            if word.startswith(incomplete):
+                found.append(name)
+        return found
+
+    return complete
