@@ -658,7 +658,7 @@ def test_recipes_that_cannot_be_trained(folder):
     result = call("train", "smoke/none", "--out", "run")
     assert (
         result.exit_code == 2
-        and result.stderr.startswith("error: unknown recipe 'smoke/none': use one of ")
+        and result.stderr.startswith("error: unknown recipe 'smoke/none'; ")
         and result.stderr.count("\n") == 1
     )
     fails_train("--set 'steps': write it as key=value, for example steps=60", "smoke/speciarl", "--set", "steps")

@@ -404,13 +404,24 @@ def test_files_that_are_not_recipes(tmp_path, text, message):
         load_recipe(path)
 
 
-def test_unknown_names_list_the_known_ones():
-    with pytest.raises(
-        UserError,
-        match="^unknown recipe 'smoke/nothing': use one of laptop/anchor2, .*smoke/speciarl, .*, or the path of a "
-        "YAML file$",
-    ):
-        load_recipe("smoke/nothing")
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("smoke/specarl", "smoke/speciarl, "),
+        ("speciarl", "laptop/speciarl, paper/speciarl, smoke/speciarl;"),
+        ("SpeciaRL", ""),
+        ("smoke/", ""),
+    ],
+)
+def test_an_unknown_recipe_is_answered_with_those_near_it(name, near):
+    with pytest.raises(UserError) as error:
+        load_recipe(name)
+    line = str(error.value)
+    assert line.startswith(f"unknown recipe {name!r}") and f"near it: {near}" in line + ("" if near else "near it: ")
+    assert line.endswith(
+        f"speciarl recipes lists all {len(available('recipes'))}, and the path of a YAML file will do, too"
+    )
+    assert len(line) < 300
 
 
 def test_a_prompt_without_tags_is_refused(tmp_path):

@@ -236,7 +236,7 @@ AsJson = Annotated[
 
 
 def print_json(value: Any) -> None:
-    "Print a value (mappings, lists, texts, numbers, also numpy's; nested) as JSON, null for floats that are not finite."
+    "Print a value (mappings, lists, texts, numbers, also numpy's; nested) as JSON; null for floats not finite."
     import json
 
     from speciarl.core.files import finite
@@ -263,9 +263,12 @@ def _packaged(kind: str) -> Callable[[], list[str]]:
 
 
 def _recipes() -> list[tuple[str, str]]:
+    from textwrap import shorten
+
     from speciarl.core.config import described
 
-    return list(described("recipes").items())
+    # typer breaks what is longer than a line, and fish would take the second line for a name
+    return [(name, shorten(what, 60, placeholder=" ...")) for name, what in described("recipes").items()]
 
 
 def _data_sets() -> list[str]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from .app import app, check_writable, end_badly, training_extra
-from .training import print_plan
+from .app import AsJson, app, check_writable, end_badly, print_json, training_extra
+from .training import plan_run, print_plan, train_words
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -171,18 +171,35 @@ def doctor(
         str | None, typer.Option(metavar="RECIPE", help="Also plan and check this recipe.", show_default=False)
     ] = None,
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="On how many processes (GPUs).")] = 1,
+    as_json: AsJson = False,
 ) -> None:
     "Say what this machine can run and what is missing."
     findings = examine()
-    for state, what, detail in findings:
-        typer.echo(f"{state:8} {what:13} {detail}")
+    if not as_json:
+        for state, what, detail in findings:
+            typer.echo(f"{state:8} {what:13} {detail}")
+    broken = any(finding.state == "broken" for finding in findings)
     whole = {finding.what for finding in findings if finding.state == "ok"}
     ready = [command for command, extras in NEEDS.items() if whole.issuperset(extras)]
-    typer.echo(f"ready to run: {', '.join(ready)}")
-    if any(finding.state == "broken" for finding in findings):
-        end_badly("the base install is broken; see the lines above that begin with broken")
-    if recipe is not None:
+    if not as_json:
+        typer.echo(f"ready to run: {', '.join(ready)}")
+    planned = None
+    if recipe is not None and not broken:
         from speciarl.training.recipe import load_recipe
 
         with training_extra():
-            print_plan(load_recipe(recipe), processes)
+            loaded = load_recipe(recipe)
+            planned = plan_run(loaded, processes, train_words(loaded, recipe))
+    if as_json:
+        told = {"findings": [finding._asdict() for finding in findings], "ready": ready}
+        if planned is not None:
+            checks = [check._asdict() for check in planned.checks]
+            told["plan"] = {"lines": planned.lines, "checks": checks, **planned.launch._asdict()}
+        print_json(told)
+    if broken:
+        end_badly("the base install is broken; see the findings that are broken")
+    if planned is not None:
+        if not as_json:
+            print_plan(planned)
+        elif not planned.holds:
+            end_badly("the recipe cannot be run yet; see the checks that do not hold")

@@ -13,13 +13,16 @@ import typer
 
 from speciarl.cli.app import (
     AnswerColumn,
+    AsJson,
     CategoryColumn,
     DatasetColumn,
     LabelColumn,
     RolloutColumn,
     SampleColumn,
     app,
+    print_json,
     print_table,
+    records,
     refuse_existing,
     say,
 )
@@ -73,6 +76,7 @@ def score(
     sample_id_column: SampleColumn = None,
     rollout_column: RolloutColumn = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite scores in DIR.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     "Turn verdicts into specificity and correctness."
     from speciarl.core.tables import as_option
@@ -92,6 +96,11 @@ def score(
     if out is not None:
         refuse_existing([out / name for name in report.files()], force)
         report.write(out)
+    if as_json:
+        further = {one.stem: records(one.table) for one in report.further}
+        told = {"source": str(report.source), "weights": weights, "scores": records(report.table), "further": further}
+        print_json({**told, "advice": report.advice, "written": str(out) if out else None})
+        return
     head = ["group", "answers"]
     table = report.table()
     strict = [name for name in STRICT if name in table.columns]
@@ -138,6 +147,7 @@ def compare(
     dataset_column: DatasetColumn = None,
     sample_id_column: SampleColumn = None,
     rollout_column: RolloutColumn = None,
+    as_json: AsJson = False,
 ) -> None:
     "Compare runs image by image, with paired tests."
     from speciarl.core.files import finite, write_json
@@ -153,12 +163,16 @@ def compare(
         "rollout": rollout_column,
     }
     found = compare_runs(runs, shared=shared, columns=columns, option=as_option, by_row=by_row)
+    written = None if out is None else write_json(out, finite(found._asdict()))
+    if as_json:
+        print_json(found._asdict())
+        return
     typer.echo(f"{found.images:,} images")
     for table in comparison_tables(found):
         typer.echo(f"\n{table.caption}\n")
         print_table(table)
-    if out is not None:
-        typer.echo(f"wrote {write_json(out, finite(found._asdict()))}")
+    if written is not None:
+        typer.echo(f"wrote {written}")
 
 # %% ../../nbs/10_cli/3_scoring.ipynb #ca6aba9b
 @app.command()

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .app import LabelColumn, app, end_badly, refuse_existing, say
+from .app import AsJson, LabelColumn, app, end_badly, print_json, refuse_existing, say
 
 # %% ../../nbs/10_cli/8_trees.ipynb #ac71547c
 tree = typer.Typer(
@@ -83,6 +83,7 @@ def check(
         Path | None, typer.Option(metavar="LABELS.csv", help="A table with a column label.", show_default=False)
     ] = None,
     label_column: LabelColumn = None,
+    as_json: AsJson = False,
 ) -> None:
     "Say what is wrong with a tree and what to look at; the exit code is 1 if something is wrong."
     from speciarl.core.scale import UserError
@@ -100,13 +101,18 @@ def check(
         column = find_column(table, "label", label_column, option=as_option)
         findings += check_labels(found, column_texts(table, str(column)))
     groups = sum(not node.is_class for node in found.nodes)
-    typer.echo(f"{name}: {len(found.classes()):,} classes, {groups:,} other lines, domain {found.domain!r}")
-    if findings:
-        typer.echo(report(findings))
+    if as_json:
+        told = {"tree": name, "classes": len(found.classes()), "groups": groups, "domain": found.domain}
+        print_json({**told, "findings": [finding._asdict() for finding in findings]})
+    else:
+        typer.echo(f"{name}: {len(found.classes()):,} classes, {groups:,} other lines, domain {found.domain!r}")
+        if findings:
+            typer.echo(report(findings))
     wrong = sum(finding.wrong for finding in findings)
     if wrong:
         end_badly(f"{wrong} of {len(findings)} findings {'is' if wrong == 1 else 'are'} wrong; mend {name}")
-    typer.echo("nothing is wrong")
+    if not as_json:
+        typer.echo("nothing is wrong")
 
 # %% ../../nbs/10_cli/8_trees.ipynb #e82955bf
 @tree.command("show")
