@@ -317,3 +317,15 @@ def test_reproduce_ends_with_the_path_of_the_paper(tmp_path, monkeypatch):
         last = ok("reproduce", "--workers", "1").splitlines()[-1]
         assert last == f"the paper: {pdf}" and pdf.is_file()
     assert "the paper:" not in ok("reproduce", "--only", "1_count")
+
+
+def test_the_plan_of_a_profile_needs_no_torch():
+    "It can be read on the machine one submits from."
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'trl', 'datasets'))); "
+        "from speciarl.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "reproduce", "--plan", "--profile", "paper"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "start: CUDA_VISIBLE_DEVICES=0 speciarl reproduce --profile paper"

@@ -248,8 +248,10 @@ def records(table: "Table") -> list[dict[str, Any]]:
     "The rows of a table by the names of its columns; an interval or the like is an object with the names of its parts."
     rows = []
     for row in table.rows:
-        cells = [cell._asdict() if hasattr(cell, "_asdict") else cell for cell in row]
-        rows.append(dict(zip(table.columns, cells)))
+        cells: list[Any] = list(row)
+        rows.append(
+            {name: cell._asdict() if hasattr(cell, "_asdict") else cell for name, cell in zip(table.columns, cells)}
+        )
     return rows
 
 # %% ../../nbs/10_cli/1_app.ipynb #5a11e005

@@ -197,7 +197,8 @@ def doctor(
             told["plan"] = {"lines": planned.lines, "checks": checks, **planned.launch._asdict()}
         print_json(told)
     if broken:
-        end_badly("the base install is broken; see the findings that are broken")
+        where = "the findings that are broken" if as_json else "the lines above that begin with broken"
+        end_badly(f"the base install is broken; see {where}")
     if planned is not None:
         if not as_json:
             print_plan(planned)

@@ -38,7 +38,7 @@ def how_to_start(profile: str, words: Sequence[str]) -> list[str]:
     from urllib.parse import urlsplit
 
     from speciarl.compendium.profile import load_profile
-    from speciarl.training.plan import JUDGE_URL, judge_command
+    from speciarl.training.recipe import JUDGE_URL, judge_command
 
     settings = load_profile(profile)
     command = shlex.join(["speciarl", "reproduce", "--profile", profile, *words])
@@ -123,6 +123,7 @@ def reproduce(
             published=from_predictions,
         )
         if plan:
+            given: dict[str, str | Path | float | None]
             given = {"--only": only, "--from-predictions": from_predictions, "--out": out}
             given |= {"--workers": workers, "--timeout": timeout}
             words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
