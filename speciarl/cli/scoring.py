@@ -97,8 +97,8 @@ def score(
         refuse_existing([out / name for name in report.files()], force)
         report.write(out)
     if as_json:
-        further = {one.stem: records(one.table) for one in report.further}
-        told = {"source": str(report.source), "weights": weights, "scores": records(report.table), "further": further}
+        tables = {one.stem: records(one.table) for one in report.further}
+        told = {"source": str(report.source), "weights": weights, "scores": records(report.table()), "further": tables}
         print_json({**told, "advice": report.advice, "written": str(out) if out else None})
         return
     head = ["group", "answers"]
