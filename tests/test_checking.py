@@ -6,7 +6,7 @@ import pytest
 from command_line import call, ok, refused
 from policy_server import policy_server  # noqa: F401 - a fixture
 
-from speciarl.core.files import read_json, write_csv
+from speciarl.core.files import read_csv, read_json, write_csv
 from speciarl.data.checking import check_labels, check_structure, near_duplicates, outline_page
 from speciarl.data.fieldguide import plates
 from speciarl.data.trees import available_trees, load_tree, parse_tree
@@ -44,7 +44,7 @@ def test_a_sound_tree_is_said_to_be_one(folder):
     [
         ("", "the header @dataset is missing"),
         (HEAD + "mushroom\n", "no class"),
-        (GOOD + "  russula\n    * cep\n", "the name 'cep' is already used on line 9"),
+        (GOOD + "  russula\n    * cep\n", "the name 'cep' is already used in bad.tree:9"),
         (HEAD + "mushroom\n  a < b\n    * x\n  b < a\n    * y\n", "lead in a circle"),
         (HEAD + "mushroom\n  * cep\n  * morel\n", "classes without a group between them and the domain"),
         (HEAD + "fungus\n  a\n    * cep\n    * morel\n", "no line has the word of @domain"),
@@ -125,9 +125,46 @@ def test_evaluate_takes_a_tree_or_finds_it_beside_the_data(folder, policy_server
     assert rows[0] == rows[1] and "unknown label" not in rows[0]
     identities = {read_json(f"{run}/card.json")["settings"]["judge"] for run in ("given", "beside")}
     assert len(identities) == 1, "the card keeps the judge's identity, which hashes the tree"
+    assert read_json("given/card.json")["trees"] == {"m": load_tree("photos/labels.tree").digest}
 
 
 def test_a_tree_of_ones_own_does_not_take_the_name_of_a_packaged_one(folder):
     Path("cub.tree").write_text(GOOD.replace("@dataset m\n", "@dataset cub200\n"))
     told = refused("evaluate", "--model", "x", "--data", "photos", "--tree", "cub.tree", "--out", "run")
-    assert told.endswith("a packaged tree has its name, @dataset cub200; give it another")
+    assert told.endswith("a packaged tree is called @dataset cub200; give it another name")
+
+
+def test_an_own_tree_decides_alone_unless_the_world_is_asked(folder):
+    answers = ["cep", "cat", "dessert", "Boeing 747"]
+    rows = [["fly agaric", answer, name] for answer in answers for name in ("", "m")]
+    write_csv("pairs.csv", ["label", "answer", "dataset"], rows)
+    told = ok("judge", "pairs.csv", "--tree", "my.tree", "--out", "alone.csv")
+    assert "most frequent undecided answers:" in told and "add them to my.tree" in told
+    assert told.count("(for fly agaric)") == 3
+    ok("judge", "pairs.csv", "--tree", "my.tree", "--world", "--out", "world.csv")
+    ok("judge", "pairs.csv", "--dataset", "my.tree", "--out", "named.csv")
+    columns = {name: [row["category"] for row in read_csv(f"{name}.csv")[0]] for name in ("alone", "world", "named")}
+    assert columns["alone"] == columns["named"] == ["wrong"] * 2 + [""] * 6
+    assert columns["world"] == ["wrong"] * 8
+    assert read_json("alone.card.json")["judge"]["trees"] == {"m": load_tree("my.tree").digest}
+    assert ok("tree", "try", "my.tree", "fly agaric", "cat", "--world").startswith("wrong")
+    assert ok("tree", "try", "my.tree", "fly agaric", "cat").startswith("no verdict (undecided")
+
+
+def test_a_packaged_tree_is_extended(folder):
+    text = "@dataset canteen\n@extends food101\nramen | tonkotsu\nsoup\n  * khao soi | curry noodles\n"
+    Path("canteen.tree").write_text(text)
+    assert "101 classes" not in ok("tree", "check", "canteen.tree") and len(load_tree("canteen.tree").classes()) == 102
+    assert ok("tree", "try", "canteen.tree", "ramen", "tonkotsu").startswith("specific")
+    assert ok("tree", "try", "canteen.tree", "khao soi", "soup").startswith("less specific")
+    assert ok("tree", "try", "canteen.tree", "khao soi", "samoyed").startswith("wrong")
+    for line, said in [
+        ("khao soi\n", "'khao soi' is new; write it below a line of the extended tree"),
+        ("ramen | pho\n", "the name 'pho' is already used in food101.tree"),
+        ("* soup\n", "'soup' is food101.tree"),
+        ("ramen\n  pho\n", "'pho' is food101.tree"),
+    ]:
+        Path("bad.tree").write_text("@dataset bad\n@extends food101\n" + line)
+        assert said in ends_badly("tree", "check", "bad.tree")
+    Path("bad.tree").write_text("@dataset bad\n@extends lunch\nramen\n")
+    assert "no packaged tree 'lunch'; use one of" in ends_badly("tree", "check", "bad.tree")

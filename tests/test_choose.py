@@ -6,17 +6,8 @@ from refusal import message
 
 from speciarl.core.config import Strict, validated
 from speciarl.core.scale import Category, UserError
-from speciarl.data.trees import load_trees
-from speciarl.judges.choose import (
-    CascadeJudge,
-    JudgeSpec,
-    StoredJudge,
-    check_datasets,
-    judge_card,
-    label_trees,
-    make_judge,
-    remembering,
-)
+from speciarl.data.trees import label_trees, load_trees
+from speciarl.judges.choose import CascadeJudge, JudgeSpec, StoredJudge, judge_card, make_judge, remembering
 from speciarl.judges.llm import LLMJudge
 from speciarl.judges.store import open_store
 from speciarl.judges.tree import TreeJudge
@@ -50,11 +41,42 @@ def test_the_trees_of_a_judge_are_those_it_is_given(tmp_path):
     judge = make_judge(JudgeSpec(strict=True), trees=birds)
     assert judge.identity == TreeJudge(birds, strict=True).identity and set(judge.trees) == {"birds"}
     assert make_judge(JudgeSpec()).identity == TreeJudge().identity
-    (tmp_path / "mine.tree").write_text("@dataset mine\n@title Mine\n@domain pet\npet\n  * samoyed\n")
-    trees = label_trees(tmp_path / "mine.tree")
-    assert set(trees) == {*load_trees(), str(tmp_path / "mine.tree")} and set(label_trees("birds")) == set(load_trees())
-    assert message(label_trees, "unicorns").startswith("no label tree 'unicorns': use one of ")
-    assert message(check_datasets, judge, ["birds", "pets"]) == "unknown data set 'pets': use one of birds"
+
+
+def test_a_tree_of_ones_own_is_known_by_its_header_and_told_in_the_card(tmp_path):
+    own = tmp_path / "file.tree"
+    own.write_text("@dataset mine\n@title Mine\n@domain pet\npet\n  spitz\n    * samoyed\n")
+    trees = label_trees(own, own, None)
+    assert set(trees) == {*load_trees(), "mine"}
+    judge = make_judge(JudgeSpec(), trees=trees)
+    assert [verdict.category for verdict in judge([("samoyed", "spitz")] * 2, ["mine", None])] == [
+        Category.LESS_SPECIFIC,
+        Category.LESS_SPECIFIC,
+    ]
+    assert judge_card(judge)["trees"] == {"mine": trees["mine"].digest} and "trees" not in judge_card(TreeJudge())
+    own.write_text(own.read_text().replace("@dataset mine", "@dataset pets"))
+    assert "a packaged tree is called @dataset pets; give it another name" in message(label_trees, own)
+
+
+def test_the_world_is_asked_only_if_it_is_wanted(tmp_path):
+    own = tmp_path / "oaks.tree"
+    own.write_text("@dataset oaks\n@title Oaks\n@domain plant\nplant\n  oak\n    * cork oak\n    * holm oak\n")
+    pairs = [("cork oak", text) for text in ("oak", "holm oak", "cat", "dessert", "samoyed", "Boeing 747")]
+    alone = make_judge(JudgeSpec(), trees=label_trees(own))
+    beside = make_judge(JudgeSpec(world=True), trees=label_trees(own))
+    found = [verdict.category for verdict in alone(pairs, ["oaks"] * len(pairs))]
+    assert found == [Category.LESS_SPECIFIC, Category.WRONG, None, None, None, None]
+    assert [verdict.category for verdict in beside(pairs, ["oaks"] * len(pairs))][2:] == [Category.WRONG] * 4
+    assert alone.identity != beside.identity
+
+
+def test_a_tree_of_ones_own_decides_nothing_for_the_labels_of_others(tmp_path):
+    own = tmp_path / "mine.tree"
+    own.write_text("@dataset mine\n@title Mine\n@domain robot\nrobot\n  toy\n    * fluffy thing\n    * white dog\n")
+    pairs = [("samoyed", text) for text in ("fluffy thing", "white dog", "robot", "dog", "toy", "spitz")]
+    bare, mixed = make_judge(JudgeSpec()), make_judge(JudgeSpec(), trees=label_trees(own))
+    for datasets in (None, ["oxford_pets"] * len(pairs)):
+        assert mixed(pairs, datasets) == bare(pairs, datasets)
 
 
 def test_a_language_model_remembers_only_where_it_is_given_a_store(tmp_path, judge_server):

@@ -14,7 +14,7 @@ from speciarl.judges.dress import undress
 from speciarl.judges.tree import TreeJudge
 
 TREES = load_trees()
-JUDGE = TreeJudge(TREES)
+JUDGE = TreeJudge(TREES, world=True)
 CLASSES = [(name, i) for name in benchmark_trees() for i, node in enumerate(TREES[name].nodes) if node.is_class]
 
 
@@ -182,7 +182,7 @@ def test_a_colour_before_a_group_with_an_ambiguous_spelling_is_survived():
     lines = "@dataset g\n@title G\n@domain flower\nflower\n  daisies\n    * sea daisy\n  daisyes\n    * moon daisy\n"
     tree = parse_tree(lines, "g.tree")
     assert len(tree.find("daisy")) == 2  # and the list of flowers knows an orange daisy
-    [verdict] = TreeJudge({"g": tree})([("sea daisy", "It is an orange daisy, I think.")], ["g"])
+    [verdict] = TreeJudge({"g": tree}, world=True)([("sea daisy", "It is an orange daisy, I think.")], ["g"])
     assert verdict.category is Category.LESS_SPECIFIC
 
 

@@ -53,7 +53,7 @@ aircraft
     * touch-me-not fighter | forget me not
 """
 TREES = {name: parse_tree(text, f"{name}.tree") for name, text in {"dogs": DOGS, "birds": BIRDS, "jets": JETS}.items()}
-JUDGE = TreeJudge(TREES)
+JUDGE = TreeJudge(TREES, world=True)
 
 
 def one(label: str, answer: str, dataset: str | None = None, judge: TreeJudge = JUDGE) -> Verdict:
@@ -163,7 +163,9 @@ def test_what_is_decided_and_why(answer, category, reason):
 )
 def test_what_is_left_open(answer, reason):
     assert one("samoyed", answer) == Verdict(None, "undecided", reason)
-    assert one("samoyed", answer, judge=TreeJudge(TREES, strict=True)) == Verdict(Category.WRONG, "tree strict", reason)
+    assert one("samoyed", answer, judge=TreeJudge(TREES, strict=True, world=True)) == Verdict(
+        Category.WRONG, "tree strict", reason
+    )
 
 
 def test_names_may_hold_words_that_spoil_an_answer():
@@ -193,7 +195,7 @@ def test_helpers_on_their_own():
 
 def test_an_ambiguous_spelling_is_left_open():
     tree = parse_tree("@dataset g\n@title G\n@domain bird\nbird\n  * sea gull\n  * seagulls\n", "g.tree")
-    assert one("sea gull", "seagull", judge=TreeJudge({"g": tree})) == Verdict(
+    assert one("sea gull", "seagull", judge=TreeJudge({"g": tree}, world=True)) == Verdict(
         None, "undecided", "ambiguous: sea gull or seagulls"
     )
 
@@ -216,7 +218,7 @@ def test_an_ambiguous_spelling_is_left_open():
 def test_an_unknown_label_has_no_verdict_and_names_near_ones(label, dataset, reason):
     for answer in ("dog", "None", "", "samoyed or pomeranian"):
         assert one(label, answer, dataset) == Verdict(None, "unknown label", reason)
-    assert one(label, "dog", dataset, TreeJudge(TREES, strict=True)).category is None
+    assert one(label, "dog", dataset, TreeJudge(TREES, strict=True, world=True)).category is None
 
 
 def test_labels_are_found_by_synonym_and_spelling():
@@ -260,7 +262,7 @@ def test_a_tree_that_cannot_tell_takes_no_part_and_agreement_is_a_verdict():
 
 
 def test_a_class_of_another_tree_is_wrong_only_across_domains():
-    judge = TreeJudge({"bakery": BAKERY, "pastry": PASTRY, "dogs": TREES["dogs"]})
+    judge = TreeJudge({"bakery": BAKERY, "pastry": PASTRY, "dogs": TREES["dogs"]}, world=True)
     assert one("bagel", "rye bread", "bakery", judge) == Verdict(
         None, "undecided", "more than the name 'bread'"
     )  # both trees are about food
@@ -275,7 +277,7 @@ def test_another_tree_that_holds_the_label_is_asked_where_its_own_does_not_know(
         "@dataset coaches\n@title C\n@domain carriage\nthing\n  * samoyed\n    sledge puller\n", "c.tree"
     )
     assert (
-        one("samoyed", "sledge puller", "dogs", TreeJudge(TREES | {"coaches": coaches})).category
+        one("samoyed", "sledge puller", "dogs", TreeJudge(TREES | {"coaches": coaches}, world=True)).category
         is Category.MORE_SPECIFIC
     )
 
@@ -284,13 +286,13 @@ def test_another_tree_that_holds_the_label_is_asked_where_its_own_does_not_know(
 
 
 def test_identity_follows_trees_and_strictness():
-    assert JUDGE.identity == TreeJudge(dict(reversed(TREES.items()))).identity and len(JUDGE.identity) == 64
+    assert JUDGE.identity == TreeJudge(dict(reversed(TREES.items())), world=True).identity and len(JUDGE.identity) == 64
     changed = TREES | {"dogs": parse_tree(DOGS + "# a comment\n", "dogs.tree")}
     assert (
         len(
             {
                 JUDGE.identity,
-                TreeJudge(TREES, strict=True).identity,
+                TreeJudge(TREES, strict=True, world=True).identity,
                 TreeJudge(changed).identity,
                 TreeJudge({"dogs": TREES["dogs"]}).identity,
             }
@@ -312,12 +314,12 @@ def test_a_hundred_thousand_pairs_give_what_single_ones_give():
         for answer in ("dog", "a spitz", "warbler", "None", "corgi mix", "x or y")
     ]
     pairs = (distinct * 8334)[:100_000]
-    verdicts = TreeJudge(TREES)(pairs)
+    verdicts = TreeJudge(TREES, world=True)(pairs)
     assert len(verdicts) == 100_000 and verdicts[:12] == verdicts[12:24] == [one(*pair) for pair in distinct]
 
 
 def test_many_distinct_unknown_labels_do_not_stall():
-    verdicts = TreeJudge(TREES)([(f"samoyde {i}", "dog") for i in range(5000)])
+    verdicts = TreeJudge(TREES, world=True)([(f"samoyde {i}", "dog") for i in range(5000)])
     assert {verdict.source for verdict in verdicts} == {"unknown label"}
     assert verdicts[0].reason.endswith("near labels: samoyed") and verdicts[-1].reason.endswith("no label is near")
 

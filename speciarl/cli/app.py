@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WORK', 'ORDER', 'app', 'ANSWER_BYTES', 'LabelColumn', 'AnswerColumn', 'DatasetColumn', 'ImageColumn', 'SampleColumn',
-           'RolloutColumn', 'CategoryColumn', 'AsJson', 'Names', 'OFFERED', 'fail', 'error_line', 'Commands', 'root',
-           'run', 'end_badly', 'say', 'refuse_existing', 'check_writable', 'check_room', 'extra', 'training_extra',
-           'to_text', 'print_table', 'print_json', 'records', 'offer']
+           'RolloutColumn', 'CategoryColumn', 'TreeOption', 'World', 'AsJson', 'Names', 'OFFERED', 'fail', 'error_line',
+           'Commands', 'root', 'run', 'end_badly', 'say', 'refuse_existing', 'check_writable', 'check_room', 'extra',
+           'training_extra', 'to_text', 'print_table', 'print_json', 'records', 'offer']
 
 # %% ../../nbs/10_cli/1_app.ipynb #012fe322
 import inspect
@@ -206,6 +206,21 @@ ImageColumn = Annotated[str | None, _column("files of pictures, if not file")]
 SampleColumn = Annotated[str | None, _column("samples, if not sample_id")]
 RolloutColumn = Annotated[str | None, _column("rollouts, if not rollout")]
 CategoryColumn = Annotated[str | None, _column("categories, if not category")]
+TreeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TREE",
+        help="The label tree of your own classes, a .tree file, for what names no data set; for a folder of pictures "
+        "labels.tree in it, if it is there.",
+        show_default=False,
+    ),
+]
+World = Annotated[
+    bool,
+    typer.Option(
+        "--world", help="With a tree of your own: let packaged trees and word lists judge what it does not hold."
+    ),
+]
 
 # %% ../../nbs/10_cli/1_app.ipynb #628e2f2a
 def to_text(table: "Table", columns: Sequence[str] | None = None) -> str:

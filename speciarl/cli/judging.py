@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['JudgePrompt', 'Votes', 'RequestFields', 'JudgeFields', 'MaxMissing', 'store', 'StorePlace', 'summary', 'counts_of',
-           'judge', 'store_export', 'store_import']
+           'undecided_lines', 'judge', 'store_export', 'store_import']
 
 # %% ../../nbs/10_cli/2_judging.ipynb #bdb76989
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,8 @@ from speciarl.cli.app import (
     AsJson,
     DatasetColumn,
     LabelColumn,
+    TreeOption,
+    World,
     app,
     end_badly,
     fail,
@@ -49,6 +51,33 @@ def counts_of(verdicts: Sequence["Verdict"]) -> dict[str, dict[str, int]]:
     levels = Counter(verdict.category.wire for verdict in verdicts if verdict.category is not None)
     missing = Counter(verdict.source for verdict in verdicts if verdict.category is None)
     return {"levels": {name: levels[name] for name in WIRE_NAMES}, "without_verdict": dict(missing)}
+
+# %% ../../nbs/10_cli/2_judging.ipynb #7638e985
+def undecided_lines(
+    rows: Sequence[Mapping[str, str]], verdicts: Sequence["Verdict"], tree: str | None = None, most: int = 10
+) -> list[str]:
+    """The `most` frequent answers that are undecided, how often each was given, and how to close them; none for none.
+
+    rows: label and answer of each verdict. tree: the file that can be added to.
+    """
+    counts: Counter[str] = Counter()
+    labels: dict[str, dict[str, None]] = {}
+    for row, verdict in zip(rows, verdicts, strict=True):
+        if verdict.source == "undecided":
+            answer = " ".join(row["answer"].split())
+            counts[answer] += 1
+            labels.setdefault(answer, {})[row["label"]] = None
+    if not counts:
+        return []
+    lines = ["most frequent undecided answers:"]
+    for answer, number in counts.most_common(most):
+        some = ", ".join(list(labels[answer])[:2]) + (", ..." if len(labels[answer]) > 2 else "")
+        lines.append(f"  {number:>7,}  {answer[:60]}  (for {some})")
+    own = (
+        f"add them to {tree}" if tree and tree.endswith(".tree") else "add them to a tree that extends the packaged one"
+    )
+    lines.append(f"to decide them, {own} (see speciarl tree), or let a language model: --judge cascade")
+    return lines
 
 # %% ../../nbs/10_cli/2_judging.ipynb #00530c3c
 JudgePrompt = Annotated[str, typer.Option(metavar="NAME", help="For llm and cascade: the judge prompt, or a file.")]
@@ -140,6 +169,8 @@ def judge(
             help="Label tree (a name or a .tree file) for rows without a dataset; all trees if not given.",
         ),
     ] = None,
+    tree: TreeOption = None,
+    world: World = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="For taxonomy: count answers that the trees cannot place as wrong.")
     ] = False,
@@ -164,12 +195,13 @@ def judge(
     from speciarl.core.config import request_fields
     from speciarl.core.files import write_json
     from speciarl.core.tables import as_option, read_pairs
-    from speciarl.judges.choose import JudgeSpec, judge_card, label_trees, make_judge
+    from speciarl.data.trees import label_trees, tree_name
+    from speciarl.judges.choose import JudgeSpec, judge_card, make_judge
     from speciarl.judges.verdict import FAILED, VERDICT_COLUMNS, judge_rows, with_verdict, write_verdicts
 
-    card = out.with_suffix(".card.json")
+    card, given = out.with_suffix(".card.json"), tree or dataset
     refuse_existing([out, card], force, source=pairs)
-    trees = label_trees(dataset)
+    trees, dataset = label_trees(tree, dataset), tree_name(dataset or tree)
     called = {"label": label_column, "answer": answer_column, "dataset": dataset_column}
     found = read_pairs(
         pairs,
@@ -188,6 +220,7 @@ def judge(
     spec = JudgeSpec(
         judge_name,
         strict=strict,
+        world=world,
         model=model,
         url=base_url,
         prompt=prompt,
@@ -214,6 +247,8 @@ def judge(
         if found.empty:
             meaning = "wrong, as faults of format" if empty_answer == "format" else "abstentions"
             typer.echo(f"{found.empty:,} without an answer: {meaning} (see --empty-answer)")
+        for line in undecided_lines(found.texts, verdicts, given):
+            typer.echo(line)
         typer.echo(f"wrote {out}")
         if hasattr(decide, "summary"):  # a cascade says what it saved
             typer.echo(decide.summary())

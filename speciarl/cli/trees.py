@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from .app import AsJson, LabelColumn, app, end_badly, print_json, refuse_existing, say
+from .app import AsJson, LabelColumn, World, app, end_badly, print_json, refuse_existing, say
 
 # %% ../../nbs/10_cli/8_trees.ipynb #ac71547c
 tree = typer.Typer(
@@ -143,12 +143,13 @@ def try_tree(
     name: TreeName,
     label: Annotated[str, typer.Argument(metavar="LABEL", help="The true class.", show_default=False)],
     answer: Annotated[str, typer.Argument(metavar="ANSWER", help="What a model might say.", show_default=False)],
+    world: World = False,
 ) -> None:
     "Judge one answer by one tree, and say why."
-    from speciarl.data.trees import load_tree
+    from speciarl.data.trees import label_trees, tree_name
     from speciarl.judges.tree import TreeJudge
 
-    [verdict] = TreeJudge({name: load_tree(name)})([(label, answer)], [name])
+    [verdict] = TreeJudge(label_trees(name), world=world)([(label, answer)], [tree_name(name)])
     if verdict.source == "unknown label":
         todo = "add it to the tree, or make one: speciarl tree from-table TAXONOMY.csv --out MY.tree"
         end_badly(f"{name} has no label {label!r} ({verdict.reason}); {todo}")

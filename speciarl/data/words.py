@@ -213,20 +213,26 @@ class DomainNames:
 
     First come the nodes of the tree, then the other things of its word lists (see `other_things`), then, from
     `first_foreign` on, things of other domains: classes of `trees` and what is below them, and names of other lists.
-    `ordinary`: words that alone are names of groups only.
+    `ordinary`: words that alone are names of groups only. With `alone` there are the nodes of the tree alone.
     What lies outside the tree is gathered when it is first asked for: a plain name never needs it.
     """
 
     def __init__(
-        self, tree: LabelTree, trees: Iterable[LabelTree] = (), ordinary: frozenset[str] | set[str] = frozenset()
+        self,
+        tree: LabelTree,
+        trees: Iterable[LabelTree] = (),
+        ordinary: frozenset[str] | set[str] = frozenset(),
+        alone: bool = False,
     ):
-        self.tree, self.ordinary, self._trees = tree, ordinary, tuple(trees)
+        self.tree, self.ordinary, self.alone, self._trees = tree, ordinary, alone, tuple(trees)
 
     @cached_property
     def _others(self) -> tuple[list[str], list[frozenset[int]], dict[str, int]]:
         "What lies outside the tree: titles, kin of those that are not foreign, and the number of each spelling."
         titles: list[str] = []
         numbers: dict[str, int] = {}
+        if self.alone:
+            return titles, [], numbers
         found = other_things(self.tree)
         for key in found:
             for spelling in (key, *spellings(key)):

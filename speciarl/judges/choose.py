@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['JUDGES', 'only_identity', 'StoredJudge', 'is_left', 'CascadeJudge', 'Confident', 'UnknownJudge', 'JudgeSpec',
-           'ask_model', 'label_trees', 'remembering', 'make_judge', 'judge_card', 'check_datasets']
+           'ask_model', 'remembering', 'make_judge', 'own_trees', 'judge_card']
 
 # %% ../../nbs/3_judges/12_choose.ipynb #0c4e9f22
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core.scale import UserError
-from ..data.trees import LabelTree, load_tree, load_trees
+from ..data.trees import LabelTree, available_trees
 from .store import Store, open_store
 from .verdict import ENOUGH, UNDECIDED, Done, Judge, Missing, Pair, Verdict, count_calls, identity
 
@@ -331,6 +331,7 @@ class JudgeSpec:
 
     kind: str = "taxonomy"
     strict: bool = False  # taxonomy: what the label trees cannot place is wrong
+    world: bool = False  # taxonomy, cascade: packaged trees and word lists judge beside a tree of one's own
     model: str | None = None  # llm, cascade: the model's name on its server
     url: str | None = None  # llm, cascade: an OpenAI-compatible server
     prompt: str = "claim_single"  # llm, cascade: the name of a judge prompt, or a file
@@ -378,14 +379,6 @@ def ask_model(spec: JudgeSpec, needs: str = "model and url") -> "LLMJudge":
     return model
 
 
-def label_trees(name: str | Path | None = None) -> dict[str, LabelTree]:
-    "The packaged label trees, and the tree file `name` if it is none of them. Raises `UserError` if there is none."
-    trees = load_trees()
-    if name is not None and str(name) not in trees:
-        trees[str(name)] = load_tree(name)
-    return trees
-
-
 def remembering(judge: Judge, store: Store, max_missing: float = 1.0) -> Judge:
     "The language model `judge`, or the cascade in front of it, with its verdicts kept and found in the open `store`."
     if isinstance(judge, CascadeJudge):
@@ -409,11 +402,11 @@ def make_judge(
     from speciarl.judges.tree import TreeJudge
 
     if not spec.asks_model:
-        return TreeJudge(trees, spec.strict)
+        return TreeJudge(trees, spec.strict, spec.world)
     model = ask_model(spec, needs)
     judge: Judge = Confident(model) if spec.confidence else model
     if spec.kind == "cascade":
-        judge = CascadeJudge(TreeJudge(trees), judge)
+        judge = CascadeJudge(TreeJudge(trees, world=spec.world), judge)
     kept = ""
     if store is not None:
         opened = store if isinstance(store, Store) else open_store(store)
@@ -424,6 +417,12 @@ def make_judge(
     return judge
 
 # %% ../../nbs/3_judges/12_choose.ipynb #34d50cd1
+def own_trees(judge: Judge) -> dict[str, str] | None:
+    "The SHA-256 of each label tree of a judge that comes not with this package, by name; None if there is none."
+    trees = getattr(getattr(judge, "first", judge), "trees", {})
+    return {name: tree.digest for name, tree in trees.items() if name not in available_trees()} or None
+
+
 def judge_card(judge: Judge) -> dict[str, Any]:
     "What a card says of a judge that `make_judge` made: kind, model, prompt, identity, version of this package."
     asked: Any = judge.second if isinstance(judge, CascadeJudge) else judge
@@ -431,12 +430,7 @@ def judge_card(judge: Judge) -> dict[str, Any]:
     told = {"judge": "taxonomy", "model": None, "prompt": None, **getattr(model, "description", {})}
     if isinstance(judge, CascadeJudge):
         told["judge"] = "cascade"
+    first: Any = getattr(judge, "first", judge)
+    if own := own_trees(judge):
+        told |= {"trees": own, "world": first.world}
     return {**told, "identity": judge.identity, "speciarl": __version__}
-
-
-def check_datasets(judge: Judge, datasets: Iterable[str | None]) -> None:
-    "Raise `UserError` for one of `datasets` of which the label trees of `judge`, if it has any, know nothing."
-    first = judge.first if isinstance(judge, CascadeJudge) else judge
-    if hasattr(first, "trees"):
-        names = list(dict.fromkeys(datasets))
-        first([("", "")] * len(names), names)

@@ -37,6 +37,7 @@ from ..core.names import text_labels
 from ..core.scale import UserError
 from ..core.tables import as_argument
 from ..data.samples import Sample
+from ..judges.choose import own_trees
 from ..judges.verdict import Judge
 from .rates import headline
 from ..policy.judged import check_judgeable, judge_table, table_predictions
@@ -164,8 +165,7 @@ def run_settings(
 ) -> dict[str, Any]:
     """What decides the outcome of a run, as plain values.
 
-    `policy` is a name, `prompt` a name or file; `answer_tag` as for `load_question`. `more` is added (adapter, engine,
-    ...), None left out.
+    `policy` is a name, `prompt` a name or file; `answer_tag` as for `load_question`. `more` is added but for None.
     """
     question = load_question(prompt, answer_tag)
     settings = dict(
@@ -296,7 +296,7 @@ RUN_COLUMNS = (
 def _finish(
     run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: Iterable[str] = (), **more: Any
 ) -> dict[str, Any]:
-    "Write the published predictions, verdicts.csv and the card, with `more` in it; returns the card."
+    "Write the published predictions, verdicts.csv and the card, with what there is of `more`; returns the card."
     from speciarl.policy.predict import ASK_AGAIN
 
     versions = library_versions(LIBRARIES)
@@ -313,9 +313,9 @@ def _finish(
         cut_off=found.cut_off,
     )
     write_predictions(run / "predictions.parquet", predictions)
-    rows = ([row[name] for name in RUN_COLUMNS] for row in predictions.rows())
-    write_csv(run / "verdicts.csv", RUN_COLUMNS, rows)
-    card = dict(settings=settings, finished=True, counts=counts, scores=headline(found.codes), versions=versions) | more
+    write_csv(run / "verdicts.csv", RUN_COLUMNS, ([row[name] for name in RUN_COLUMNS] for row in predictions.rows()))
+    told = {name: value for name, value in more.items() if value}
+    card = dict(settings=settings, finished=True, counts=counts, scores=headline(found.codes), versions=versions) | told
     write_json(run / "card.json", card)
     return card
 
@@ -335,8 +335,7 @@ def run_benchmark(
     `identity` tells what answers, and `agreed`, after `ask`, what was agreed on with it, for the card; see
     `policy.engines.Engine`. Called again after a kill or a failing judge, it goes on; a finished run is checked and
     left as it is, but for labels that were corrected. Raises `UserError` if `out` is another run, no run, held by
-    another process, or was answered by something else; if not one image could be asked about; and whatever `ask` and
-    `judge` raise.
+    another process, or answered by something else; if no image could be asked about; and what `ask` and `judge` raise.
     """
     run = Path(out)
     with hold_run(run):
@@ -348,8 +347,8 @@ def run_benchmark(
         write_samples(run / "samples.csv", samples, errors)
         judged = judge_table(table, judge, run / "verdicts.jsonl", datasets)
         card = read_card(run)
-        told = {"answered_by": card.get("answered_by"), "request": agreed() or card.get("request")}
-        told = {name: value for name, value in told.items() if value}  # where nothing was left to ask, the card knows
+        told = {"answered_by": card.get("answered_by"), "trees": own_trees(judge)}
+        told["request"] = agreed() or card.get("request")  # where nothing was left to ask, the card knows
         return _finish(run, settings, judged, errors.values(), **told)
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #16f28077
@@ -418,7 +417,8 @@ def judge_published(
         begin_run(run, settings)
         if samples is not None:
             write_samples(run / "samples.csv", samples, {})
-        return _finish(run, settings, judge_table(predictions.table, judge, run / "verdicts.jsonl", datasets))
+        judged = judge_table(predictions.table, judge, run / "verdicts.jsonl", datasets)
+        return _finish(run, settings, judged, trees=own_trees(judge))
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #e886dc02
 def open_predictions(

@@ -68,6 +68,8 @@ def judge(
     judge: "Judge | None" = None,
     *,
     dataset: str | None = None,
+    tree: str | Path | None = None,
+    world: bool = False,
     strict: bool = False,
     label_column: str | None = None,
     answer_column: str | None = None,
@@ -79,12 +81,15 @@ def judge(
 
     The table has the columns label and answer, and perhaps dataset (`dataset` for rows that name none), or what the
     arguments say they are called. `judge` is any judge (default: the packaged label trees; `strict`: what they cannot
-    place is wrong). Rows without a label are left out, which a warning tells. An empty answer is a fault of format, or
+    place is wrong). `tree` is the file of a tree of your own, for rows that name no data set or the one in its header;
+    nothing else judges its labels, unless `world`.
+    Rows without a label are left out, which a warning tells. An empty answer is a fault of format, or
     with empty_answer="abstain" an abstention, as is one of the words `blank` unless a tree knows a thing called so. A
     list of dicts or a file (its path) gives a list of dicts, a frame the same kind of frame. Raises `UserError` for a
     table without these columns, or without a label in them.
     """
-    from speciarl.judges.choose import JudgeSpec, label_trees, make_judge
+    from speciarl.data.trees import label_trees, tree_name
+    from speciarl.judges.choose import JudgeSpec, make_judge
     from speciarl.judges.verdict import VERDICT_COLUMNS, judge_rows, wire_name
 
     check_words("blank", blank)
@@ -93,13 +98,13 @@ def judge(
         raise UserError(f"{asked}(...)")
     if isinstance(table, Sequence) and not isinstance(table, str) and not table:
         return []
-    trees = label_trees(dataset)
+    trees, dataset = label_trees(tree, dataset), tree_name(dataset or tree)
     columns = {"label": label_column, "answer": answer_column, "dataset": dataset_column}
     pairs = read_pairs(table, columns, empty_answer=empty_answer, blank=blank, trees=trees.values())
     for note in pairs.notes:
         _log.warning(note)
     if judge is None:
-        judge = make_judge(JudgeSpec(strict=strict), trees=trees)
+        judge = make_judge(JudgeSpec(strict=strict, world=world), trees=trees)
     verdicts = judge_rows(pairs.texts, judge, dataset)
     added = {
         "category": [wire_name(verdict.category) for verdict in verdicts],
@@ -256,10 +261,10 @@ def table_samples(
 # %% ../../nbs/6_report/6_face.ipynb #b06aa401
 def unknown_labels(samples: Sequence[Sample], dataset: str | Path | None = None) -> str:
     "What is to be said of labels that no label tree holds (the packaged ones, and the file `dataset`); or nothing."
-    from speciarl.judges.choose import label_trees
+    from speciarl.data.trees import label_trees, tree_name
     from speciarl.judges.tree import TreeJudge
 
-    trees = label_trees(dataset)
+    trees, dataset = label_trees(dataset), tree_name(dataset)
     judge, strange = TreeJudge(trees), {}
     pairs = dict.fromkeys((sample.label, sample.dataset) for sample in samples)
     for label, name in pairs:
@@ -271,7 +276,7 @@ def unknown_labels(samples: Sequence[Sample], dataset: str | Path | None = None)
             strange[label] = verdict.reason
     if not strange:
         return ""
-    advice = "give a label tree with dataset=FILE.tree, or let a language model judge"
+    advice = "make a tree (speciarl tree from-table) and give it with dataset=FILE.tree, or let a language model judge"
     return f"{len(strange):,} of {len(pairs):,} labels are in no label tree ({next(iter(strange.values()))}): {advice}"
 
 # %% ../../nbs/6_report/6_face.ipynb #21cbea6e
@@ -323,11 +328,13 @@ def grpo_dataset(
     `source`: a folder of pictures or a data set's name, as `read_data` takes it, of which `split` is taken; or a table
     (a pandas or polars frame, an Arrow table, a list of dicts, a file) with the columns image and label. `prompt`: a
     packaged prompt or a prompt file that asks for <answer> tags. `dataset`: the label tree of rows that name none, by
-    name or file. `images`: the folder that a table's file names are relative to (None: the table's own, or the current
-    one). `label_names`: see `core.names.text_labels`. `check`: every picture is opened once, those that cannot be are
-    left out. Larger pictures are scaled down to `max_pixels`. What was left out, and labels in no tree, are told as a
-    warning. Raises `UserError` for what is no data set, and where nothing is left.
+    name or file (None: the file labels.tree in the folder, if it is there). `images`: the folder that a table's file
+    names are relative to (None: the table's own, or the current one). `label_names`: see `core.names.text_labels`.
+    `check`: every picture is opened once, those that cannot be are left out. Larger pictures are scaled down to
+    `max_pixels`. What was left out, and labels in no tree, are told as a warning. Raises `UserError` for what is no
+    data set, and where nothing is left.
     """
+    from speciarl.data.trees import tree_beside, tree_name
     from speciarl.policy.prompts import load_prompt
 
     try:
@@ -337,6 +344,8 @@ def grpo_dataset(
     if label_names is not None:
         check_words("label_names", label_names)
     chat, notes = [{"role": "user", "content": load_prompt(prompt)}], Notes()
+    tree = dataset if dataset is not None or not isinstance(source, str | Path) else tree_beside(source)
+    dataset = tree_name(tree)
     columns = {"image": image_column, "label": label_column, "dataset": dataset_column, "uid": uid_column}
     if isinstance(source, str | Path) and not Path(source).is_file():
         found = open_set(str(source), columns={**columns, "uid": None})
@@ -348,7 +357,7 @@ def grpo_dataset(
         samples = table_samples(source, columns, Path(images or beside), label_names, dataset, notes)[:limit]
     samples = [replace(sample, dataset=sample.dataset or dataset) for sample in samples]
     samples = _readable(samples, notes) if check else samples
-    strange = unknown_labels(samples, dataset)
+    strange = unknown_labels(samples, tree)
     for note in [*notes, *([strange] if strange else [])]:
         _log.warning(note)
     named = any(sample.dataset for sample in samples)

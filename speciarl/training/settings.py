@@ -28,7 +28,7 @@ from ..core.work import process_count
 from ..data.fieldguide import World
 from ..data.samples import Sample, bounded, fitted, open_image, readable
 from ..data.sets import BenchmarkSet, FieldGuideSet, all_strict, choose, named_set
-from ..data.trees import load_trees
+from ..data.trees import label_trees, load_trees
 from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge
 from ..policy.model import Policy
@@ -265,6 +265,7 @@ def judge_spec(recipe: Recipe, url: str | None = None) -> JudgeSpec:
     return JudgeSpec(
         recipe.judge,
         strict=recipe.judge == "taxonomy" and all_strict(recipe.data),
+        world=recipe.world,
         model=recipe.judge_model,
         url=url or recipe.judge_url,
         prompt=recipe.judge_prompt,
@@ -276,8 +277,10 @@ JUDGE_NEEDS = "judge_model and judge_url in the recipe, or --judge-url http://lo
 
 
 def recipe_judge(recipe: Recipe, spec: JudgeSpec | None = None) -> Judge:
-    "The judge of a recipe, or of `spec`, with the label trees of the recipe's data sets. It remembers nothing yet."
-    return make_judge(spec or judge_spec(recipe), trees=load_trees(recipe.data), needs=JUDGE_NEEDS)
+    """The judge of a recipe, or of `spec`, with the label trees of the recipe's data sets, or all packaged ones beside
+    the recipe's own `trees`. It remembers nothing yet."""
+    trees = label_trees(*recipe.trees) if recipe.trees else load_trees(recipe.data)
+    return make_judge(spec or judge_spec(recipe), trees=trees, needs=JUDGE_NEEDS)
 
 # %% ../../nbs/7_training/5_settings.ipynb #41a63218
 def make_reward(
