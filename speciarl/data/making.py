@@ -312,8 +312,11 @@ def write_tree(
     domain: str | None = None,
     fine_groups: Iterable[str] = (),
     unit: str = "row",
+    group_names: Mapping[str, Sequence[str]] = {},
 ) -> MadeTree:
     """The label tree of these rows; `fine_groups` are keys of groups that are no step of their own (`~`).
+
+    `group_names` has other names of groups, by their names.
 
     `domain` is the word for everything in it. Raises `UserError` if the names contradict each other (see
     `find_parents`), or no domain is given and no group holds all classes.
@@ -337,12 +340,14 @@ def write_tree(
     if not key or key in classes:
         what = f"{domain!r} is a class" if key else f"{domain!r} is no name"
         raise UserError(f"{source}: {what}; the domain is the word for all of them, such as mushroom")
-    more = _synonyms([entry for entry in entries if name_key(entry.path[-1]) in classes], names | {key: word}, notes)
+    naming = [entry for entry in entries if name_key(entry.path[-1]) in classes]
+    naming += [Entry((name,), tuple(others), 0) for name, others in group_names.items() if name_key(name) in groups]
+    more = _synonyms(naming, names | {key: word}, notes)
     depth = 0
     lines = [f"@dataset {dataset}", f"@title {title or f'{len(classes)} classes from {source}'}", f"@domain {word}"]
     if key not in names:
         if top:
-            more[top] = [word]
+            more[top] = [word, *more.get(top, ())]
         else:
             lines.append(word)
             depth = 1
