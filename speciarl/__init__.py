@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from .judges.llm import LLMJudge as LLMJudge
     from .judges.store import open_store as open_store
     from .judges.tree import TreeJudge as TreeJudge
-    from .metrics.runs import evaluate as evaluate
-    from .policy.server import make_engine as make_engine
     from .policy.model import load_policy as load_policy
+    from .policy.server import make_engine as make_engine
+    from .report.asking import evaluate as evaluate
+    from .report.asking import show as show
     from .report.face import compare as compare
     from .report.face import grpo_dataset as grpo_dataset
     from .report.face import judge as judge
@@ -48,7 +49,8 @@ __getattr__, __dir__, __all__ = attach(
         "read_data": "speciarl.data.sets",
         "load_policy": "speciarl.policy.model",
         "make_engine": "speciarl.policy.server",
-        "evaluate": "speciarl.metrics.runs",
+        "evaluate": "speciarl.report.asking",
+        "show": "speciarl.report.asking",
         "SpecificityReward": "speciarl.training.reward",
         "load_recipe": "speciarl.training.recipe",
         "train": "speciarl.fine_r1.methods",

@@ -9,7 +9,7 @@ from PIL import Image
 
 from speciarl.core.scale import UserError
 from speciarl.policy.predictions import Predictions, to_table, write_predictions
-from speciarl.report.page import spread, write_page
+from speciarl.report.page import make_page, spread, write_page
 
 HOSTILE = [
     "<script>window.hacked = 1</script>",
@@ -348,3 +348,73 @@ def test_refusals(tmp_path):
     with pytest.raises(UserError, match="no judge has seen all of these predictions; judge them first$"):
         write_page(unjudged, tmp_path / "page")
     assert not (tmp_path / "page").exists() and spread([1, 2, 3], 2) == [1, 3]
+
+
+@pytest.mark.needs_chromium
+def test_the_page_in_a_notebook_shows_its_pictures_and_filters_by_itself(browser, tmp_path):
+    from speciarl.data.samples import Sample
+
+    samples = [Sample(r["sample_id"], Image.new("RGB", (300, 200), "tan"), r["label"], "birds") for r in ROWS]
+    made = make_page(publish(tmp_path / "a.parquet", ROWS), tmp_path / "page", samples)
+    shown = made._repr_html_().replace('sandbox="allow-scripts"', "")  # so that the test may look inside
+    (tmp_path / "notebook.html").write_text(shown, encoding="utf-8")
+    for file in (tmp_path / "page" / "thumbnails").iterdir():
+        file.unlink()
+    browser.open(tmp_path / "notebook.html")
+    inside = "document.querySelector('iframe').contentDocument"
+    assert (
+        browser.js(
+            f"Promise.all([...{inside}.images].map(i => (i.loading = 'eager', i.decode()))).then(() => "
+            f"[...{inside}.images].map(i => i.naturalWidth))"
+        )
+        == [192] * 5
+    )
+    assert browser.js(f"{inside}.getElementById('count').value") == "5 images"
+
+
+def test_a_notebook_is_shown_a_part_of_a_long_page(tmp_path):
+    made = make_page(
+        publish(tmp_path / "a.parquet", [row(i, "bird", "generic") for i in range(250)]), tmp_path / "page"
+    )
+    html = made._repr_html_()
+    assert html.count("&lt;article") == 100 and "100 of 250 images, evenly spread over the run." in html
+    assert made.path.read_text().count("<article") == 250 and repr(made) == f"wrote {made.path}"
+
+
+def test_hostile_text_stays_inside_the_frame(tmp_path):
+    rows = [row(i, text, "wrong", label=text, reason=text) for i, text in enumerate(HOSTILE)]
+    rows.append(row(99, 'src="thumbnails/000000.jpg"', "wrong"))
+    html = make_page(publish(tmp_path / "bad.parquet", rows), tmp_path / "page")._repr_html_()
+    assert html.count("<iframe") == html.count("<") - 3 == 1 and html.count('"') == 6  # the frame, its end, a paragraph
+
+
+TABLES = [
+    "uid,label,answer,category\n1,pug,dog,generic\n2,pug,cat,wrong\n",
+    "image,label,answer,category\n1.png,pug,dog,generic\n2.png,pug,cat,wrong\n",
+    "file;label;answer;category\nsub/3.jpg;pug;dog;generic\n2.png;pug;cat;wrong\n",
+    "sample_id,image,label,answer,category\nx,1.png,pug,dog,generic\ny,./2.png,pug,cat,wrong\n",
+]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_pictures_of_a_table_are_found_by_its_columns(tmp_path, table):
+    from typer.testing import CliRunner
+
+    from speciarl.cli.app import app
+
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    for name in ("1.png", "2.png", "sub/3.jpg"):
+        Image.new("RGB", (40, 30), "tan").save(tmp_path / "photos" / name)
+    (tmp_path / "v.csv").write_text(table)
+    line = ["show", str(tmp_path / "v.csv"), "--images", str(tmp_path / "photos")]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0 and result.stdout == f"wrote {tmp_path}/v-page/index.html\n", result.output
+    assert len(list((tmp_path / "v-page" / "thumbnails").iterdir())) == 2
+    result = CliRunner().invoke(
+        app, [*line[:2], "--images", str(tmp_path / "photos" / "sub"), "--out", str(tmp_path / "p")]
+    )
+    if "3.jpg" not in table:
+        assert result.exit_code == 2 and "none of the pictures is in it (the first: 1" in result.stderr
+    result = CliRunner().invoke(app, [*line[:2], "--images", str(tmp_path / "nowhere"), "--out", str(tmp_path / "q")])
+    assert result.exit_code == 2 and "no such folder; give the one that holds the pictures" in result.stderr
+    assert not (tmp_path / "q").exists()
