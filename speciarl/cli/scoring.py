@@ -16,6 +16,7 @@ from speciarl.cli.app import (
     AsJson,
     CategoryColumn,
     DatasetColumn,
+    ImageColumn,
     LabelColumn,
     RolloutColumn,
     SampleColumn,
@@ -181,7 +182,8 @@ def show(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="The folder of a run, published predictions, or a table of verdicts with columns label and sample_id.",
+            help="The folder of a run, published predictions, or a table of verdicts with columns label and sample_id "
+            "(or uid, image, file).",
             show_default=False,
         ),
     ],
@@ -195,7 +197,16 @@ def show(
             metavar="DATA", help="The run's data, for field guide plates, which are in no file.", show_default=False
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the pictures; a table names them in a column image, file or uid, or by sample_id.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(metavar="K", min=1, help="At most K answers.")] = 2000,
+    image_column: ImageColumn = None,
     category_column: CategoryColumn = None,
     label_column: LabelColumn = None,
     answer_column: AnswerColumn = None,
@@ -205,12 +216,10 @@ def show(
 ) -> None:
     "Write a page of pictures, answers and categories that works from disk."
     from speciarl.core.tables import as_option
-    from speciarl.data.sets import read_data
-    from speciarl.report.page import write_page
+    from speciarl.report.asking import show as make
 
-    samples = read_data(data) if data else ()
-    page = run / "page" if run.is_dir() else run.with_name(f"{run.stem}-page")
     columns = {
+        "image": image_column,
         "category": category_column,
         "label": label_column,
         "answer": answer_column,
@@ -218,5 +227,4 @@ def show(
         "sample_id": sample_id_column,
         "rollout": rollout_column,
     }
-    written = write_page(run, out or page, samples=samples, limit=limit, columns=columns, option=as_option)
-    typer.echo(f"wrote {written}")
+    typer.echo(repr(make(run, out, data=data, images=images, limit=limit, columns=columns, option=as_option)))
