@@ -8,7 +8,6 @@ __all__ = ['POLICY', 'Adapter', 'EngineName', 'EngineURL', 'Split', 'MaxPixels',
            'data_download']
 
 # %% ../../nbs/10_cli/4_asking.ipynb #99cac7a6
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -241,8 +240,7 @@ def evaluate(
 
             how = Sampling(n, seed=seed, max_tokens=max_tokens or load_question(prompt, answer_tag).room)
             asked = make_engine(engine, model, adapter, base_url, **engine_options(engine, request, max_pixels))
-            quiet = not sys.stderr.isatty()
-            card = runs.evaluate(asked, samples, out, judge, prompt, how, quiet=quiet, answer_tag=answer_tag)
+            card = runs.evaluate(asked, samples, out, judge, prompt, how, quiet=None, answer_tag=answer_tag)
     counts = []
     for name, number in card["counts"].items():
         words = name.replace("_", " ")
@@ -284,7 +282,7 @@ def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
         from speciarl.policy.predict import TooManyCut, refuse_cut
 
         check_matrix(matrix, judge)
-        cards = run_matrix(matrix, out, matrix_runner(matrix, judge, quiet=not sys.stderr.isatty()), typer.echo)
+        cards = run_matrix(matrix, out, matrix_runner(matrix, judge, quiet=None), typer.echo)
         for name, card in cards.items():
             counts, sampling = card["counts"], card["settings"]["sampling"]
             refuse_unjudged(out / name / "verdicts.csv", matrix.max_missing)

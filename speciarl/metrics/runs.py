@@ -436,7 +436,7 @@ def open_predictions(
         return table_predictions(source, columns, option, by_row)
     path = Path(source)
     if not path.is_dir():
-        published = own_header(path) is not None or not path.exists()
+        published = own_header(path) is not None or (path.suffix in (".parquet", ".jsonl") and not path.exists())
         return read_predictions(path) if published else table_predictions(path, columns, option, by_row)
     if not read_card(path).get("finished"):
         raise UserError(
