@@ -23,7 +23,7 @@ help:
 	@echo 'make test-vllm [PYTEST_ARGS=...]             judge and trainer against the real vLLM, on CPU, in an environment of its own'
 	@echo 'make soak                                    kill small reproductions and runs at many moments, with faults, and compare bytes'
 	@echo 'make docs                                    the documentation site, in html/'
-	@echo 'make lab                                     open the notebooks in JupyterLab'
+	@echo 'make lab                                     open the index and the notebooks in JupyterLab'
 	@echo 'make base                                    train the small base policy again and check it against its card'
 	@echo 'make install | clean                         only make .venv | remove build leftovers (not results, not .venv)'
 
@@ -90,7 +90,7 @@ docs: .venv/.docs
 	@touch $@
 
 lab: $(READY)
-	$(BIN)/python -m jupyterlab nbs
+	$(BIN)/python -m jupyterlab --config=nbs/lab_config.py --ServerApp.root_dir='$(CURDIR)' nbs/index.ipynb
 
 base: $(READY)
 	$(BIN)/speciarl base --out runs/fieldguide-base

@@ -171,6 +171,14 @@ def test_paper_notebooks_have_one_parameters_cell_and_no_skipped_ones():
         assert not any("nbdev_export(" in text for text in code(path)), path.name
 
 
+def test_paper_notebooks_say_which_profile_their_outputs_are_of():
+    for path in PAPER:
+        [said] = re.findall(r"outputs shown here are those of profile `(\w+)`", source(read(path)["cells"][0]))
+        outputs = json.dumps([cell.get("outputs") for cell in read(path)["cells"]])
+        found = set(re.findall(r"Profile (\w+):", outputs))
+        assert found == {said}, path.name
+
+
 # The traps in miniature
 
 
