@@ -17,7 +17,7 @@ from ..core.scale import UserError
 from ..core.tables import Notes, as_argument
 from ..data.samples import Sample
 from ..data.sets import read_data
-from ..data.trees import LabelTree, available_trees, load_tree, load_trees
+from ..data.trees import label_trees, tree_beside, tree_name
 from .face import check_words, table_samples
 from .page import Page, make_page
 from .scores import ScoreReport, score_report
@@ -49,17 +49,12 @@ def asked_samples(
     return [replace(sample, split=split) for sample in samples]
 
 
-def own_tree(tree: str | Path | None, data: Any) -> LabelTree | None:
-    "The tree that was given, or lies beside the data as labels.tree, which is told; None if there is neither."
-    if tree is None and isinstance(data, str | Path) and (Path(data) / "labels.tree").is_file():
-        tree = Path(data) / "labels.tree"
-        _log.warning(f"labels are judged by {tree}")
-    if tree is None:
-        return None
-    found = load_tree(tree)
-    if found.dataset in available_trees() and str(tree) != found.dataset:
-        raise UserError(f"{tree}: a packaged tree has its name, @dataset {found.dataset}; give it another")
-    return found
+def own_tree(tree: str | Path | None, data: Any) -> str | Path | None:
+    "The tree that was given, or lies beside the data as labels.tree, which is then told; None if there is neither."
+    beside = tree_beside(data) if tree is None and isinstance(data, str | Path) else None
+    if beside is not None:
+        _log.warning(f"labels are judged by {beside}")
+    return tree or beside
 
 # %% ../../nbs/6_report/8_asking.ipynb #d7ccac88
 def _fields(given: Mapping[str, Any] | Sequence[str] | None, name: str) -> dict[str, Any]:
@@ -118,6 +113,7 @@ def evaluate(
     store: str | Path | None = None,
     predictions: str | Path | None = None,
     tree: str | Path | None = None,
+    world: bool = False,
     columns: Mapping[str, str | None] | None = None,
 ) -> ScoreReport:
     """Ask `model` about `data`, judge and score: `speciarl evaluate` as a call; returns the scores of the run in `out`.
@@ -136,11 +132,13 @@ def evaluate(
         raise UserError("out: say in which folder the run should be, with out=RUN")
     if predictions is None and (model is None or data is None):
         raise UserError("say what to evaluate: model and data, or predictions")
-    out, own = Path(out), own_tree(tree, data)
+    out, tree = Path(out), own_tree(tree, data)
+    own = tree_name(tree)
     if isinstance(judge, str):
         spec = JudgeSpec(
             judge,
             strict=strict,
+            world=world,
             model=judge_model,
             url=judge_url,
             prompt=judge_prompt,
@@ -149,14 +147,13 @@ def evaluate(
             request=_fields(judge_request, "judge_request"),
             max_missing=max_missing,
         )
-        trees = load_trees() if own is None else load_trees() | {own.dataset: own}
         needs = "judge_url='http://localhost:8000/v1' and judge_model=NAME"
-        judge = make_judge(spec, store or out.with_suffix(".sqlite"), trees, _log.info, needs)
+        judge = make_judge(spec, store or out.with_suffix(".sqlite"), label_trees(tree), _log.info, needs)
     elif not callable(judge) or not hasattr(judge, "identity"):
         raise UserError(f"judge: taxonomy, llm, cascade or a judge is wanted, not {type(judge).__name__}")
     samples = None if data is None else asked_samples(data, split, limit, columns)
     if own is not None and samples is not None:
-        samples = [sample if sample.dataset else replace(sample, dataset=own.dataset) for sample in samples]
+        samples = [sample if sample.dataset else replace(sample, dataset=own) for sample in samples]
     room = max_tokens or load_question(prompt, answer_tag).room
     if predictions is not None:
         card = runs.judge_published(predictions, out, judge, samples, answer_tag=answer_tag)
