@@ -216,8 +216,8 @@ def test_other_mistakes_in_the_table_of_labels(folder):
     )
     assert message(read_folder, folder) == f"{table}: no such file; check the path"
     assert (
-        message(read_folder, label(folder, "a.png,x", header="image,label"))
-        == f"{table}: no column 'file' (found 'image', 'label'); name it with --image-column, or add it"
+        message(read_folder, label(folder, "a.png,x", header="picture,label"))
+        == f"{table}: no column 'file' (found 'picture', 'label'); name it with --image-column, or add it"
     )
     assert (
         message(read_folder, label(folder, "a.png, "))

@@ -189,8 +189,8 @@ def test_a_table_and_folders_of_classes(tmp_path):
     assert [s.dataset for s in read_data(f"oxford_pets={table}")] == ["pets", "oxford_pets"]
     sorted_ = pictures(tmp_path / "sorted", "001.Black_footed_Albatross/1.png", "002.Laysan_Albatross/1.png")
     assert [(s.label, s.dataset, s.split) for s in read_data(str(sorted_))] == [
-        ("001.Black_footed_Albatross", None, "all"),
-        ("002.Laysan_Albatross", None, "all"),
+        ("Black footed Albatross", None, "all"),
+        ("Laysan Albatross", None, "all"),
     ]
     named = read_data(f"cub200={sorted_}")
     assert [(s.label, s.dataset) for s in named] == [
@@ -256,7 +256,9 @@ def test_what_is_no_data_set_is_said_in_one_line(word, line):
 
 
 def test_names_in_recipes_are_answered_with_near_ones():
-    assert message(named_set, "brids").startswith("no data set 'brids': did you mean birds? Else use one of cub200, ")
+    assert message(named_set, "brids").startswith(
+        "no data set 'brids': did you mean birds? Else use the path of a folder "
+    )
 
 
 def test_two_sets_in_one_folder(root, tmp_path):

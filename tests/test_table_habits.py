@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import speciarl
 from speciarl.cli import judging
 from speciarl.cli.app import app
-from speciarl.core.tables import BLANK_WORDS, read_pairs, read_table
+from speciarl.core.pairs import read_pairs
+from speciarl.core.tables import BLANK_WORDS, read_table
 from speciarl.judges.verdict import read_verdicts
 
 openpyxl = pytest.importorskip("openpyxl")

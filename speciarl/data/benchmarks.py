@@ -159,13 +159,20 @@ def missing_line(name: str, base: Path, relative: str) -> str:
 
 # %% ../../nbs/2_data/2_benchmarks.ipynb #e5c63cf0
 def labels_file(folder: Path) -> Path:
-    "The table of labels in `folder`: labels.csv, .tsv, .xlsx, .jsonl, .parquet; `UserError` if there are several."
-    kinds = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl", ".parquet")
-    there = sorted(path for path in folder.iterdir() if path.stem.lower() == "labels" and path.suffix.lower() in kinds)
-    if len(there) > 1:
-        names = " and ".join(path.name for path in there)
-        raise UserError(f"{folder}: {names} may both be the table of labels; keep one")
-    return there[0] if there else folder / "labels.csv"
+    """The table of labels in `folder`: labels.csv, .tsv, .xlsx, .json, .jsonl or .parquet, else metadata.csv and so on.
+
+    The latter is what the Hub calls it. Where there is none, labels.csv. Raises `UserError` if there are several.
+    """
+    kinds = (".csv", ".tsv", ".txt", ".xlsx", ".json", ".jsonl", ".parquet")
+    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in kinds]
+    for stem in ("labels", "metadata"):
+        there = [path for path in tables if path.stem.lower() == stem]
+        if len(there) > 1:
+            names = " and ".join(path.name for path in there)
+            raise UserError(f"{folder}: {names} may both be the table of labels; keep one")
+        if there:
+            return there[0]
+    return folder / "labels.csv"
 
 # %% ../../nbs/2_data/2_benchmarks.ipynb #56909a4e
 def _bases(info: DatasetInfo, folder: Path) -> list[Path]:

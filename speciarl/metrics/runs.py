@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FILES', 'SAMPLE_COLUMNS', 'OF_LABELS', 'Ask', 'LIBRARIES', 'RUN_COLUMNS', 'ELSEWHERE', 'hold_run', 'remove_leftovers',
            'write_samples', 'read_samples', 'read_rows', 'samples_digest', 'run_settings', 'read_card', 'corrected',
-           'relabel', 'begin_run', 'ask_samples', 'run_benchmark', 'evaluate', 'judge_published', 'open_predictions',
-           'open_codes']
+           'relabel', 'begin_run', 'ask_samples', 'finish_run', 'run_benchmark', 'evaluate', 'judge_published',
+           'open_predictions', 'open_codes']
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #3c403699
 import json
@@ -251,12 +251,12 @@ def begin_run(
     if differing and changed is None:
         differing.sort(key=OF_LABELS.count)  # what is no matter of labels says more
         differs = f"{differing[0]} is {held.get(differing[0])!r}, not {settings.get(differing[0])!r}"
-        raise UserError(f"{run} holds another run ({differs}); choose another --out")
+        again = f"judge it again with speciarl judge {run}, or " if differing == ["judge"] else ""
+        raise UserError(f"{run} holds another run ({differs}); {again}choose another --out")
     if answered_by is not None:
         check_answerer(run, card.get("answered_by"), answered_by)
     if changed is not None:
-        more = ", ..." if len(changed) > 1 else ""
-        first = f" ({changed[0]}{more})" if changed else ""
+        first = f" ({changed[0]}{', ...' if len(changed) > 1 else ''})" if changed else ""
         _log.warning(
             f"{run}: {len(changed):,} of {len(samples or ()):,} samples were corrected{first}; their answers are kept"
         )
@@ -293,13 +293,13 @@ RUN_COLUMNS = (
 )
 
 
-def _finish(
+def finish_run(
     run: Path, settings: Mapping[str, Any], table: "pa.Table", errors: Iterable[str] = (), **more: Any
 ) -> dict[str, Any]:
     "Write the published predictions, verdicts.csv and the card, with what there is of `more`; returns the card."
     from speciarl.policy.predict import ASK_AGAIN
 
-    versions = library_versions(LIBRARIES)
+    versions = more.get("versions") or library_versions(LIBRARIES)
     predictions = Predictions({"settings": dict(settings), "versions": versions}, table, str(run))
     found = codes_of(predictions)
     refused = [error.startswith(ASK_AGAIN) for error in errors]
@@ -349,7 +349,7 @@ def run_benchmark(
         card = read_card(run)
         told = {"answered_by": card.get("answered_by"), "trees": own_trees(judge)}
         told["request"] = agreed() or card.get("request")  # where nothing was left to ask, the card knows
-        return _finish(run, settings, judged, errors.values(), **told)
+        return finish_run(run, settings, judged, errors.values(), **told)
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #16f28077
 ELSEWHERE = ("server", "device", "version")  # of an engine: what may change between two starts of one run
@@ -418,7 +418,7 @@ def judge_published(
         if samples is not None:
             write_samples(run / "samples.csv", samples, {})
         judged = judge_table(predictions.table, judge, run / "verdicts.jsonl", datasets)
-        return _finish(run, settings, judged, trees=own_trees(judge))
+        return finish_run(run, settings, judged, trees=own_trees(judge))
 
 # %% ../../nbs/5_metrics/6_runs.ipynb #e886dc02
 def open_predictions(

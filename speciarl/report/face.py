@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..core.names import is_missing, text_labels
+from ..core.pairs import read_pairs
 from ..core.scale import UserError
-from ..core.tables import BLANK_WORDS, Notes, find_column, keep_rows, read_pairs, read_table
+from ..core.tables import BLANK_WORDS, Notes, find_column, keep_rows, read_table
 from ..core.work import progress
 from ..data.samples import Sample, bounded, fitted, open_image
 from ..data.sets import open_set
@@ -75,6 +76,7 @@ def judge(
     answer_column: str | None = None,
     dataset_column: str | None = None,
     empty_answer: str = "format",
+    as_is: bool = False,
     blank: Iterable[str] = BLANK_WORDS,
 ) -> Any:
     """`table` with the columns category (a level's name, empty for no verdict), source and reason.
@@ -84,9 +86,10 @@ def judge(
     place is wrong). `tree` is the file of a tree of your own, for rows that name no data set or the one in its header;
     nothing else judges its labels, unless `world`.
     Rows without a label are left out, which a warning tells. An empty answer is a fault of format, or
-    with empty_answer="abstain" an abstention, as is one of the words `blank` unless a tree knows a thing called so. A
-    list of dicts or a file (its path) gives a list of dicts, a frame the same kind of frame. Raises `UserError` for a
-    table without these columns, or without a label in them.
+    with empty_answer="abstain" an abstention, as is one of the words `blank` unless a tree knows a thing called so.
+    Of an answer with tags, a box or a JSON object what is inside is judged, or with `as_is` the whole text. A list of
+    dicts or a file (its path) gives a list of dicts, a frame the same kind of frame. Raises `UserError` for a table
+    without these columns, or without a label in them.
     """
     from speciarl.data.trees import label_trees, tree_name
     from speciarl.judges.choose import JudgeSpec, make_judge
@@ -100,7 +103,7 @@ def judge(
         return []
     trees, dataset = label_trees(tree, dataset), tree_name(dataset or tree)
     columns = {"label": label_column, "answer": answer_column, "dataset": dataset_column}
-    pairs = read_pairs(table, columns, empty_answer=empty_answer, blank=blank, trees=trees.values())
+    pairs = read_pairs(table, columns, empty_answer=empty_answer, as_is=as_is, blank=blank, trees=trees.values())
     for note in pairs.notes:
         _log.warning(note)
     if judge is None:

@@ -23,7 +23,7 @@ from packaging.version import Version
 from ..core.config import ASSETS
 from ..core.files import read_json
 from ..core.scale import UserError
-from ..data.sets import named_set
+from ..data.sets import FolderSet, named_set
 from ..judges.choose import ask_model
 from ..policy.model import PACKAGED
 from .recipe import JUDGE_URL, Recipe, batch_sizes, judge_command, save_interval
@@ -196,11 +196,15 @@ def data_checks(recipe: Recipe, data_root: str | Path | None) -> list[Check]:
     "Are the data sets there? Raises `UserError` for an unknown one."
     found = []
     for dataset in recipe.data:
-        folder = named_set(dataset, data_root).folder
-        if folder is not None:
+        there = named_set(dataset, data_root)
+        folder = there.folder
+        if isinstance(there, FolderSet):
+            count = len(there.samples("train"))
+            found.append(Check(count >= recipe.data[dataset], f"{count:,} pictures to train on in {dataset}"))
+        elif folder is not None:
             where = f"in {folder} (speciarl data download {dataset} --out {data_root})"
             found.append(Check(folder.is_dir(), f"data set {dataset} {where}"))
-        elif not named_set(dataset).drawn:
+        elif not there.drawn:
             found.append(Check(False, f"data set {dataset} (say where with --data-root)"))
     return found
 

@@ -29,7 +29,7 @@ class Recipe(Strict):
     method: Literal["sft", "self", "cot", "grpo", "tapo"]
     policy: str = "fieldguide-base"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    data: dict[str, int] = Field(min_length=1)  # data set -> how many of its training images
+    data: dict[str, int] = Field(min_length=1)  # data set, or path of a folder -> how many of its training images
     subset_seed: int = 42  # of the draw of these images
     classes: Literal["all", "seen", "unseen"] = "all"  # by the split in the label trees
     shots: int | None = Field(None, ge=1)  # images of each of these classes; `data` then says how many that makes
@@ -196,7 +196,10 @@ def load_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         if not separator:
             raise UserError(f"--set {change!r}: write it as key=value, for example steps=60")
         try:
-            change_key(values, key.strip().split("."), yaml.safe_load(value))
+            path = key.strip().split(".")
+            if path[0] == "data" and path[1:2] and path[1] not in values.get("data", {}):
+                path[1:] = [".".join(path[1:])]  # the path of a folder, which may have dots
+            change_key(values, path, yaml.safe_load(value))
         except yaml.YAMLError:
             raise UserError(f"--set {change!r}: the value is not YAML; put text in quotes") from None
     return validated(Recipe, values, source)

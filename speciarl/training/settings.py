@@ -11,6 +11,7 @@ __all__ = ['JUDGE_NEEDS', 'recipe_set', 'training_samples', 'wanted_classes', 'c
 # %% ../../nbs/7_training/5_settings.ipynb #dbff4a02
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from ..core.scale import UserError
 from ..core.work import process_count
 from ..data.fieldguide import World
 from ..data.samples import Sample, bounded, fitted, open_image, readable
-from ..data.sets import BenchmarkSet, FieldGuideSet, all_strict, choose, named_set
-from ..data.trees import label_trees, load_trees
+from ..data.sets import DataSet, FolderSet, all_strict, choose, named_set, trees_of
+from ..data.trees import label_trees, tree_beside
 from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge
 from ..policy.model import Policy
@@ -38,13 +39,15 @@ from .reward import SpecificityReward
 from .trainer import LabelTrainer, SpecificityTrainer
 
 # %% ../../nbs/7_training/5_settings.ipynb #e3f26f2a
-def recipe_set(recipe: Recipe, dataset: str, data_root: str | Path | None) -> FieldGuideSet | BenchmarkSet:
+def recipe_set(recipe: Recipe, dataset: str, data_root: str | Path | None) -> DataSet:
     "A data set that a recipe trains on, as the recipe draws it. Raises `UserError` where nobody says where it lies."
     found = named_set(
         dataset, data_root, world=World(siblings=recipe.siblings), seed=recipe.seed, subset_seed=recipe.subset_seed
     )
     if found.folder is None and not found.drawn:
         raise UserError(f"{recipe.name} trains on {dataset}: give the folder that holds the data sets with --data-root")
+    if isinstance(found, FolderSet) and tree_beside(found.folder):
+        return replace(found, dataset=found.tree.dataset)
     return found
 
 
@@ -77,7 +80,7 @@ def wanted_classes(recipe: Recipe, dataset: str) -> list[str]:
     return names
 
 # %% ../../nbs/7_training/5_settings.ipynb #0fe276e7
-def chosen_samples(recipe: Recipe, found: FieldGuideSet | BenchmarkSet, size: int) -> list[Sample]:
+def chosen_samples(recipe: Recipe, found: DataSet, size: int) -> list[Sample]:
     """`size` training images of the classes that a recipe wants, `shots` of each if it says so.
 
     Raises `UserError` where that does not come out even, or there are too few.
@@ -277,9 +280,9 @@ JUDGE_NEEDS = "judge_model and judge_url in the recipe, or --judge-url http://lo
 
 
 def recipe_judge(recipe: Recipe, spec: JudgeSpec | None = None) -> Judge:
-    """The judge of a recipe, or of `spec`, with the label trees of the recipe's data sets, or all packaged ones beside
+    """The judge of a recipe, or of `spec`, with the label trees of the recipe's data sets, and all packaged ones beside
     the recipe's own `trees`. It remembers nothing yet."""
-    trees = label_trees(*recipe.trees) if recipe.trees else load_trees(recipe.data)
+    trees = trees_of(recipe.data) | (label_trees(*recipe.trees) if recipe.trees else {})
     return make_judge(spec or judge_spec(recipe), trees=trees, needs=JUDGE_NEEDS)
 
 # %% ../../nbs/7_training/5_settings.ipynb #41a63218
