@@ -123,8 +123,8 @@ def test_every_command_has_its_place_in_the_overview():
     [
         (["jugde"], "'jugde'. Did you mean 'judge'", "speciarl"),
         (["--verbose"], "No such option: --verbose", "speciarl"),
-        (["judge"], "Missing argument 'PAIRS.csv'", "speciarl judge"),
-        (["judge", "pairs.csv"], "Missing option '--out'", "speciarl judge"),
+        (["judge"], "Missing argument 'PAIRS.csv|RUN'", "speciarl judge"),
+        (["closed", "--model", "m", "--data", "d"], "Missing option '--out'", "speciarl closed"),
         (["score", "a.csv", "b.csv"], "unexpected extra argument", "speciarl score"),
         (
             ["evaluate", "--model", "m", "--data", "d", "--out", "r", "--n", "0"],
