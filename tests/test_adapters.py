@@ -632,3 +632,17 @@ def test_the_ten_lines_of_the_readme_say_what_the_code_takes():
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "SpecificityReward"
     )
     assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(SpecificityReward).parameters)
+
+
+# Trees of one's own
+
+
+def test_the_file_of_a_label_tree_is_a_judge(tmp_path):
+    own = tmp_path / "oaks.tree"
+    own.write_text("@dataset oaks\n@title Oaks\n@domain plant\nplant\n  oak | quercus\n    * cork oak\n    * holm oak\n")
+    reward = SpecificityReward(own)
+    answers = written(["oak", "cork oak", "holm oak", "samoyed"])
+    for named in ({}, {"dataset": ["oaks"] * 4}):
+        assert reward(answers, label=["cork oak"] * 4, uid=["u"] * 4, **named) == [0.0, 1.0, 0.0, None]
+    with pytest.raises(UserError, match="no label tree 'unicorns'"):
+        SpecificityReward("unicorns")

@@ -19,6 +19,8 @@ from ..core.files import append_jsonl, atomic_write, read_lines
 from ..core.names import text_labels
 from ..core.scale import Category, UserError, extract_answer
 from ..core.work import Gather, all_heard, gather_ranks, in_one_line, together
+from ..data.trees import load_tree
+from ..judges.tree import TreeJudge
 from ..judges.verdict import FORMAT_FAILURE, Judge, TooManyMissing, Verdict
 from speciarl.training.rules import (
     Caller,
@@ -231,20 +233,21 @@ def counted_groups(
 class SpecificityReward:
     """A reward function for TRL's GRPOTrainer: `rule` on the verdicts of `judge`, within whole groups.
 
-    num_generations: rollouts of a group in training; it need not be given, since the groups come from the keys (see
-    `groups_by_key`), and evaluation may have others. rule, anchor_rank, noise, seed, think: see
-    `speciarl.training.rules`. overlong: limit and buffer (tokens) of `overlong_penalty`; None for none. tokenizer:
-    decodes `completion_ids`; without it the completions' own text is read. log_rollouts: a JSONL file. retries, pause
-    (seconds): see `patiently`; together with the judge's own timeouts they must stay below the trainer's `ddp_timeout`.
-    max_missing: stop if a larger share of the answers has no verdict (1: never). check_first: see the function of this
-    name. gather: see `gather_ranks`. label_names: see `text_labels`. Raises `UserError` for senseless settings.
+    judge: a judge, or the name or file of a label tree, which then judges alone. num_generations: rollouts of a group
+    in training; it need not be given, since the groups come from the keys (see `groups_by_key`), and evaluation may
+    have others. rule, anchor_rank, noise, seed, think: see `speciarl.training.rules`. overlong: limit and buffer
+    (tokens) of `overlong_penalty`; None for none. tokenizer: decodes `completion_ids`; without it the completions' own
+    text is read. log_rollouts: a JSONL file. retries, pause (seconds): see `patiently`; together with the judge's own
+    timeouts they must stay below the trainer's `ddp_timeout`. max_missing: stop if a larger share of the answers has no
+    verdict (1: never). check_first: see the function of this name. gather: see `gather_ranks`. label_names: see
+    `text_labels`. Raises `UserError` for senseless settings.
     """
 
     __name__ = "specificity"
 
     def __init__(
         self,
-        judge: Judge,
+        judge: Judge | str | Path,
         rule: str = "dynamic",
         num_generations: int | None = None,
         *,
@@ -270,6 +273,9 @@ class SpecificityReward:
         noised([], noise, "")  # refuses what is no share
         if overlong:
             overlong_penalty(0, *overlong)  # refuses what does not fit
+        if isinstance(judge, str | Path):
+            tree = load_tree(judge)
+            judge = TreeJudge({tree.dataset: tree})
         self.judge, self.rule = judge, find_rule(rule, anchor_rank)
         self.num_generations, self.anchor_rank = num_generations, anchor_rank
         self.noise, self.seed, self.think, self.overlong, self.tokenizer = noise, seed, think, overlong, tokenizer
