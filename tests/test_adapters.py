@@ -639,10 +639,16 @@ def test_the_ten_lines_of_the_readme_say_what_the_code_takes():
 
 def test_the_file_of_a_label_tree_is_a_judge(tmp_path):
     own = tmp_path / "oaks.tree"
-    own.write_text("@dataset oaks\n@title Oaks\n@domain plant\nplant\n  oak | quercus\n    * cork oak\n    * holm oak\n")
+    own.write_text("@dataset oaks\n@title Oaks\n@domain plant\nplant\n  oak\n    * cork oak\n    * holm oak\n")
     reward = SpecificityReward(own)
     answers = written(["oak", "cork oak", "holm oak", "samoyed"])
     for named in ({}, {"dataset": ["oaks"] * 4}):
         assert reward(answers, label=["cork oak"] * 4, uid=["u"] * 4, **named) == [0.0, 1.0, 0.0, None]
     with pytest.raises(UserError, match="no label tree 'unicorns'"):
         SpecificityReward("unicorns")
+
+
+def test_a_batch_in_which_nothing_was_judged_ends_the_run():
+    with pytest.raises(UserError, match=r"60 of 60 answers got no verdict \(the first: .*\): look at the judge"):
+        paid(["?"] * 60)
+    assert paid(["?"] * 59 + ["s"])[:59] == [None] * 59 and paid(["?"] * 8) == [None] * 8

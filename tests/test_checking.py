@@ -117,7 +117,10 @@ def test_evaluate_takes_a_tree_or_finds_it_beside_the_data(folder, policy_server
         plate.image.save(pictures / f"{number}.png")
     write_csv("photos/labels.csv", ["file", "label"], [[f"{number}.png", "cep"] for number in range(3)])
     asked = ("evaluate", "--engine", "openai", "--base-url", policy_server.url, "--model", "policy", "--data", "photos")
-    assert "speciarl tree from-table" in refused(*asked, "--out", "unknown")
+    assert "speciarl tree from-table" in ends_badly(*asked, "--out", "unknown")
+    assert refused(*asked, "--out", "unknown", "--tree", "photos/labels.csv").endswith(
+        "photos/labels.csv is a table; make a tree of it: speciarl tree from-table photos/labels.csv --out MY.tree"
+    )
     ok(*asked, "--tree", "my.tree", "--out", "given")
     Path("my.tree").rename("photos/labels.tree")
     assert "labels are judged by photos/labels.tree" in call(*asked, "--out", "beside").stderr

@@ -14,7 +14,7 @@ from speciarl.core.scale import Category
 from speciarl.judges.choose import JudgeSpec, StoredJudge, make_judge
 from speciarl.judges.llm import LLMJudge
 from speciarl.judges.store import open_store
-from speciarl.judges.verdict import Missing, TooManyMissing, Verdict
+from speciarl.judges.verdict import FAILED, Missing, TooManyMissing, Verdict
 
 PAIRS = [("samoyed", f"answer {i}") for i in range(200)]
 
@@ -192,8 +192,8 @@ def test_a_small_table_without_one_verdict_is_no_success(command, judge_server):
     Path("pairs.csv").write_text("label,answer\nsamoyed,dog\nsamoyed,spitz\n")
     judge_server.set(fail={"wrong_name": 1.0})
     result = command("pairs.csv", "--out", "out.csv")
-    assert result.exit_code == 1 and not Path("out.csv").exists()
-    assert result.output.splitlines()[-1].startswith("error: no answer got a verdict (the last: the model wrote ")
+    assert result.exit_code == 1 and {row["source"] for row in rows("out.csv")} <= set(FAILED)
+    assert result.output.splitlines()[-1].startswith("error: no verdict on any answer of pairs.csv (the model wrote ")
 
 
 def test_no_judge_no_table(command, judge_server):

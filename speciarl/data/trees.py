@@ -387,6 +387,8 @@ def load_tree(name_or_path: str | Path) -> LabelTree:
     if packaged is not None:
         return _read_packaged(packaged)
     path = Path(name_or_path)
+    if path.suffix.lower() in (".csv", ".tsv", ".xlsx", ".parquet", ".jsonl"):
+        raise UserError(f"{path} is a table; make a tree of it: speciarl tree from-table {path} --out MY.tree")
     try:
         return _read_tree(path)
     except FileNotFoundError:

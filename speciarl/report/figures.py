@@ -9,6 +9,7 @@ __all__ = ['LEVEL_COLOURS', 'style', 'settle', 'drawing', 'save_figure', 'plot_l
 
 # %% ../../nbs/6_report/2_figures.ipynb #aaae31b9
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -290,7 +291,9 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
     with drawing(min(6.8, 1.0 + 1.9 * len(data)), 3.3) as figure:
         panels = figure.subplots(2, len(data), sharex="col", sharey="row", squeeze=False, height_ratios=(2, 1))
         for (top, bottom), (method, (steps, values)) in zip(panels.T, data.items()):
-            mean = np.nanmean(values, axis=0)
+            with warnings.catch_warnings():  # steps of which no seed has a verdict stay empty
+                warnings.simplefilter("ignore", RuntimeWarning)
+                mean = np.nanmean(values, axis=0)
             areas = top.stackplot(steps, 100 * mean[:, 1:].T, colors=LEVEL_COLOURS.values())
             bottom.plot(steps, mean[:, 0], color="black")
             if len(values) > 1:

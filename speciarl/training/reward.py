@@ -21,7 +21,7 @@ from ..core.scale import Category, UserError, extract_answer
 from ..core.work import Gather, all_heard, gather_ranks, in_one_line, together
 from ..data.trees import load_tree
 from ..judges.tree import TreeJudge
-from ..judges.verdict import FORMAT_FAILURE, Judge, TooManyMissing, Verdict
+from ..judges.verdict import ENOUGH, FORMAT_FAILURE, Judge, TooManyMissing, Verdict
 from speciarl.training.rules import (
     Caller,
     caller_of,
@@ -200,9 +200,11 @@ class Rollout(NamedTuple):
 
 # %% ../../nbs/7_training/2_reward.ipynb #b9544ce6
 def check_missing(batch: Sequence[Rollout], max_missing: float) -> None:
-    "Raise `TooManyMissing`, with the first reason, if more than the share `max_missing` of a batch has no verdict."
+    """Raise `TooManyMissing`, with the first reason, if more than the share `max_missing` of a batch has no verdict, or
+    not one of `ENOUGH` answers or more: nothing would be learned."""
     missing = [one.why for one in batch if one.formatted and one.category is None]
-    if len(missing) > max_missing * len(batch):
+    nothing = len(missing) >= ENOUGH and len(missing) == sum(one.formatted for one in batch)
+    if nothing or len(missing) > max_missing * len(batch):
         raise TooManyMissing(
             f"{len(missing)} of {len(batch)} answers got no verdict (the first: "
             f"{in_one_line(UserError(missing[0]))[:120]}): look at the judge"
