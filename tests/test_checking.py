@@ -6,7 +6,7 @@ import pytest
 from command_line import call, ok, refused
 from policy_server import policy_server  # noqa: F401 - a fixture
 
-from speciarl.core.files import read_csv, read_json, write_csv
+from speciarl.core.files import read_csv, read_json, read_jsonl, write_csv
 from speciarl.data.checking import check_labels, check_structure, near_duplicates, outline_page
 from speciarl.data.fieldguide import plates
 from speciarl.data.trees import available_trees, load_tree, parse_tree
@@ -171,3 +171,23 @@ def test_a_packaged_tree_is_extended(folder):
         assert said in ends_badly("tree", "check", "bad.tree")
     Path("bad.tree").write_text("@dataset bad\n@extends lunch\nramen\n")
     assert "no packaged tree 'lunch'; use one of" in ends_badly("tree", "check", "bad.tree")
+
+
+def test_questions_are_asked_about_a_tree_of_ones_own(folder, policy_server):
+    pictures = folder / "photos"
+    pictures.mkdir()
+    for number, plate in enumerate(plates("birds", "test", 3)):
+        plate.image.save(pictures / f"{number}.png")
+    write_csv("photos/labels.csv", ["file", "label"], [[f"{number}.png", "cep"] for number in range(3)])
+    asked = ("closed", "--engine", "openai", "--base-url", policy_server.url, "--model", "policy", "--data", "photos")
+    assert "images without a data set" in refused(*asked, "--out", "unknown")
+    ok(*asked, "--tree", "my.tree", "--out", "given")
+    rows = read_jsonl("given/answers.jsonl")
+    assert [sorted(row["options"]) for row in rows] == [["bay bolete", "cep", "death cap", "fly agaric"]] * 3
+    Path("my.tree").rename("photos/labels.tree")
+    ok(*asked, "--options", "2", "--out", "beside")
+    assert [sorted(row["options"]) for row in read_jsonl("beside/answers.jsonl")] == [["bay bolete", "cep"]] * 3
+    card = read_json("beside/closed.card.json")
+    assert card["settings"]["trees"] == {"m": load_tree("photos/labels.tree").digest}
+    many = call(*asked, "--options", "9", "--out", "many")
+    assert many.exit_code == 2 and "m: there are 3 other classes for 'cep', not the 8" in many.stderr

@@ -332,23 +332,37 @@ def closed(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     dataset_column: DatasetColumn = None,
+    tree: TreeOption = None,
 ) -> None:
     "Ask a policy questions with options (Fine-R1)."
     from speciarl.data.sets import read_data
+    from speciarl.data.trees import label_trees, tree_name
 
     refuse_existing([out / name for name in ("answers.jsonl", "closed.csv", "closed.card.json")])
     check_writable(out)
     columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
     samples = read_data(source, split, limit, columns=columns)
+    tree = own_tree(tree, source)
+    own = tree_name(tree)
+    trees = {} if own is None else {own: label_trees(tree)[own]}
+    samples = [sample if sample.dataset else replace(sample, dataset=own) for sample in samples]
     with training_extra():
         from speciarl.fine_r1.closed_run import check_questions, run_closed
         from speciarl.policy.server import make_engine
 
-        check_questions(samples, source, options, distractors, seed)
+        check_questions(samples, source, options, distractors, seed, trees)
         check_room(out, len(samples) * ANSWER_BYTES)
         asked = make_engine(engine, model, adapter, base_url, **engine_options(engine, request, max_pixels))
         table = run_closed(
-            asked, samples, out, split=split, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens
+            asked,
+            samples,
+            out,
+            split=split,
+            options=options,
+            distractors=distractors,
+            seed=seed,
+            max_tokens=max_tokens,
+            trees=trees,
         )
     first, *rest = table.columns
     print_table(table, [first, *rest[:5]], [first, *rest[5:]])

@@ -62,6 +62,9 @@ class LabelTree:
     digest: str = ""
     packaged: bool = False
 
+    def __hash__(self) -> int:
+        return hash(self.digest)  # that of all nodes takes long
+
     def __repr__(self) -> str:
         return f"LabelTree({self.dataset!r}: {len(self.classes())} classes, {len(self.nodes)} names, {self.digest[:8]})"
 

@@ -6,7 +6,7 @@
 __all__ = ['check_named', 'check_questions', 'plain_rows', 'closed_table', 'write_closed', 'run_closed']
 
 # %% ../../nbs/8_fine_r1/6_closed_run.ipynb #59825a70
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,17 @@ from .. import __version__
 from ..core.files import finite, write_json, write_jsonl
 from ..core.scale import UserError
 from ..data.samples import Sample
-from .closed import CLOSED_PROMPT, Closed, dataset_of, evaluate_closed, positions, questions, summary
+from ..data.trees import LabelTree
+from speciarl.fine_r1.closed import (
+    CLOSED_PROMPT,
+    NO_TREES,
+    Closed,
+    dataset_of,
+    evaluate_closed,
+    positions,
+    questions,
+    summary,
+)
 from ..metrics.openworld import Mean
 from ..metrics.runs import samples_digest
 from ..policy.engines import Engine, Sampling, run_facts
@@ -29,10 +39,17 @@ def check_named(samples: Sequence[Sample], source: str) -> None:
         dataset_of(sample, source)
 
 
-def check_questions(samples: Sequence[Sample], source: str, options: int, distractors: str, seed: int = 0) -> None:
+def check_questions(
+    samples: Sequence[Sample],
+    source: str,
+    options: int,
+    distractors: str,
+    seed: int = 0,
+    trees: Mapping[str, LabelTree] = NO_TREES,
+) -> None:
     "Raise `UserError` if no question with so many `options` can be asked about one of the samples."
     check_named(samples, source)
-    questions(samples, options, distractors, seed)
+    questions(samples, options, distractors, seed, trees=trees)
 
 # %% ../../nbs/8_fine_r1/6_closed_run.ipynb #821e3b62
 def plain_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -82,16 +99,17 @@ def run_closed(
     distractors: str = "sibling",
     seed: int = 0,
     max_tokens: int | None = None,
+    trees: Mapping[str, LabelTree] = NO_TREES,
 ) -> Table:
     """Ask `engine` about each sample (see `evaluate_closed`), write the run to `out` and return its table.
 
-    `split` goes into the card. max_tokens: None: what fits the prompt. Raises `UserError` if the server is gone, or
-    nothing was answered.
+    `split` goes into the card, and so do the digests of `trees` (see `questions`). max_tokens: None: what fits the
+    prompt. Raises `UserError` if the server is gone, or nothing was answered.
     """
     max_tokens = max_tokens or room_for(CLOSED_PROMPT)
     try:
         result = evaluate_closed(
-            engine, samples, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens
+            engine, samples, options=options, distractors=distractors, seed=seed, max_tokens=max_tokens, trees=trees
         )
     except EngineGone as error:
         raise UserError(str(error).replace("what was answered is kept; ", "")) from None  # here it is not
@@ -110,4 +128,6 @@ def run_closed(
         "samples_digest": samples_digest(samples),
         "answered_by": engine.identity(),
     }
+    if trees:
+        settings["trees"] = {name: tree.digest for name, tree in trees.items()}
     return write_closed(result, settings, Path(out), engine.agreed())
