@@ -103,7 +103,7 @@ def test_what_is_left_out_is_told_in_a_line_each(folder, caplog):
     assert rows == "the table: 2 of 6 rows left out: 1 without a picture (row 5), 1 without a label (row 4)"
     assert pictures.startswith("1 of 4 pictures are left out: ") and "broken.png: the image is corrupt" in pictures
     assert labels.startswith("1 of 3 labels are in no label tree (label 'fly agarick' is no class of any tree; ")
-    assert labels.endswith("give a label tree with dataset=FILE.tree, or let a language model judge")
+    assert labels.endswith("give it with dataset=FILE.tree, or let a language model judge")
     assert not any("\n" in line for line in told(caplog))
 
 

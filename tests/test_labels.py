@@ -82,7 +82,7 @@ def names(tree, indices) -> list[str]:
         ),
         (
             HEAD + "* dog\n* cat | Dog\n",
-            "toy.tree:5: the name 'Dog' is already used on line 4; a name may stand for one thing only",
+            "toy.tree:5: the name 'Dog' is already used in toy.tree:4; a name may stand for one thing only",
         ),
         (
             HEAD + "bird\n  * robin < songster\n",
@@ -138,7 +138,7 @@ def names(tree, indices) -> list[str]:
         ),
         (
             HEAD + "* sea-gull\n* Sea Gull\n",
-            "toy.tree:5: the name 'Sea Gull' is already used on line 4; a name may stand for one thing only",
+            "toy.tree:5: the name 'Sea Gull' is already used in toy.tree:4; a name may stand for one thing only",
         ),
     ],
 )
