@@ -46,7 +46,7 @@ class Recipe(Strict):
     think: bool = False  # an answer without <think> breaks the format
     overlong: int = Field(0, ge=0)  # tokens before max_tokens in which a length penalty grows to 1; 0: none
     judge: Literal["taxonomy", "llm", "cascade"] = "taxonomy"
-    trees: tuple[str, ...] = ()  # files of label trees of one's own, for samples whose data set is theirs or not known
+    trees: list[str] = Field([])  # files of label trees of one's own, for samples whose data set is theirs or not known
     world: bool = False  # packaged trees and word lists judge beside a tree of one's own
     judge_model: str | None = None
     judge_prompt: str = "base_single"
