@@ -171,7 +171,8 @@ profile = lab.profile.name"""
         == "error: --publish writes what was computed: leave out --plan and --from-predictions\n"
     )
     first = call("--publish", "mine")
-    assert first.exit_code == 0 and re.search(r"\nwrote mine: 3 files, 0\.\d MB\n$", first.stdout), first.output
+    last = r"\nwrote mine: 3 files, 0\.\d MB\nthe paper: .*paper\.pdf\n$"
+    assert first.exit_code == 0 and re.search(last, first.stdout), first.output
     monkeypatch.setattr(module, "reproduce", reproduce)
     again = call("--from-predictions", "mine", "--out", "elsewhere")
     assert again.exit_code == 0, again.output
