@@ -115,23 +115,15 @@ def read_outline(text: str, source: str) -> tuple[dict[str, str], list[OutlineLi
     return headers, lines
 
 # %% ../../nbs/1_core/9_outline.ipynb #6ea4fac5
-def _parents(lines: Sequence[OutlineLine]) -> list[int | None]:
-    "For each line the place of the line above which it is indented below."
-    parents: list[int | None] = []
+def _above(lines: Sequence[OutlineLine]) -> list[tuple[int | None, ...]]:
+    "For each line the places of the lines that it is indented below, the outermost first."
+    above: list[tuple[int | None, ...]] = []
     path: list[int] = []
     for i, line in enumerate(lines):
         del path[line.depth :]
-        parents.append(path[-1] if path else None)
+        above.append(tuple(path))
         path.append(i)
-    return parents
-
-
-def _chain(parents: Sequence[int | None], i: int) -> Iterator[int]:
-    "The places of the lines that line `i` stands below, nearest first."
-    above = parents[i]
-    while above is not None:
-        yield above
-        above = parents[above]
+    return above
 
 
 def extend_outline(base: Sequence[OutlineLine], own: Sequence[OutlineLine]) -> list[OutlineLine]:
@@ -143,7 +135,7 @@ def extend_outline(base: Sequence[OutlineLine], own: Sequence[OutlineLine]) -> l
     places = {name_key(name): i for i, line in enumerate(base) for name in line.names}
     lines = list(base)
     below: dict[int, list[OutlineLine]] = {}
-    parents = _parents(base)
+    above = _above(base)
     path: list[int | None] = []  # for each depth the line of `base` that an own line is, None for a new one
     for line in own:
         del path[line.depth :]
@@ -158,7 +150,7 @@ def extend_outline(base: Sequence[OutlineLine], own: Sequence[OutlineLine]) -> l
             there = lines[place]
             if line.mark not in ("", there.mark) or line.split not in ("", there.split):
                 raise UserError(f"{line.where}: {line.names[0]!r} is {there.where}; leave its mark and split as there")
-            if path and path[-1] not in list(_chain(parents, place)):
+            if path and path[-1] not in above[place]:
                 raise UserError(f"{line.where}: {line.names[0]!r} is {there.where}, and stays there; do not indent it")
             names = dict.fromkeys((*there.names, *line.names))
             lines[place] = there._replace(names=tuple(names), facets=there.facets + line.facets)

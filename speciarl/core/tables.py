@@ -286,9 +286,9 @@ def find_column(
     """The column of `table` that is the `role`: called `given`, else `usual` (None: like it); None if there is none.
 
     Names are compared by `name_key` where none is equal, then with `OTHER_NAMES` of the role; such a match is told in
-    `notes`. `option` says how a message
-    names the parameter that gives the name (None: there is none), `todo` what else can be done. Raises `UserError` if
-    the column is not there (and `required` or `given`), could be several, or holds what is no text.
+    `notes`. `option` says how a message names the parameter that gives the name (None: there is none), `todo` what else
+    can be done. Raises `UserError` if the column is not there (and `required` or `given`), could be several, or holds
+    what is no text.
     """
     usual = usual or role
     wanted = usual if given is None else given

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from .fetch import download as download
     from .fieldguide import World as World
     from .fieldguide import plates as plates
-    from .sets import FolderSet as FolderSet
-    from .sets import read_class_folders as read_class_folders
     from .samples import Sample as Sample
     from .samples import open_image as open_image
     from .samples import read_folder as read_folder
     from .samples import read_hub as read_hub
     from .sets import BenchmarkSet as BenchmarkSet
     from .sets import FieldGuideSet as FieldGuideSet
+    from .sets import FolderSet as FolderSet
     from .sets import named_set as named_set
     from .sets import open_set as open_set
+    from .sets import read_class_folders as read_class_folders
     from .sets import read_data as read_data
     from .splits import check_benchmark as check_benchmark
     from .splits import draw_subset as draw_subset

@@ -316,10 +316,9 @@ def write_tree(
 ) -> MadeTree:
     """The label tree of these rows; `fine_groups` are keys of groups that are no step of their own (`~`).
 
-    `group_names` has other names of groups, by their names.
-
-    `domain` is the word for everything in it. Raises `UserError` if the names contradict each other (see
-    `find_parents`), or no domain is given and no group holds all classes.
+    `domain` is the word for everything in it, and `group_names` has other names of groups, by their names. Raises
+    `UserError` if the names contradict each other (see `find_parents`), or no domain is given and no group holds all
+    classes.
     """
     notes: Notes = []
     parents = find_parents(entries, source, unit)

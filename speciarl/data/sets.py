@@ -334,12 +334,12 @@ def trees_of(names: Iterable[str]) -> dict[str, LabelTree]:
     return trees
 
 
-def classes_in(dataset: str, siblings: int | None = None) -> list[str]:
-    """The names of the classes of a data set, which may also be a label tree in a file.
+def classes_in(dataset: str | LabelTree, siblings: int | None = None) -> list[str]:
+    """The names of the classes of a data set, which may also be a label tree or the file of one.
 
     Of the field guide, those of a world with so many `siblings` in a group (None: all).
     """
-    if dataset in DOMAINS and siblings is not None:
+    if isinstance(dataset, str) and dataset in DOMAINS and siblings is not None:
         return FieldGuideSet(dataset, World(siblings=siblings)).classes()
     return load_tree(dataset).classes()
 

@@ -270,6 +270,7 @@ def _check_facets(tree: LabelTree, places: Sequence[str]) -> None:
 _TREES = Path(str(files("speciarl") / "assets" / "trees"))
 
 
+@cache  # they do not change, and trees are asked for by name again and again
 def _stems(folder: str) -> dict[str, Path]:
     "The packaged tree files in `folder` by name."
     return {path.stem: path for path in sorted((_TREES / folder).glob("*.tree"))}
@@ -379,13 +380,18 @@ def _read_tree(path: Path) -> LabelTree:
     return parse_tree(path.read_text("utf-8-sig"), path.name)
 
 
-@cache  # they do not change, and reading all of them takes half a second
+@cache  # reading all of them takes half a second
 def _read_packaged(path: Path) -> LabelTree:
     return replace(_read_tree(path), packaged=True)
 
 
-def load_tree(name_or_path: str | Path) -> LabelTree:
-    "A packaged tree by name, or the tree in a file. Raises `UserError` if there is none or it is faulty."
+def load_tree(name_or_path: str | Path | LabelTree) -> LabelTree:
+    """A packaged tree by name, the tree in a file, or a tree as it is.
+
+    Raises `UserError` if there is none or it is faulty.
+    """
+    if isinstance(name_or_path, LabelTree):
+        return name_or_path
     packaged = _packaged_file(str(name_or_path))
     if packaged is not None:
         return _read_packaged(packaged)

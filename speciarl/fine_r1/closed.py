@@ -63,15 +63,14 @@ def tree_of(sample: Sample, trees: Mapping[str, LabelTree]) -> str | LabelTree:
 @lru_cache
 def classes_of(dataset: str | LabelTree, siblings: int = SIBLINGS) -> dict[str, int]:
     "The names of the classes of a data set (see `classes_in`), given by its name or its label tree, and their nodes."
-    tree = dataset if isinstance(dataset, LabelTree) else load_tree(dataset)
-    nodes = {node.name: i for i, node in enumerate(tree.nodes) if node.is_class}
-    return nodes if isinstance(dataset, LabelTree) else {name: nodes[name] for name in classes_in(dataset, siblings)}
+    nodes = {node.name: i for i, node in enumerate(load_tree(dataset).nodes) if node.is_class}
+    return {name: nodes[name] for name in classes_in(dataset, siblings)}
 
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #0e66635d
 @lru_cache
 def _above(dataset: str | LabelTree, siblings: int) -> dict[str, list[int]]:
     "The nodes above each class of a data set, nearest first."
-    tree = dataset if isinstance(dataset, LabelTree) else load_tree(dataset)
+    tree = load_tree(dataset)
     return {name: tree.ancestors(place) for name, place in classes_of(dataset, siblings).items()}
 
 
@@ -82,10 +81,8 @@ def distances(dataset: str | LabelTree, label: str, siblings: int = SIBLINGS) ->
     above = _above(dataset, siblings)
     mine = next((name for name in above if name_key(name) == name_key(label)), None)
     if mine is None:
-        name = dataset.dataset if isinstance(dataset, LabelTree) else dataset
-        raise UserError(
-            f"{label[:60]!r} is no class of {name}, so there are no options to offer; correct the label or the data set"
-        )
+        what = f"{label[:60]!r} is no class of {load_tree(dataset).dataset}, so there are no options to offer"
+        raise UserError(f"{what}; correct the label or the data set")
     step = {node: i for i, node in enumerate(above[mine])}
     met = {}
     for name, nodes in above.items():
@@ -120,9 +117,7 @@ def others(
 # %% ../../nbs/8_fine_r1/5_closed.ipynb #ebc9000d
 def split_of(sample: Sample, trees: Mapping[str, LabelTree] = NO_TREES) -> str:
     "The published split of a sample's class: seen, unseen, or empty."
-    found = tree_of(sample, trees)
-    tree = found if isinstance(found, LabelTree) else load_tree(found)
-    return tree.splits.get(sample.label, "")
+    return load_tree(tree_of(sample, trees)).splits.get(sample.label, "")
 
 
 @dataclass(frozen=True)

@@ -430,7 +430,8 @@ def judge_card(judge: Judge) -> dict[str, Any]:
     told = {"judge": "taxonomy", "model": None, "prompt": None, **getattr(model, "description", {})}
     if isinstance(judge, CascadeJudge):
         told["judge"] = "cascade"
-    first: Any = getattr(judge, "first", judge)
-    if own := own_trees(judge):
+    own = own_trees(judge)
+    if own:
+        first: Any = getattr(judge, "first", judge)
         told |= {"trees": own, "world": first.world}
     return {**told, "identity": judge.identity, "speciarl": __version__}

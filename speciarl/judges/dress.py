@@ -17,6 +17,8 @@ from typing import Any
 
 import regex
 
+from ..core.pairs import TEX_STYLE
+
 # %% ../../nbs/3_judges/2_dress.ipynb #eb019fa0
 def visible(text: str) -> str:
     "`text` without characters that show nothing: control, zero-width and direction characters other than white space."
@@ -121,7 +123,6 @@ _TAGS = re.compile(
     r"</?(?:b|i|u|em|strong|br|p|div|span|code|pre|sup|sub|small|mark|q|h[1-6]|li|ul|ol)\s*/?>", re.IGNORECASE
 )
 _BOXED = re.compile(r"\$*\\(?:boxed|fbox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}\$*")
-_TEX = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|emph|textrm|mathsf|texttt)\s*\{([^{}]*)\}")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\((?:https?://)?[\w./%-]*\)")
 _FENCE = re.compile(r"^\s*```\w*[ \t]*\n?(.*?)\n?\s*```\s*$", re.DOTALL)
 _BULLET = re.compile(r"(?m)^[ \t]*(?:#{1,6}|[-*+>]|\(?\d{1,2}[.)])[ \t]+")
@@ -142,7 +143,7 @@ def plain_marks(text: str) -> str:
         tagged = _ANSWER.findall(text)
         text = _TAGS.sub(" ", tagged[-1] if tagged else text)
     if "\\" in text:
-        text = _BOXED.sub(r". Final answer: \1. ", _TEX.sub(r"\1", text))
+        text = _BOXED.sub(r". Final answer: \1. ", TEX_STYLE.sub(r"\1", text))
     if "[" in text:
         text = _LINK.sub(r"\1", text)
     if len(_NUMBERED.findall(text)) > 1:

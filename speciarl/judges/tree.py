@@ -15,7 +15,7 @@ from ..core.files import text_digest
 from ..core.names import beginnings, name_key, near_names, scan, spellings
 from ..core.scale import Category, UserError
 from ..core.tables import check_pairs
-from ..core.work import progress, remember
+from ..core.work import each, remember
 from ..data.trees import LabelTree, fieldguide_trees, load_trees, relation
 from ..data.words import DomainNames, foreign_names, is_another, word_domains, word_text
 from . import form
@@ -256,6 +256,7 @@ def is_foreign(trees: dict[str, LabelTree], label: LabelPlace, meaning: Meaning)
 VERSION = 5  # raise it with any change that can change a verdict
 _SUGGESTIONS = 100
 _MEMORABLE = 500  # characters; a longer answer does not come twice
+_FEW = 1_000  # pairs that take no longer than one waits without a bar
 
 # %% ../../nbs/3_judges/8_tree.ipynb #b65a719c
 class Library:
@@ -419,15 +420,13 @@ class TreeJudge:
         """
         check_pairs(pairs)
         known, verdicts = self._verdicts, []
-        names = [None] * len(pairs) if datasets is None else datasets
-        with progress(len(pairs), "answer", title="label trees", leave=False) as bar:
-            for (label, answer), dataset in zip(pairs, names, strict=True):
-                key = (dataset or None, label, answer)
-                if len(answer) > _MEMORABLE:
-                    verdicts.append(self._judge(dataset or None, label, form.shorten(answer)))
-                else:
-                    verdicts.append(known.get(key) or remember(known, key, self._judge, *key))
-                bar.update()
+        queries = list(zip(pairs, [None] * len(pairs) if datasets is None else datasets, strict=True))
+        for (label, answer), dataset in each(queries, "answer", title="label trees", few=_FEW):
+            key = (dataset or None, label, answer)
+            if len(answer) > _MEMORABLE:
+                verdicts.append(self._judge(dataset or None, label, form.shorten(answer)))
+            else:
+                verdicts.append(known.get(key) or remember(known, key, self._judge, *key))
         if done is not None:
             done(range(len(verdicts)), verdicts)
         return verdicts

@@ -21,7 +21,7 @@ from ..core.names import is_missing, text_labels
 from ..core.pairs import read_pairs
 from ..core.scale import UserError
 from ..core.tables import BLANK_WORDS, Notes, find_column, keep_rows, read_table
-from ..core.work import progress
+from ..core.work import each
 from ..data.samples import Sample, bounded, fitted, open_image
 from ..data.sets import open_set
 
@@ -84,12 +84,11 @@ def judge(
     The table has the columns label and answer, and perhaps dataset (`dataset` for rows that name none), or what the
     arguments say they are called. `judge` is any judge (default: the packaged label trees; `strict`: what they cannot
     place is wrong). `tree` is the file of a tree of your own, for rows that name no data set or the one in its header;
-    nothing else judges its labels, unless `world`.
-    Rows without a label are left out, which a warning tells. An empty answer is a fault of format, or
-    with empty_answer="abstain" an abstention, as is one of the words `blank` unless a tree knows a thing called so.
-    Of an answer with tags, a box or a JSON object what is inside is judged, or with `as_is` the whole text. A list of
-    dicts or a file (its path) gives a list of dicts, a frame the same kind of frame. Raises `UserError` for a table
-    without these columns, or without a label in them.
+    nothing else judges its labels, unless `world`. Rows without a label are left out, which a warning tells. An empty
+    answer is a fault of format, or with empty_answer="abstain" an abstention, as is one of the words `blank` unless a
+    tree knows a thing called so. Of an answer with tags, a box or a JSON object what is inside is judged, or with
+    `as_is` the whole text. A list of dicts or a file (its path) gives a list of dicts, a frame the same kind of frame.
+    Raises `UserError` for a table without these columns, or without a label in them.
     """
     from speciarl.data.trees import label_trees, tree_name
     from speciarl.judges.choose import JudgeSpec, make_judge
@@ -295,14 +294,12 @@ def _opened(batch: dict[str, list[Any]], max_pixels: int | None) -> dict[str, li
 def _readable(samples: Sequence[Sample], notes: Notes) -> list[Sample]:
     "The samples whose pictures can be opened; `notes` tell of the others. Raises `UserError` if there are none."
     good, faults = [], []
-    with progress(len(samples), "picture", leave=False) as bar:
-        for sample in samples:
-            try:
-                open_image(sample)
-                good.append(sample)
-            except UserError as error:
-                faults.append(str(error))
-            bar.update(1)
+    for sample in each(samples, "picture"):
+        try:
+            open_image(sample)
+            good.append(sample)
+        except UserError as error:
+            faults.append(str(error))
     if faults and not good:
         raise UserError(f"not one of the {len(samples):,} pictures can be opened (the first: {faults[0]})")
     if faults:

@@ -27,7 +27,7 @@ from PIL import Image
 from ..core.files import atomic_write, own_header
 from ..core.scale import WIRE_NAMES, UserError
 from ..core.tables import Notes, as_argument, find_column
-from ..core.work import progress
+from ..core.work import each
 from ..data.samples import Sample, images_below, open_image
 from ..metrics.runs import open_predictions, read_card, read_samples
 from ..policy.judged import named_samples, read_judged
@@ -195,10 +195,8 @@ def thumbnails(chosen: Sequence[ImageEntry], found: Mapping[tuple[str, str], Any
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    with progress(len(chosen), "picture", leave=False) as bar:
-        for number, entry in enumerate(chosen):
-            made.append(_thumbnail(found.get((entry.dataset, entry.sample_id)), folder / f"{number:06}.jpg"))
-            bar.update()
+    for number, entry in enumerate(each(chosen, "picture")):
+        made.append(_thumbnail(found.get((entry.dataset, entry.sample_id)), folder / f"{number:06}.jpg"))
     for path in folder.glob("[0-9]*.jpg"):
         if path.stem >= f"{len(chosen):06}":
             path.unlink()
