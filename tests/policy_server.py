@@ -10,14 +10,13 @@ import asyncio
 import base64
 import hashlib
 import io
-import threading
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 import numpy as np
 import pytest
 from aiohttp import web
 from PIL import Image
+from serving import serving
 
 FIELDS = {"model", "messages", "max_tokens", "temperature", "top_p", "seed", "n", "top_k", "repetition_penalty"}
 RENAMED = {"max_completion_tokens": "max_tokens", "random_seed": "seed"}
@@ -167,22 +166,7 @@ def routes(handle: Handle) -> list:
 
 @pytest.fixture
 def policy_server(short_pauses):
-    handle, started, ended = Handle(), SimpleQueue(), []
-
-    async def main():
-        app = web.Application(client_max_size=2**26)
-        app.add_routes(routes(handle))
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ended[:] = [asyncio.get_running_loop(), asyncio.Event()]
-        started.put(runner.addresses[0][1])
-        await ended[1].wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
-    thread.start()
-    handle.url = f"http://127.0.0.1:{started.get(timeout=30)}/v1"
-    yield handle
-    ended[0].call_soon_threadsafe(ended[1].set)
-    thread.join(10)
+    handle = Handle()
+    with serving(routes(handle), client_max_size=2**26) as address:
+        handle.url = f"{address}/v1"
+        yield handle

@@ -1,20 +1,18 @@
 "A label tree that a language model drafts of a bare list, whatever its server does."
 
-import asyncio
 import json
 import random
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 from aiohttp import web
 from command_line import call, ok, refused
+from serving import serving
 
 from speciarl.core.calls import BadReply
 from speciarl.data.drafting import settle
@@ -78,25 +76,10 @@ class Handle:
 
 @pytest.fixture
 def server(short_pauses):
-    handle, started, ended = Handle(), SimpleQueue(), []
-
-    async def main():
-        app = web.Application()
-        app.add_routes([web.post("/v1/chat/completions", handle.chat), web.get("/v1/models", handle.list)])
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ended[:] = [asyncio.get_running_loop(), asyncio.Event()]
-        started.put(runner.addresses[0][1])
-        await ended[1].wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
-    thread.start()
-    handle.url = f"http://127.0.0.1:{started.get(timeout=30)}/v1"
-    yield handle
-    ended[0].call_soon_threadsafe(ended[1].set)
-    thread.join(10)
+    handle = Handle()
+    with serving([web.post("/v1/chat/completions", handle.chat), web.get("/v1/models", handle.list)]) as address:
+        handle.url = f"{address}/v1"
+        yield handle
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POLICY', 'Adapter', 'EngineName', 'EngineURL', 'Split', 'MaxPixels', 'MaxTokens', 'Limit', 'AnswerTag', 'data',
-           'DataName', 'own_tree', 'engine_options', 'evaluate', 'evaluate_matrix', 'closed', 'data_list', 'data_check',
+           'DataName', 'engine_options', 'evaluate', 'evaluate_matrix', 'closed', 'data_list', 'data_check',
            'data_download']
 
 # %% ../../nbs/10_cli/4_asking.ipynb #99cac7a6
@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speciarl.cli.app import (
-    ANSWER_BYTES,
     DatasetColumn,
     ImageColumn,
     LabelColumn,
     TreeOption,
     World,
     app,
-    check_room,
-    check_writable,
     fail,
     print_table,
     refuse_existing,
@@ -31,10 +28,12 @@ from speciarl.cli.app import (
     training_extra,
 )
 from .judging import JudgeFields, JudgePrompt, MaxMissing, RequestFields, Votes
-from .scoring import score
+from .scoring import print_report
 
 if TYPE_CHECKING:
     from speciarl.metrics.matrix import Matrix
+    from speciarl.policy.engines import Engine
+    from speciarl.report.scores import ScoreReport
 
 # %% ../../nbs/10_cli/4_asking.ipynb #a03aef0a
 POLICY = "A policy: a folder, an id on the Hugging Face hub, fieldguide-base, or a server's name for it."
@@ -76,16 +75,6 @@ AnswerTag = Annotated[
         show_default=False,
     ),
 ]
-
-
-def own_tree(tree: str | None, data: str | None) -> str | None:
-    "The tree that was given, or lies beside the data as labels.tree, which is then told; None if there is neither."
-    from speciarl.data.trees import tree_beside
-
-    beside = tree_beside(data) if tree is None and data is not None else None
-    if beside is not None:
-        say(f"labels are judged by {beside}")
-    return tree or beside
 
 
 def engine_options(engine: str, request: list[str] | None, max_pixels: int | None) -> dict[str, Any]:
@@ -189,10 +178,8 @@ def evaluate(
     from speciarl.data.sets import read_data
     from speciarl.data.trees import label_trees, tree_name
     from speciarl.judges.choose import JudgeSpec, make_judge
-    from speciarl.metrics import runs
     from speciarl.metrics.matrix import load_matrix
-    from speciarl.policy.judged import check_judgeable, refuse_unjudged
-    from speciarl.policy.prompts import load_question
+    from speciarl.report.asking import faults_of, own_tree, scored_run
 
     verdicts = store or out.with_suffix(".sqlite")
     if matrix is not None:
@@ -220,45 +207,48 @@ def evaluate(
         max_missing=max_missing,
     )
     needs = "--judge-url http://localhost:8000/v1 --judge-model NAME"
-    tree = own_tree(tree, data)
-    own = tree_name(tree)
-    judge = make_judge(spec, verdicts, label_trees(tree), say, needs)
-    check_writable(out)
+    given = own_tree(tree, data, say)
+    judge = make_judge(spec, verdicts, label_trees(given), say, needs)
     columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
     samples = None if data is None else read_data(data, split, limit, columns=columns)
-    if own is not None and samples is not None:
-        samples = [sample if sample.dataset else replace(sample, dataset=own) for sample in samples]
-    if predictions is not None:
-        card = runs.judge_published(predictions, out, judge, samples, answer_tag=answer_tag)
-    else:
-        assert model is not None and samples is not None  # refused above
-        check_judgeable(samples, judge)
-        check_room(out, len(samples) * n * ANSWER_BYTES)
+
+    def tell(card: dict[str, Any], report: "ScoreReport") -> None:
+        counts = []
+        for name, number in card["counts"].items():
+            words = name.replace("_", " ")
+            counts.append(f"{words} not recorded" if number is None else f"{number:,} {words}")
+        typer.echo(", ".join(counts))
+        faults = faults_of(out)
+        for fault in faults[:3]:
+            typer.echo(f"without an answer: {fault}")
+        if len(faults) > 3:
+            typer.echo(f"{len(faults) - 3:,} more are named in {out / 'samples.csv'}")
+        typer.echo("")
+        for note in report.notes:
+            say(note)
+        print_report(report, out)
+
+    def make() -> "Engine":
         with training_extra():
-            from speciarl.policy.engines import Sampling
             from speciarl.policy.server import make_engine
 
-            how = Sampling(n, seed=seed, max_tokens=max_tokens or load_question(prompt, answer_tag).room)
-            asked = make_engine(engine, model, adapter, base_url, **engine_options(engine, request, max_pixels))
-            card = runs.evaluate(asked, samples, out, judge, prompt, how, quiet=None, answer_tag=answer_tag)
-    counts = []
-    for name, number in card["counts"].items():
-        words = name.replace("_", " ")
-        counts.append(f"{words} not recorded" if number is None else f"{number:,} {words}")
-    typer.echo(", ".join(counts))
-    faults = [row["fault"] or "" for row in runs.read_samples(out)]
-    faults = [fault for fault in faults if fault]
-    for fault in faults[:3]:
-        typer.echo(f"without an answer: {fault}")
-    if len(faults) > 3:
-        typer.echo(f"{len(faults) - 3:,} more are named in {out / 'samples.csv'}")
-    typer.echo("")
-    score(out, out=out, force=True)
-    refuse_unjudged(out / "verdicts.csv", max_missing)
-    if predictions is None:
-        from speciarl.policy.predict import refuse_cut
+            assert model is not None  # refused above
+            return make_engine(engine, model, adapter, base_url, **engine_options(engine, request, max_pixels))
 
-        refuse_cut(card["counts"]["cut_off"], card["counts"]["answers"], how.max_tokens)
+    scored_run(
+        out,
+        judge,
+        samples,
+        predictions or make,
+        tell,
+        dataset=tree_name(given),
+        prompt=prompt,
+        answer_tag=answer_tag,
+        n=n,
+        seed=seed,
+        max_tokens=max_tokens,
+        max_missing=max_missing,
+    )
 
 # %% ../../nbs/10_cli/4_asking.ipynb #5cf7e51d
 def evaluate_matrix(matrix: "Matrix", out: Path, store: str | Path) -> None:
@@ -335,16 +325,18 @@ def closed(
     tree: TreeOption = None,
 ) -> None:
     "Ask a policy questions with options (Fine-R1)."
+    from speciarl.core.work import ANSWER_BYTES, check_room, check_writable
     from speciarl.data.sets import read_data
     from speciarl.data.trees import label_trees, tree_name
+    from speciarl.report.asking import own_tree
 
     refuse_existing([out / name for name in ("answers.jsonl", "closed.csv", "closed.card.json")])
     check_writable(out)
     columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
     samples = read_data(source, split, limit, columns=columns)
-    tree = own_tree(tree, source)
-    own = tree_name(tree)
-    trees = {} if own is None else {own: label_trees(tree)[own]}
+    given = own_tree(tree, source, say)
+    own = tree_name(given)
+    trees = {} if own is None else {own: label_trees(given)[own]}
     samples = [sample if sample.dataset else replace(sample, dataset=own) for sample in samples]
     with training_extra():
         from speciarl.fine_r1.closed_run import check_questions, run_closed
@@ -431,6 +423,8 @@ def data_download(
     label_column: Annotated[str, typer.Option(metavar="NAME", help="Of --repo: its column of labels.")] = "label",
 ) -> None:
     "Fetch a data set from its official place, check it, and unpack it to DIR/NAME."
+    from speciarl.core.work import check_writable
+
     if repo is None and (revision is not None or split != "test"):
         fail("--revision and --split are of a data set on the hub: name it with --repo")
     check_writable(root)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from .app import AsJson, app, check_writable, end_badly, print_json, training_extra
+from .app import AsJson, app, end_badly, print_json, training_extra
 from .training import plan_run, print_plan, train_words
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def check_programs() -> list[Finding]:
 def check_working_folder(folder: Path) -> Finding:
     "Whether outputs can be written to `folder`."
     from speciarl.core.scale import UserError
+    from speciarl.core.work import check_writable
 
     try:
         check_writable(folder)

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from speciarl.cli.app import (
-    ANSWER_BYTES,
     DatasetColumn,
     ImageColumn,
     LabelColumn,
     app,
-    check_room,
-    check_writable,
     end_badly,
     fail,
     refuse_existing,
@@ -144,6 +141,7 @@ def train(
     processes: Annotated[int, typer.Option(metavar="N", min=1, help="For --plan: on how many processes (GPUs).")] = 1,
 ) -> None:
     "Train a policy as a recipe says."
+    from speciarl.core.work import check_room, check_writable
     from speciarl.fine_r1 import methods
     from speciarl.training.recipe import load_recipe
 
@@ -199,6 +197,8 @@ def recipes() -> None:
 @app.command()
 def base(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the policy.", show_default=False)]) -> None:
     "Train the packaged base policy again; compare."
+    from speciarl.core.work import check_writable
+
     refuse_existing([out])
     check_writable(out)
     with training_extra():
@@ -263,6 +263,8 @@ def rationales(
     dataset_column: DatasetColumn = None,
 ) -> None:
     "Write rationales of training images, for train."
+    from speciarl.core.work import ANSWER_BYTES, check_room, check_writable
+
     if marks and (base_url or model):
         fail("--marks asks nobody: leave out --base-url and --model")
     if not marks and not (base_url and model):

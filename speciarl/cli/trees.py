@@ -11,18 +11,7 @@ from typing import Annotated
 
 import typer
 
-from speciarl.cli.app import (
-    AsJson,
-    LabelColumn,
-    World,
-    app,
-    check_writable,
-    end_badly,
-    fail,
-    print_json,
-    refuse_existing,
-    say,
-)
+from .app import AsJson, LabelColumn, World, app, end_badly, fail, print_json, refuse_existing, say
 from .judging import RequestFields
 
 MOST_TOLD = 20  # things to look at that are printed; the page has all
@@ -131,6 +120,7 @@ def draft(
     from speciarl.core.calls import Server
     from speciarl.core.config import request_fields
     from speciarl.core.files import atomic_write
+    from speciarl.core.work import check_writable
     from speciarl.data.drafting import draft_tree
     from speciarl.data.proposing import read_labels
 

@@ -372,6 +372,6 @@ def check_pairs(pairs: Any) -> None:
         wanted = "a list of (label, answer) is wanted"
         raise UserError(f"{wanted}, not {type(pairs).__name__}; for a table there is speciarl.judge")
     for number, pair in enumerate(pairs, 1):
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        if isinstance(pair, str) or len(pair) != 2 or not (isinstance(pair[0], str) and isinstance(pair[1], str)):
             shown = str(pair)[:60]
             raise UserError(f"pair {number} is {shown}: (label, answer) is wanted, both text; no answer is ''")
