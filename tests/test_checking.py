@@ -25,6 +25,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def write_photos():
+    "Three pictures in photos, which are all said to show a cep."
+    Path("photos").mkdir()
+    for number, plate in enumerate(plates("birds", "test", 3)):
+        plate.image.save(f"photos/{number}.png")
+    write_csv("photos/labels.csv", ["file", "label"], [[f"{number}.png", "cep"] for number in range(3)])
+
+
 def ends_badly(*arguments):
     result = call(*arguments)
     assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.output
@@ -111,11 +119,7 @@ def test_an_answer_is_tried(folder):
 
 
 def test_evaluate_takes_a_tree_or_finds_it_beside_the_data(folder, policy_server):
-    pictures = folder / "photos"
-    pictures.mkdir()
-    for number, plate in enumerate(plates("birds", "test", 3)):
-        plate.image.save(pictures / f"{number}.png")
-    write_csv("photos/labels.csv", ["file", "label"], [[f"{number}.png", "cep"] for number in range(3)])
+    write_photos()
     asked = ("evaluate", "--engine", "openai", "--base-url", policy_server.url, "--model", "policy", "--data", "photos")
     assert "speciarl tree from-table" in ends_badly(*asked, "--out", "unknown")
     assert refused(*asked, "--out", "unknown", "--tree", "photos/labels.csv").endswith(
@@ -174,11 +178,7 @@ def test_a_packaged_tree_is_extended(folder):
 
 
 def test_questions_are_asked_about_a_tree_of_ones_own(folder, policy_server):
-    pictures = folder / "photos"
-    pictures.mkdir()
-    for number, plate in enumerate(plates("birds", "test", 3)):
-        plate.image.save(pictures / f"{number}.png")
-    write_csv("photos/labels.csv", ["file", "label"], [[f"{number}.png", "cep"] for number in range(3)])
+    write_photos()
     asked = ("closed", "--engine", "openai", "--base-url", policy_server.url, "--model", "policy", "--data", "photos")
     assert "images without a data set" in refused(*asked, "--out", "unknown")
     ok(*asked, "--tree", "my.tree", "--out", "given")
