@@ -142,8 +142,8 @@ SEPARATORS = (" or ", " / ", ", ", "; ", " | ", " and ", " & ", "\n", " vs ")
 def offered_together(seed: int, number: int, one_tree: bool) -> list[tuple[str, Verdict]]:
     """Two classes that exclude each other, offered together: the answer and its verdict for the first of them.
 
-    Drawn with a seed, `number` times: each of 1.7 million pairs and nine separators is possible, and what share of them
-    is paid by mistake is known (below), so that fresh draws would fail now and then and say nothing new.
+    Drawn `number` times with a seed: a few of all the pairs are paid by mistake (see below), so that fresh draws would
+    fail now and then and say nothing new.
     """
     dice, found = random.Random(seed), []
     for _ in range(number):
@@ -161,7 +161,6 @@ def offered_together(seed: int, number: int, one_tree: bool) -> list[tuple[str, 
 
 
 def test_two_classes_of_one_tree_are_never_right():
-    "Nine of 595,048 that were drawn once are: four times a group that both names share, and five by mistake."
     pairs = offered_together(0, 6_000, one_tree=True)
     assert len(pairs) > 5_500
     assert [pair for pair in pairs if pair[1].category not in (None, Category.WRONG)] == []
@@ -169,7 +168,7 @@ def test_two_classes_of_one_tree_are_never_right():
 
 def test_classes_of_two_trees_are_hardly_ever_right():
     """A tree knows little of what only another one holds: "canna lily or regal lily" names a lily to it, and "red
-    ginger" two colours. Of 60,000 that were drawn once, 66 were paid."""
+    ginger" two colours."""
     pairs = offered_together(0, 6_000, one_tree=False)
     paid = [pair for pair in pairs if pair[1].category not in (None, Category.WRONG)]
     assert len(pairs) > 5_500 and len(paid) <= len(pairs) / 500, paid

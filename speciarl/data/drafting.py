@@ -64,43 +64,42 @@ def _votes(paths: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[str]]
     return votes
 
 
-class Settled(NamedTuple):
-    "The path of each label in one tree (without the label), other names of its groups, and what was unclear."
+def _without_circles(
+    keys: dict[str, list[str]], names: Mapping[str, str], doubts: list[Doubt]
+) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
+    """The votes (see `_votes`) of paths of keys that lead in no circle, and their keys, groups first.
 
-    paths: dict[str, list[str]]
-    others: dict[str, list[str]]
-    doubts: list[Doubt]
-
-
-def settle(paths: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]] = {}) -> Settled:
-    "One tree of the paths that were proposed for labels (names from broad to fine), and of other names of groups."
-    names, same, doubts = _one_name(paths, others)
-    keys, decided = {}, set[tuple[str, str]]()
-    for label, path in paths.items():
-        found = dict.fromkeys(same[name_key(name)] for name in path)
-        keys[label] = [key for key in found if key != name_key(label)]
+    `keys`, by label, are changed: of each circle the step with the fewest labels goes, which is added to `doubts`.
+    """
+    places = {label: place for place, label in enumerate(keys)}
+    decided = set[tuple[str, str]]()
     while True:
         votes = _votes(keys)
         try:
-            order = list(TopologicalSorter(votes).static_order())
-            break
+            return votes, list(TopologicalSorter(votes).static_order())
         except CycleError as error:
             steps = [(votes[below][above], above, below) for above, below in pairwise(error.args[1])]
-            places = {label: place for place, label in enumerate(keys)}
-            labels, above, below = min(steps, key=lambda step: (len(step[0]), -places[step[0][0]]))
-            doubts.append(Doubt(names[below], f"not below {names[above]!r} ({_labels(labels)}): that is a circle"))
-            turned = len(steps) == 2 and (above, below) not in decided
-            decided |= {(above, below), (below, above)}  # what was turned once is left out the next time
-            for label in labels:
-                place = keys[label].index(above)
-                del keys[label][place]
-                if turned and below != name_key(label):
-                    keys[label].insert(place + 1, above)
+        labels, above, below = min(steps, key=lambda step: (len(step[0]), -places[step[0][0]]))
+        doubts.append(Doubt(names[below], f"not below {names[above]!r} ({_labels(labels)}): that is a circle"))
+        turned = len(steps) == 2 and (above, below) not in decided
+        decided |= {(above, below), (below, above)}  # what was turned once is left out the next time
+        for label in labels:
+            place = keys[label].index(above)
+            del keys[label][place]
+            if turned and below != name_key(label):
+                keys[label].insert(place + 1, above)
+
+
+def _parents(
+    votes: Mapping[str, Mapping[str, list[str]]], order: Sequence[str], names: Mapping[str, str], doubts: list[Doubt]
+) -> dict[str, str]:
+    """For each key of the votes (in `order`, groups first) the one group directly above it, empty at the top.
+
+    It is the one that most labels support; the others are added to `doubts`.
+    """
     ancestors: dict[str, set[str]] = {"": set()}
     parents = {}
-    for key in order:
-        if not key:
-            continue
+    for key in filter(None, order):
         said = votes[key]
         nearest = [above for above in said if not any(above in ancestors[other] for other in said)]
         support = {
@@ -113,6 +112,26 @@ def settle(paths: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str
             if other != parents[key]:
                 kept = f"{names[parents[key]]!r} ({len(support[parents[key]]):,} labels)"
                 doubts.append(Doubt(names[key], f"below {kept}, not below {names[other]!r} ({_labels(said[other])})"))
+    return parents
+
+# %% ../../nbs/2_data/12_drafting.ipynb #6adfdf64
+class Settled(NamedTuple):
+    "The path of each label in one tree (without the label), other names of its groups, and what was unclear."
+
+    paths: dict[str, list[str]]
+    others: dict[str, list[str]]
+    doubts: list[Doubt]
+
+
+def settle(paths: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]] = {}) -> Settled:
+    "One tree of the paths that were proposed for labels (names from broad to fine), and of other names of groups."
+    names, same, doubts = _one_name(paths, others)
+    keys = {}
+    for label, path in paths.items():
+        found = dict.fromkeys(same[name_key(name)] for name in path)
+        keys[label] = [key for key in found if key != name_key(label)]
+    votes, order = _without_circles(keys, names, doubts)
+    parents = _parents(votes, order, names, doubts)
     settled = {}
     for label in paths:
         above, key = [], name_key(label)
