@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 from refusal import message
 
 from speciarl.compendium.artefacts import LOGS, ArtefactStore
@@ -18,9 +19,12 @@ from speciarl.compendium.profile import Job, load_profile, seeds_of, title
 from speciarl.core.config import ASSETS, available
 from speciarl.core.scale import UserError
 from speciarl.data.fieldguide import plates
+from speciarl.data.trees import load_tree
 from speciarl.fine_r1.closed import evaluate_closed
+from speciarl.metrics.runs import read_card
 from speciarl.policy.model import load_policy
 from speciarl.policy.predictions import read_predictions
+from speciarl.training.settings import recipe_judge, training_samples
 
 # Artefacts
 
@@ -210,6 +214,87 @@ def test_keys_follow_the_judge_and_not_the_lock(tmp_path):
     assert names(laboratory(tmp_path)) == before
 
 
+# Trees and pictures of one's own
+
+
+DOGS = "@dataset dogs\n@title Dogs\n@domain dog\ndog\n  spitz\n    * samoyed\n  terrier\n    * westie\n"
+OWN = "data_root: pictures\ndata: {mine: [dogs]}\njudge: {strict: false}\n"
+
+
+@pytest.fixture
+def own(tmp_path):
+    "A checkout with four pictures in folders of classes, and a profile that tests on them, without a tree."
+    for i in range(4):
+        picture = tmp_path / "pictures" / "dogs" / ("samoyed", "westie")[i % 2] / f"{i}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (56, 56), (60 * i, 90, 30)).save(picture)
+    return tiny(tmp_path / "own.yaml", OWN)
+
+
+def keys_of(lab, domain="dogs", method="SpeciaRL"):
+    return [lab.keys.name(lab.design.job(method, 0, domain, kind)) for kind in ("predictions", "verdicts")]
+
+
+def test_a_profile_tests_on_a_folder_with_the_tree_beside_it(own, tmp_path):
+    (tmp_path / "pictures" / "dogs" / "labels.tree").write_text(DOGS)
+    lab = Lab(own, tmp_path, workers=0)
+    rows = lab.rows("zero-shot", 0, "dogs")
+    assert [row["label"] for row in rows] == ["samoyed"] * 2 + ["westie"] * 2 and {row["dataset"] for row in rows} == {
+        "dogs"
+    }
+    card = read_card(lab.run("zero-shot", 0, "dogs"))
+    assert card["trees"] == {"dogs": load_tree(tmp_path / "pictures" / "dogs" / "labels.tree").digest}
+    [verdict] = lab.instruments.judge([("westie", "terrier")], ["dogs"])
+    assert verdict.category.wire == "less specific"
+
+
+def test_trees_of_a_profile_judge_and_count_by_their_bytes(own, tmp_path):
+    (tmp_path / "my.tree").write_text(DOGS)
+    own.write_text(own.read_text() + "trees: [my.tree]\n")
+    lab = Lab(own, tmp_path)
+    [verdict] = lab.instruments.judge([("westie", "terrier")], [None])
+    assert verdict.category.wire == "less specific"
+    asked, judged = keys_of(lab)
+    trained = lab.keys.name(lab.design.job("SpeciaRL", 0))
+    (tmp_path / "my.tree").rename(tmp_path / "other.tree")
+    own.write_text(own.read_text().replace("my.tree", "other.tree"))
+    assert keys_of(Lab(own, tmp_path)) == [asked, judged], "where a tree lies does not matter"
+    (tmp_path / "other.tree").write_text(DOGS.replace("terrier\n", "terrier\n    airedale\n", 1))
+    changed = Lab(own, tmp_path)
+    assert keys_of(changed)[0] == asked and keys_of(changed)[1] != judged
+    assert changed.keys.name(changed.design.job("SpeciaRL", 0)) == trained, "it learns from drawn birds"
+
+
+def test_a_tree_that_is_not_there_is_refused_at_once(own, tmp_path):
+    own.write_text(own.read_text() + "trees: [my.tree]\n")
+    assert message(Lab, own, tmp_path).startswith(f"profile smoke: no label tree '{tmp_path}/my.tree': use one of ")
+
+
+def test_a_training_in_a_profile_learns_from_pictures_of_ones_own(own, tmp_path):
+    (tmp_path / "my.tree").write_text(DOGS)
+    text = own.read_text() + "trees: [my.tree]\nmethods: {own: {recipe: speciarl, changes: ['data={dogs: 4}']}}\n"
+    own.write_text(text)
+    lab = Lab(own, tmp_path)
+    recipe = lab.started_recipe(lab.design.job("own", 0))
+    assert recipe.trees == [str(tmp_path / "my.tree")]
+    place = lab.instruments.data_root
+    assert {sample.label for sample in training_samples(recipe, place)} == {"samoyed", "westie"}
+    [verdict] = recipe_judge(recipe, root=place)([("westie", "terrier")], [None])
+    assert verdict.category.wire == "less specific"
+    before = lab.keys.name(lab.design.job("own", 0))
+    (tmp_path / "my.tree").write_text(DOGS.replace("terrier\n", "terrier\n    airedale\n", 1))
+    changed = Lab(own, tmp_path)
+    assert changed.keys.name(changed.design.job("own", 0)) != before
+
+
+def test_pictures_of_ones_own_count_in_keys(own, tmp_path):
+    (tmp_path / "my.tree").write_text(DOGS)
+    before = keys_of(Lab(own, tmp_path))
+    assert keys_of(Lab(own, tmp_path)) == before
+    Image.new("RGB", (80, 56)).save(tmp_path / "pictures" / "dogs" / "samoyed" / "new.png")
+    assert not set(keys_of(Lab(own, tmp_path))) & set(before)
+
+
 # Faults
 
 
@@ -289,7 +374,7 @@ def test_the_same_ablations_in_every_profile(tmp_path):
     [
         (
             "images: 7",
-            "unknown key 'images'; it may have: policy, data, data_root, test_images, best_of, best_of_images, "
+            "unknown key 'images'; it may have: policy, data, data_root, trees, test_images, best_of, best_of_images, "
             "max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
             "needs_cuda",
         ),

@@ -21,6 +21,7 @@ from refusal import message
 from speciarl.compendium import notebook as notebooks
 from speciarl.compendium import reproduce as engine
 from speciarl.compendium.audit import trace
+from speciarl.compendium.lab import Lab
 from speciarl.compendium.notebook import check_cells, check_parameters
 from speciarl.compendium.paper import ManifestEntry, read_manifest
 from speciarl.compendium.profile import load_profile
@@ -197,6 +198,16 @@ def test_results_can_go_elsewhere_and_the_source_is_not_touched(done, tmp_path, 
     capsys.readouterr()
     reproduce("smoke", root=done, out=out)
     assert plain(capsys) == [f"{name}: kept, nothing changed" for name in ("1_count", "2_share", "paper")]
+
+
+def test_a_view_holds_what_the_profile_names(project, tmp_path):
+    "The data of the profile paper lie in the checkout; a notebook works in a view of it."
+    (project / "data" / "cub200").mkdir(parents=True)
+    view = open_view(open_place("paper", project), tmp_path / "view", ManifestEntry("lab"))
+    lab = Lab("paper", view)
+    assert lab.instruments.data_root == (project / "data").resolve()
+    told = message(lab.instruments.samples, lab.design.job("zero-shot", 0, "cub200"))
+    assert told.startswith(f"{(project / 'data' / 'cub200').resolve()}")
 
 
 def test_a_view_that_stays_forgets_published_predictions(project, tmp_path):

@@ -16,6 +16,7 @@ from speciarl.core.files import weights_digest
 from speciarl.core.scale import Category, UserError
 from speciarl.data.fieldguide import DOMAINS
 from speciarl.data.samples import Sample
+from speciarl.data.sets import named_set
 from speciarl.data.trees import load_trees
 from speciarl.fine_r1.tapo import (
     TAPO,
@@ -571,7 +572,7 @@ def test_the_published_constants(size):
     assert (
         recipe.data
         == {name: 4 * count for name, count in SEEN.items()}
-        == {name: 4 * len(wanted_classes(recipe, name)) for name in SEEN}
+        == {name: 4 * len(wanted_classes(recipe, named_set(name))) for name in SEEN}
     )
 
 

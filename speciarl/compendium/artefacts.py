@@ -18,12 +18,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .profile import CLOSED, Design, Job, title
+from .profile import CLOSED, Design, Job, data_place, named_file, title, tree_places, with_own_trees
 from ..core.config import ASSETS, read_yaml
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
 from ..data.fieldguide import SIBLINGS
-from ..data.sets import all_strict, named_set
+from ..data.samples import SUFFIXES
+from ..data.sets import FolderSet, all_strict, named_set, trees_of
 from ..judges.choose import JudgeSpec
 from ..policy.prompts import load_question
 
@@ -267,20 +268,31 @@ def _asset(name: str) -> str:
     return tree_digest(ASSETS / name)
 
 
-def data_facts(dataset: str, root: str | None) -> dict[str, Any]:
-    "What stands for a data set in a key: the trees that plates are drawn from; a benchmark's facts, names and place."
-    found = named_set(dataset)
+def data_facts(dataset: str, root: str | None, place: Path | None = None) -> dict[str, Any]:
+    """What stands for a data set in a key: the trees that plates are drawn from; a benchmark's facts, names and place;
+    of a folder of one's own the place, the names and sizes of its pictures, and what else lies there but label trees,
+    which belong to the judge. `root` is what the profile calls the `place` of the data sets."""
+    found = named_set(dataset, place)
     told: dict[str, Any] = {what: _asset(file) for what, file in found.assets.items()}
+    if isinstance(found, FolderSet):
+        files = sorted(file for file in found.folder.rglob("*") if file.is_file() and file.suffix != ".tree")
+        told["files"] = digest([_file_facts(file, found.folder) for file in files])
     return told if found.drawn else {**told, "root": root}
 
+
+def _file_facts(file: Path, folder: Path) -> tuple[str, int, str | None]:
+    "The name, size in bytes and, unless it is a picture, SHA-256 of a file in a folder of one's own."
+    sha256 = None if file.suffix.lower() in SUFFIXES else file_digest(file)
+    return file.relative_to(folder).as_posix(), file.stat().st_size, sha256
+
 # %% ../../nbs/9_compendium/2_artefacts.ipynb #17460387
-@cache
-def tree_judge(datasets: tuple[str, ...], strict: bool) -> "TreeJudge":
-    "The judge by the label trees of these data sets."
-    from speciarl.data.trees import load_trees
+def tree_judge(
+    datasets: Iterable[str], strict: bool, root: Path | None = None, own: Sequence[str] = (), world: bool = False
+) -> "TreeJudge":
+    "The judge by the label trees of these data sets, and of one's `own`; see `data.sets.trees_of`."
     from speciarl.judges.tree import TreeJudge
 
-    return TreeJudge(load_trees(datasets), strict=strict)
+    return TreeJudge(trees_of(datasets, root, own), strict, world)
 
 
 def judge_facts(choice: JudgeSpec, trees: str) -> dict[str, Any]:
@@ -301,8 +313,10 @@ class Keys:
 
     def __init__(self, design: Design, root: Path, published: Published | None = None):
         self.design, self.root, self.published = design, root, published
+        self.trees = tree_places(design.profile.trees, root, f"profile {design.profile.name}")
         self._keys: dict[Job, dict[str, Any]] = {}
         self._facts: dict[tuple[str, str], Any] = {}  # of policies and questions, looked up once
+        self._judges: dict[tuple[Any, ...], str] = {}  # the identities of tree judges
 
     def key(self, job: Job) -> dict[str, Any]:
         "Everything a job's artefact depends on: its inputs, the names of what it needs, the versions of its steps."
@@ -334,7 +348,8 @@ class Keys:
             steps, seen = ["sample"], [job.domain]
             if job.kind == "closed":
                 steps.append("closed")
-        if any(named_set(dataset).drawn for dataset in seen):
+        place = data_place(self.design.profile, self.root)
+        if any(named_set(dataset, place).drawn for dataset in seen):
             steps.append("base")
         return steps
 
@@ -342,30 +357,40 @@ class Keys:
         if job.kind == "policy":
             return self._training(job)
         if job.kind == "verdicts":
-            profile = self.design.profile
-            trees = tree_judge(tuple(sorted(self.design.domains)), profile.judge.strict).identity
-            return {"judge": judge_facts(profile.judge, trees)}
+            judge = self.design.profile.judge
+            trees = self._trees(sorted(self.design.domains), judge.strict, self.trees, judge.world)
+            return {"judge": judge_facts(judge, trees)}
         return self._asking(job)
+
+    def _trees(self, datasets: Sequence[str], strict: bool, own: Sequence[str], world: bool) -> str:
+        "The identity of a `tree_judge`."
+        asked = (*datasets, strict, *own, world)
+        if asked not in self._judges:
+            place = data_place(self.design.profile, self.root)
+            self._judges[asked] = tree_judge(datasets, strict, place, own, world).identity
+        return self._judges[asked]
 
     def _training(self, job: Job) -> dict[str, Any]:
         "The inputs of a policy."
         recipe, profile = self.design.recipe(job.policy, job.seed), self.design.profile
-        left_out = {"name", "judge_url", "policy", "max_missing"}
+        place = data_place(profile, self.root)
+        left_out = {"name", "judge_url", "policy", "max_missing", "trees"}  # trees count by their bytes, in the judge
         told = {
             "recipe": recipe.model_dump(mode="json", exclude=left_out, exclude_defaults=True),
             "prompt": self._fact("question", recipe.prompt),
             "policy": None if self.design.needs(job) else self._fact("policy", recipe.policy),
-            "data": {name: data_facts(name, profile.data_root) for name in recipe.data},
+            "data": {name: data_facts(name, profile.data_root, place) for name in recipe.data},
         }
         if recipe.judged:
             revision = None if recipe.judge == "taxonomy" else profile.judge.revision
             model, prompt = recipe.judge_model, recipe.judge_prompt
             choice = JudgeSpec(recipe.judge, model=model, revision=revision, prompt=prompt)
-            trees = tree_judge(tuple(recipe.data), all_strict(recipe.data))
-            told["judge"] = judge_facts(choice, trees.identity)
+            trained, strict = with_own_trees(recipe, profile, self.root), all_strict(recipe.data, place)
+            trees = self._trees(list(recipe.data), strict, trained.trees, trained.world)
+            told["judge"] = judge_facts(choice, trees)
         rationales = self.design.methods[job.policy].rationales
         if rationales:
-            file = self.root / rationales
+            file = named_file(rationales, self.root)
             told["rationales"] = file_digest(file) if file.is_file() else None
         return told
 
@@ -381,7 +406,7 @@ class Keys:
             "domain": job.domain,
             "images": job.images,
             "siblings": job.siblings,
-            **data_facts(job.domain, profile.data_root),
+            **data_facts(job.domain, profile.data_root, data_place(profile, self.root)),
             "engine": profile.engine,
             "batch": profile.batch,
             "max_tokens": profile.max_tokens,

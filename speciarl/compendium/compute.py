@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artefacts import Published
-from .profile import Design, Job
+from .profile import Design, Job, data_place, tree_places
 from ..core.scale import UserError
 from ..data.fieldguide import World
-from ..data.sets import FieldGuideSet, named_set
-from ..data.trees import load_trees
+from ..data.sets import FieldGuideSet, FolderSet, named_set, trees_of
+from ..data.trees import tree_beside
 from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge, Verdict, verdict_of
 from ..policy.prompts import load_question
@@ -39,8 +39,8 @@ class Instruments:
 
     def __init__(self, design: Design, root: Path):
         self.design, self.root = design, root
-        folder = design.profile.data_root
-        self.data_root = root / folder if folder else None
+        self.data_root = data_place(design.profile, root)
+        self.trees = tree_places(design.profile.trees, root, f"profile {design.profile.name}")
         self.verdicts = root / ".speciarl" / "verdicts.sqlite"  # where those of a language model are kept
         self._engine: tuple[str, Engine] | None = None  # the last one, and its policy
 
@@ -52,12 +52,14 @@ class Instruments:
         found = named_set(job.domain, self.data_root, world=World(siblings=job.siblings))
         if isinstance(found, FieldGuideSet):
             return _plates(found, job.images)
-        if found.folder is None:
+        if found.folder is None:  # of a benchmark
             name = self.design.profile.name
             raise UserError(
                 f"profile {name} tests on {job.domain}: say where the data sets lie, "
                 f"in a profile of your own (like: {name}, data_root: FOLDER)"
             )
+        if isinstance(found, FolderSet) and tree_beside(found.folder):
+            found = replace(found, dataset=found.tree.dataset)
         return found.samples("test", job.images)
 
     def engine(self, policy: str) -> "Engine":
@@ -81,7 +83,7 @@ class Instruments:
     @cached_property
     def judge(self) -> Judge:
         "The judge of the profile. Raises `UserError` if it is a language model whose server is not there."
-        trees = load_trees(sorted(self.design.domains))
+        trees = trees_of(sorted(self.design.domains), self.data_root, self.trees)
         return make_judge(self.design.profile.judge, self.verdicts, trees)
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #64615ba4
@@ -101,7 +103,7 @@ def train_policy(
         return
     from speciarl.training import loop
 
-    judge = loop.judge_spec(recipe)
+    judge = loop.judge_spec(recipe, root=data_root)
     if served is not None:
         judge = replace(judge, url=served.url or judge.url, revision=served.revision)
     if rationales is None:

@@ -29,7 +29,7 @@ from speciarl.compendium.compute import (
     train_policy,
     unpack_published,
 )
-from .profile import Design, Job, load_profile, title
+from .profile import Design, Job, load_profile, named_file, title, with_own_trees
 from ..core.config import ASSETS
 from ..core.files import write_json
 from ..core.scale import UserError
@@ -191,7 +191,7 @@ def run_chains(lab: "Lab", graph: Mapping[Chain, Collection[Chain]]) -> None:
 def _make_policy(lab: "Lab", job: Job, folder: Path) -> None:
     lab.instruments.release()
     file = lab.design.methods[job.policy].rationales
-    rationales = lab.root / file if file else None
+    rationales = named_file(file, lab.root) if file else None
     recipe, tools = lab.started_recipe(job), lab.instruments
     train_policy(recipe, folder, rationales, tools.data_root, lab.profile.judge, tools.verdicts)
 
@@ -297,7 +297,7 @@ class Lab:
     def samples(self, job: Job) -> "Sequence[Sample] | None":
         "The test images that a job asks about; None for published answers about a benchmark that is not here."
         folder = self.instruments.data_root
-        there = named_set(job.domain).drawn or (folder is not None and folder.is_dir())
+        there = named_set(job.domain, folder).drawn or (folder is not None and folder.is_dir())
         if self.published and not there:
             return None
         return self.instruments.samples(job)
@@ -312,7 +312,7 @@ class Lab:
 
     def started_recipe(self, job: Job) -> Recipe:
         "The recipe of a policy job, with the folder of the policy it starts from."
-        recipe = self.design.recipe(job.policy, job.seed)
+        recipe = with_own_trees(self.design.recipe(job.policy, job.seed), self.profile, self.root)
         needs = self.needs(job)
         if needs:
             [start] = needs

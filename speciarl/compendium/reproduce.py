@@ -35,7 +35,7 @@ from speciarl.compendium.notebook import (
     to_html,
 )
 from .paper import ManifestEntry, build_paper, graph, read_manifest, written
-from .profile import Job, Profile, load_profile, one_of
+from .profile import CHECKOUT, Job, Profile, load_profile, one_of
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
 
@@ -97,6 +97,7 @@ def open_view(place: Workplace, folder: Path, entry: ManifestEntry) -> Path:
     links: dict[str, Path | None] = {name: place.source(name) for name in entry.reads(place.name)}
     links |= {"constraints.txt": place.root / "constraints.txt", notebook: place.root / notebook}
     links |= {".speciarl/published": place.published, ".speciarl/artefacts": place.own / "artefacts"}
+    links[CHECKOUT] = place.root  # what the profile names lies there
     for name in ("nbs/paper", ".speciarl", f"figures/{place.name}", f"paper/tables/{place.name}"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, target in links.items():
@@ -142,8 +143,8 @@ def parts_of(place: Workplace, entry: ManifestEntry, lab: Lab) -> dict[str, Any]
     return {
         **origin(place.root / "nbs" / "paper" / f"{entry.name}.ipynb", place.package),
         "inputs": inputs,
-        # what ends a run for want of verdicts changes no figure
-        "profile": digest(place.profile.model_dump(mode="json", exclude={"judge": {"max_missing"}})),
+        # what ends a run for want of verdicts changes no figure, and label trees count by their bytes, in the artefacts
+        "profile": digest(place.profile.model_dump(mode="json", exclude={"judge": {"max_missing"}, "trees": True})),
         "artefacts": digest(sorted(lab.keys.name(job) for job in lab.design.wanted(entry.needs))),
     }
 

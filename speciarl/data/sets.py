@@ -299,39 +299,39 @@ def _unknown(name: str, what: str = "", advice: str = "") -> UserError:
 def named_set(
     name: str, root: str | Path | None = None, *, world: World | None = None, seed: int = 0, subset_seed: int = 42
 ) -> DataSet:
-    """The data set called `name`: a domain of the field guide, a benchmark, which lies in `root`/`name`, or a folder.
+    """The data set called `name`: a domain of the field guide, or a benchmark, or a folder, which lie in `root`/`name`.
 
-    `world` and `seed` say what the field guide draws, `subset_seed` which part of pictures in files is taken. Raises
-    `UserError` for an unknown name, with those near to it; a benchmark may be absent until its samples are asked for.
+    A folder may also be given by its path. `world` and `seed` say what the field guide draws, `subset_seed` which part
+    of pictures in files is taken. Raises `UserError` for an unknown name, with those near to it; a benchmark may be
+    absent until its samples are asked for.
     """
     if name in DOMAINS:
         return FieldGuideSet(name, world or World(), seed)
     if name in DATASETS:
         return BenchmarkSet(name, None if root is None else Path(root) / name, subset_seed)
-    if name and Path(name).is_dir():
-        return _in_folder(name, Path(name), subset_seed, None)
+    for folder in (*([] if root is None else [Path(root) / name]), Path(name)):
+        if name and folder.is_dir():
+            return _in_folder(name, folder, subset_seed, None)
     raise _unknown(name, advice="the path of a folder of images with labels.csv, ")
 
 # %% ../../nbs/2_data/7_sets.ipynb #07a9b13f
-def all_strict(names: Iterable[str]) -> bool:
-    "Whether all data sets called so are strict: what their label trees do not name is wrong."
-    return all(named_set(name).strict for name in names)
+def all_strict(names: Iterable[str], root: str | Path | None = None) -> bool:
+    "Whether all data sets called so (see `named_set`) are strict: what their label trees do not name is wrong."
+    return all(named_set(name, root).strict for name in names)
 
 
-def trees_of(names: Iterable[str]) -> dict[str, LabelTree]:
+def trees_of(
+    names: Iterable[str], root: str | Path | None = None, own: Sequence[str | Path] = ()
+) -> dict[str, LabelTree]:
     """The label trees that judge answers about the data sets called so (see `named_set`), by name.
 
-    For a folder these are all packaged trees, and labels.tree if it lies there. Raises `UserError` as `label_trees`
-    does.
+    For a folder these are all packaged trees, and labels.tree if it lies there. With trees of one's `own`, by name or
+    path, all packaged trees and these judge, too. Raises `UserError` as `label_trees` does.
     """
-    trees: dict[str, LabelTree] = {}
-    for name in names:
-        found = named_set(name)
-        if isinstance(found, FolderSet):
-            trees |= label_trees(tree_beside(found.folder))
-        else:
-            trees[found.tree.dataset] = found.tree
-    return trees
+    found = [named_set(name, root) for name in names]
+    folders = [one.folder for one in found if isinstance(one, FolderSet)]
+    trees = {one.tree.dataset: one.tree for one in found if not isinstance(one, FolderSet)}
+    return trees | label_trees(*own, *map(tree_beside, folders)) if own or folders else trees
 
 
 def classes_in(dataset: str | LabelTree, siblings: int | None = None) -> list[str]:

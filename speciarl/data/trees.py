@@ -422,7 +422,7 @@ def label_trees(*given: str | Path | None) -> dict[str, LabelTree]:
     trees = load_trees()
     for one in dict.fromkeys(str(one) for one in given if one is not None):
         tree = load_tree(one)
-        if trees.setdefault(tree.dataset, tree) is not tree:
+        if trees.setdefault(tree.dataset, tree).digest != tree.digest:
             what = "a packaged tree" if tree.dataset in available_trees() else "another tree"
             raise UserError(f"{one}: {what} is called @dataset {tree.dataset}; give it another name")
     return trees

@@ -271,12 +271,12 @@ def train(
     batch_sizes(recipe, process_count())
     kept = store_beside(out, store)
     samples, left_out = usable_samples(recipe, training_samples(recipe, data_root), say)
-    spec = judge_spec(recipe, judge_url) if judge is None else judge
+    spec = judge_spec(recipe, judge_url, data_root) if judge is None else judge
     asked: Judge | None = None
     if not isinstance(spec, JudgeSpec):
         asked = spec
     elif recipe.judged:  # a judge that is not there is found out before the model is loaded
-        asked = recipe_judge(recipe, spec)
+        asked = recipe_judge(recipe, spec, data_root)
     if asked:
         check_judged_labels(samples, asked)
     held_out, _ = readable(validation_samples(recipe, samples, data_root))

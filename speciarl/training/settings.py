@@ -29,7 +29,7 @@ from ..core.work import process_count
 from ..data.fieldguide import World
 from ..data.samples import Sample, bounded, fitted, open_image, readable
 from ..data.sets import DataSet, FolderSet, all_strict, choose, named_set, trees_of
-from ..data.trees import label_trees, tree_beside
+from ..data.trees import tree_beside
 from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge
 from ..policy.model import Policy
@@ -66,17 +66,16 @@ def training_samples(recipe: Recipe, data_root: str | Path | None = None) -> lis
     return samples
 
 # %% ../../nbs/7_training/5_settings.ipynb #7eb892d5
-def wanted_classes(recipe: Recipe, dataset: str) -> list[str]:
-    """The classes of a data set that a recipe trains on, by the split in its label tree.
+def wanted_classes(recipe: Recipe, found: DataSet) -> list[str]:
+    """The classes of a data set (see `recipe_set`) that a recipe trains on, by the split in its label tree.
 
     Raises `UserError` if the tree has no such split.
     """
-    found = named_set(dataset, world=World(siblings=recipe.siblings))
     names = found.classes()
     if recipe.classes != "all":
         names = [name for name in names if found.tree.splits[name] == recipe.classes]
     if not names:
-        raise UserError(f"the label tree of {dataset} has no {recipe.classes} classes: use classes: all")
+        raise UserError(f"the label tree of {found.name} has no {recipe.classes} classes: use classes: all")
     return names
 
 # %% ../../nbs/7_training/5_settings.ipynb #0fe276e7
@@ -86,7 +85,7 @@ def chosen_samples(recipe: Recipe, found: DataSet, size: int) -> list[Sample]:
     Raises `UserError` where that does not come out even, or there are too few.
     """
     dataset, shots = found.name, recipe.shots
-    wanted = wanted_classes(recipe, dataset)
+    wanted = wanted_classes(recipe, found)
     if shots and size != shots * len(wanted):
         fitting = shots * len(wanted)
         raise UserError(
@@ -263,11 +262,12 @@ def sft_config(recipe: Recipe, out: Path, world: int = 1, report_to: str = "none
     )
 
 # %% ../../nbs/7_training/5_settings.ipynb #1b339c07
-def judge_spec(recipe: Recipe, url: str | None = None) -> JudgeSpec:
-    "Who judges for a recipe; `url` is where its language model is served, if not where the recipe says."
+def judge_spec(recipe: Recipe, url: str | None = None, root: str | Path | None = None) -> JudgeSpec:
+    """Who judges for a recipe; `url` is where its language model is served, if not where the recipe says. `root` holds
+    the data sets, as in `data.sets.named_set`."""
     return JudgeSpec(
         recipe.judge,
-        strict=recipe.judge == "taxonomy" and all_strict(recipe.data),
+        strict=recipe.judge == "taxonomy" and all_strict(recipe.data, root),
         world=recipe.world,
         model=recipe.judge_model,
         url=url or recipe.judge_url,
@@ -279,11 +279,11 @@ def judge_spec(recipe: Recipe, url: str | None = None) -> JudgeSpec:
 JUDGE_NEEDS = "judge_model and judge_url in the recipe, or --judge-url http://localhost:8000/v1"
 
 
-def recipe_judge(recipe: Recipe, spec: JudgeSpec | None = None) -> Judge:
-    """The judge of a recipe, or of `spec`, with the label trees of the recipe's data sets, and all packaged ones beside
-    the recipe's own `trees`. It remembers nothing yet."""
-    trees = trees_of(recipe.data) | (label_trees(*recipe.trees) if recipe.trees else {})
-    return make_judge(spec or judge_spec(recipe), trees=trees, needs=JUDGE_NEEDS)
+def recipe_judge(recipe: Recipe, spec: JudgeSpec | None = None, root: str | Path | None = None) -> Judge:
+    """The judge of a recipe, or of `spec`, with the label trees of the recipe's data sets, which `root` holds, and all
+    packaged ones beside the recipe's own `trees`. It remembers nothing yet."""
+    trees = trees_of(recipe.data, root, recipe.trees)
+    return make_judge(spec or judge_spec(recipe, root=root), trees=trees, needs=JUDGE_NEEDS)
 
 # %% ../../nbs/7_training/5_settings.ipynb #41a63218
 def make_reward(
