@@ -205,3 +205,52 @@ def test_length_is_no_fault_up_to_a_bound():
     long = "The coat is thick. " * 150 + "It is a Samoyed."
     assert 2000 < len(long) < 4000 and category("stanford_dogs", "Samoyed", long) is Category.SPECIFIC
     assert category("stanford_dogs", "Samoyed", long * 2) is None
+
+
+MUSHROOMS = """\
+@dataset mushrooms
+@title Mushrooms
+@domain mushroom
+agaric
+  * fly agaric | Amanita muscaria
+  * death cap
+"""
+STRANGE = "frumious bandersnatch"  # stands in no tree and no list
+CONCLUSIONS = [
+    "{label} was my first instinct; on reflection, my final answer is {other}.",
+    "It looks like a {label}. Answer: {other}",
+    "At first I thought it was a {label}. I conclude it is {other}.",
+    "This is a {label}, I thought. My verdict: a {other}, seen from above",
+    "Could it be a {label}? No: it has the wrong look, so the final answer is {other}.",
+    "It is a {label} at first sight. My final answer is none of these.",
+]
+
+
+@pytest.mark.parametrize("text", CONCLUSIONS)
+def test_a_conclusion_that_no_name_explains_is_not_paid_for_the_name_before_it(text):
+    own = TreeJudge(TREES | {"mushrooms": parse_tree(MUSHROOMS, "mushrooms.tree")})
+    [verdict] = own([("fly agaric", text.format(label="fly agaric", other=STRANGE))], ["mushrooms"])
+    assert verdict.category is None and verdict.source == "undecided", verdict
+    for dataset, label in (("food101", "guacamole"), ("cub200", "Hooded Warbler"), ("oxford_pets", "beagle")):
+        found = category(dataset, label, text.format(label=label, other=STRANGE))
+        assert found in (None, Category.WRONG, Category.ABSTAIN), (label, found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My final answer is a fly agaric.",
+        "A red cap with warts. The answer is the one in the middle, a fly agaric.",
+        "It is a fly agaric. My answer is firm.",
+        "It is a fly agaric. That is my final answer, based on the warts.",
+        "It is a fly agaric. In conclusion, the picture shows it well.",
+        "It looks like zorbulates. I first wrote down: Answer: zorbulates. My final answer is fly agaric",
+        "The answer is the well known Amanita muscaria",
+        "The answer is clear: fly agaric",
+        "Answer: a frumious thing, also called fly agaric",
+    ],
+)
+def test_a_conclusion_with_a_known_name_is_paid_whatever_stands_around_it(text):
+    own = TreeJudge(TREES | {"mushrooms": parse_tree(MUSHROOMS, "mushrooms.tree")})
+    [verdict] = own([("fly agaric", text)], ["mushrooms"])
+    assert verdict.category is Category.SPECIFIC, verdict

@@ -12,8 +12,27 @@ from collections.abc import Sequence
 from ..core.names import name_key
 from ..data.words import VERSIONED, DomainNames
 from . import form
-from .cues import CONCLUDED, DETERMINERS, MAYBE, MIXED, NAMED, SAID, SHOWN, SIDE
-from .mentions import Account, Mention, read_sentences
+from speciarl.judges.cues import (
+    CONCLUDED,
+    DETERMINERS,
+    JOINS,
+    MAYBE,
+    MIXED,
+    NAMED,
+    SAID,
+    SHOWN,
+    SIDE,
+    SIGNS,
+    Item,
+    Name,
+    cues,
+    find_cue,
+    is_thing,
+    is_unknown,
+    items_of,
+)
+from .form import plain_words
+from .mentions import SHORT, Account, Mention, read_sentences
 from .reading import EATEN, Reading, finest, read_phrase
 
 # %% ../../nbs/3_judges/7_claims.ipynb #378d1b3d
@@ -80,6 +99,71 @@ def _rival(account: Account, parted: Sequence[Mention], best: int, top: int) -> 
             return one
     return None
 
+# %% ../../nbs/3_judges/7_claims.ipynb #41131195
+_ANNOUNCE = frozenset("answer verdict conclusion conclude identification guess".split())
+_NO_THING = frozenset(  # what an answer is said to be, and is no name
+    """certain clear confident definite definitive easy evident firm guess indeterminate obvious plain reliable right
+    safe simple solid straightforward strong tentative uncertain unclear unambiguous""".split()
+)
+
+
+_LEAD = frozenset(":-,") | {"that", "it", "this", "these", "they"}  # may stand between a cue and what is concluded
+_JOINING = frozenset(("is", "be", "are", "conclude", ":", "-"))  # of these one does
+
+
+def _concluded(items: Sequence[Item], begin: int, at: int) -> tuple[str, int]:
+    """The phrase without a known name that a conclusion comes to (empty for none), and where it ends.
+
+    The cue of the conclusion is `items[begin:at]`."""
+    while at < len(items):
+        meaning, end = find_cue(items, at)
+        if meaning not in ("says", "shows", "names", "concludes"):
+            end = at + 1
+            if items[at] not in _LEAD and items[at] not in cues().adverbs:
+                break
+        at = end
+    if _JOINING.isdisjoint(map(str, items[begin:at])):  # "neither conclusion withdraws the other"
+        return "", at
+    words: list[str] = []
+    for place, item in enumerate(items[at:], at):
+        kind = plain_words().get(str(item))
+        if isinstance(item, Name) or kind == "linking words" or find_cue(items, place)[0] in ("says", "shows"):
+            return "", place
+        if item in SIGNS or item in JOINS or (kind in ("prepositions", "actions") and item != "of"):
+            break
+        words.append(item)
+    things = [word for word in words if (is_unknown(word) or is_thing(word)) and word not in _NO_THING]
+    noun = words[:1] in (["a"], ["an"]) and words[-1] not in _NO_THING and plain_words().get(words[-1]) is None
+    phrase = " ".join(words)
+    named = len(words) < SHORT and (things or noun or form.refuses(phrase))
+    return (phrase if named else ""), at + len(words)
+
+
+def _other_conclusion(account: Account) -> str:
+    "The phrase that a text concludes with, if no name explains it and none is claimed behind it; empty for none."
+    found = ""
+    for number, sentence in enumerate(account.sentences, 1):
+        if sentence.asks or _ANNOUNCE.isdisjoint(name_key(sentence.text).split()):
+            continue
+        items, at = items_of(sentence.text, account.names), 0
+        while at < len(items):
+            meaning, end = find_cue(items, at)
+            if meaning == "concludes" and not _ANNOUNCE.isdisjoint(map(str, items[at:end])):
+                phrase, stop = _concluded(items, at, end)
+                before = sum(isinstance(item, Name) for item in items[:stop])
+                if phrase and not _claimed_behind(account, number, before):
+                    reading = read_phrase(account.names.tree, phrase)
+                    found = phrase if reading.node is None and reading.head is None else found
+            at = max(end, at + 1)
+    return found
+
+
+def _claimed_behind(account: Account, number: int, before: int) -> bool:
+    "Whether a name is claimed behind the first `before` names of sentence `number`, or in a later sentence concluded."
+    here = [one for one in account.mentions if one.sentence == number][before:]
+    later = [one for one in account.mentions if one.sentence > number and one.level == CONCLUDED]
+    return any(one.how == "claims" and one.level > SIDE for one in here) or bool(later)
+
 # %% ../../nbs/3_judges/7_claims.ipynb #ab769529
 def settle(account: Account) -> Reading:
     "What the account of a text comes to."
@@ -110,6 +194,9 @@ def settle(account: Account) -> Reading:
         )
     if not claimed:
         return _without_claim(account)
+    other = _other_conclusion(account)
+    if other:
+        return Reading(doubt=f"concludes {other[:40]!r}")
     claims = [one for one in parted or claimed if one.level >= (SIDE if top == NAMED else top)]
     best = finest(names, [one.node for one in claims])
     if best is None and top == NAMED and names.tree.domain in EATEN:  # with what is served beside it
