@@ -136,6 +136,49 @@ def test_rows_are_paired_by_place_only_where_that_is_asked_for():
         )
 
 
+MUSHROOMS = """\
+@dataset mushrooms
+@title Mushrooms
+@domain mushroom
+agaric
+  Amanita
+    * fly agaric | Amanita muscaria
+    * death cap
+"""
+
+
+def answers(*texts):
+    return [{"uid": str(i), "label": "fly agaric", "answer": text} for i, text in enumerate(texts)]
+
+
+def test_answers_without_verdicts_are_judged_before_they_are_compared(tmp_path, caplog):
+    birds = [{"uid": "0", "label": "hooded warbler", "answer": answer} for answer in ("warbler", "bird")]
+    report = speciarl.compare(birds[:1], [{**birds[1], "uid": "0"}])
+    assert [row["levels"]["less specific"] for row in report.scores] == [1, 0] and report.images == 1
+    assert "table 1: no verdicts in it, so its 1 answers are judged by the packaged label trees" in caplog.text
+    (tmp_path / "my.tree").write_text(MUSHROOMS)
+    ours, theirs = answers("Amanita muscaria", "agaric", "bay bolete"), answers("amanita", "agaric", "death cap")
+    caplog.clear()
+    report = speciarl.compare(ours, theirs, tree=tmp_path / "my.tree")
+    assert [row["undecided"] for row in report.scores] == [pytest.approx(1 / 3), 0]
+    assert f"judged by the label tree {tmp_path}/my.tree; no verdict on 1 (1 undecided)" in caplog.text
+
+
+def test_a_tree_is_for_answers_without_verdicts(tmp_path):
+    (tmp_path / "my.tree").write_text(MUSHROOMS)
+    pair = answers("amanita"), answers("agaric")
+    judged = speciarl.judge(pair[0], tree=tmp_path / "my.tree")
+    with pytest.raises(UserError, match=r"^table 1: it holds verdicts already; judge it again with the tree first"):
+        speciarl.compare(judged, pair[1], tree=tmp_path / "my.tree")
+    with pytest.raises(
+        UserError, match=r"^table 1: label 'fly agaric' is no class of any tree; .* make a tree"
+    ) as told:
+        speciarl.compare(*pair)
+    assert told.value.exit_code == 1
+    with pytest.raises(UserError, match=r"^no label tree 'no\.tree'"):
+        speciarl.compare(*pair, tree="no.tree")
+
+
 def test_tables_of_different_judges_are_not_compared(tmp_path):
     pairs = pd.DataFrame({"uid": ["a"], "dataset": ["oxford_pets"], "label": ["beagle"], "answer": ["a quux"]})
     pairs.to_csv(tmp_path / "pairs.csv")

@@ -7,7 +7,7 @@ __all__ = ['print_report', 'score', 'compare', 'show']
 
 # %% ../../nbs/10_cli/3_scoring.ipynb #6b47787f
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from speciarl.cli.app import (
     LabelColumn,
     RolloutColumn,
     SampleColumn,
+    World,
     app,
     print_json,
     print_table,
@@ -140,7 +141,8 @@ def compare(
         typer.Argument(
             metavar="RUN...",
             help="Two or more runs on the same images, published predictions, or tables of verdicts with columns label "
-            "and sample_id (or uid, image, file); the first is the one the others are compared with.",
+            "and sample_id (or uid, image, file), or of answers, which are judged first; the first is the one the "
+            "others are compared with.",
             show_default=False,
         ),
     ],
@@ -150,11 +152,21 @@ def compare(
     by_row: Annotated[
         bool, typer.Option("--by-row", help="Of tables that name no samples: pair their rows in the order they have.")
     ] = False,
+    tree: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TREE",
+            help="The label tree of your own classes, a .tree file, that judges tables of answers.",
+            show_default=False,
+        ),
+    ] = None,
+    world: World = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write everything as JSON.", show_default=False)
     ] = None,
     category_column: CategoryColumn = None,
     label_column: LabelColumn = None,
+    answer_column: AnswerColumn = None,
     dataset_column: DatasetColumn = None,
     sample_id_column: SampleColumn = None,
     rollout_column: RolloutColumn = None,
@@ -169,11 +181,13 @@ def compare(
     columns = {
         "category": category_column,
         "label": label_column,
+        "answer": answer_column,
         "dataset": dataset_column,
         "sample_id": sample_id_column,
         "rollout": rollout_column,
     }
-    found = compare_runs(runs, shared=shared, columns=columns, option=as_option, by_row=by_row)
+    how: dict[str, Any] = dict(shared=shared, columns=columns, option=as_option, by_row=by_row)
+    found = compare_runs(runs, **how, tree=tree, world=world)
     written = None if out is None else write_json(out, finite(found._asdict()))
     if as_json:
         print_json(found._asdict())

@@ -30,8 +30,8 @@ from .compare import compare_all, mcnemar
 from .rates import METRICS, best_of_n, score
 from .resampling import intervals
 from .runs import evaluate, open_predictions, read_card
-from ..policy.judged import check_judgeable
-from ..policy.predictions import Codes, codes_of
+from ..policy.judged import check_judgeable, judge_first
+from ..policy.predictions import Codes, Predictions, codes_of
 from ..policy.prompts import load_question
 
 if TYPE_CHECKING:
@@ -401,19 +401,27 @@ def compare_runs(
     option: Callable[[str], str] | None = as_argument,
     by_row: bool = False,
     names: Sequence[str] | None = None,
+    tree: str | Path | None = None,
+    world: bool = False,
 ) -> Comparison:
     """Scores of finished runs, published predictions or tables of verdicts, and paired tests between them.
 
     With `baseline`, a run's name, all others are tested against it only. `shared` as in `align`, `n_boot` the number of
     resamples; `columns`, `option` and `by_row`, of tables: see `policy.judged.table_predictions`. `names`: of the runs,
-    if not those of their files. Raises `UserError` if they cannot be compared.
+    if not those of their files. Tables of answers without verdicts are judged first; `tree` and `world`: see
+    `policy.judged.judge_first`. Raises `UserError` if they cannot be compared, and for a `tree` that judges nothing.
     """
     if len(runs) < 2:
         raise UserError("give at least two runs to compare")
     names = _names(runs) if names is None else list(names)
     if len(set(names)) != len(runs):
         raise UserError(f"names {names}: give each of the {len(runs)} runs one of its own")
-    opened = [open_predictions(run, columns, option, by_row) for run in runs]
+    judged = judge_first(runs, tree, world, columns, option, by_row)
+    opened = [run if isinstance(run, Predictions) else open_predictions(run, columns, option, by_row) for run in judged]
+    kept = [name for name, run in zip(names, judged) if not isinstance(run, Predictions)]
+    if tree is not None and kept:
+        again = "judge it again with the tree first (speciarl judge), or leave the tree out"
+        raise UserError(f"{kept[0]}: it holds verdicts already; {again}")
     check_one_judge(names, [predictions.card for predictions in opened])
     coded = align(dict(zip(names, map(codes_of, opened))), shared)
     codes = {name: run.codes for name, run in coded.items()}

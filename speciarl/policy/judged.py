@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VerdictKey', 'JUDGED', 'SAMPLE_NAMES', 'NoKnownLabel', 'check_judgeable', 'read_log', 'write_log', 'judge_keys',
-           'judge_table', 'read_judged', 'refuse_unjudged', 'named_samples', 'table_predictions']
+           'judge_table', 'read_judged', 'refuse_unjudged', 'named_samples', 'table_predictions', 'holds_answers',
+           'judge_first']
 
 # %% ../../nbs/4_policy/8_judged.ipynb #6423f359
 import json
@@ -14,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.files import append_jsonl, find_json, read_csv, read_jsonl, write_jsonl
+from ..core.files import append_jsonl, find_json, own_header, read_csv, read_jsonl, write_jsonl
 from ..core.names import name_key, near_names
+from ..core.pairs import read_pairs
 from ..core.scale import Category, UserError
 from speciarl.core.tables import (
     Notes,
@@ -29,7 +31,8 @@ from speciarl.core.tables import (
     read_table,
 )
 from ..data.samples import Sample
-from ..data.trees import available_trees, load_tree
+from ..data.trees import available_trees, label_trees, load_tree, tree_name
+from ..judges.choose import JudgeSpec, make_judge
 from speciarl.judges.verdict import (
     FAILED,
     FORMAT_FAILURE,
@@ -38,8 +41,10 @@ from speciarl.judges.verdict import (
     TooManyMissing,
     Verdict,
     has_answer,
+    judge_rows,
     row_grid,
     verdict_codes,
+    wire_name,
 )
 from .predictions import Predictions, to_table
 
@@ -245,16 +250,17 @@ def table_predictions(
     columns: Mapping[str, str | None] | None = None,
     option: Callable[[str], str] | None = as_argument,
     by_row: bool = False,
+    name: str = "the table",
 ) -> Predictions:
     """The verdicts in a table (see `read_judged`) as predictions; it has category, label and sample_id.
 
-    `columns` and `option` as in `read_judged`. One of `SAMPLE_NAMES` stands in for sample_id; with `by_row` the number
-    of a row does. The answers to one sample of a data set are its rollouts, in order. Of a file that `speciarl judge`
-    wrote, the card beside it names the judge. What is left out is told as a warning. Raises `UserError` for a table
-    without these columns, or with a rollout that occurs twice.
+    `columns`, `option` and `name` as in `read_judged`. One of `SAMPLE_NAMES` stands in for sample_id; with `by_row` the
+    number of a row does. The answers to one sample of a data set are its rollouts, in order. Of a file that `speciarl
+    judge` wrote, the card beside it names the judge. What is left out is told as a warning. Raises `UserError` for a
+    table without these columns, or with a rollout that occurs twice.
     """
     notes = Notes()
-    table = read_judged(source, columns, notes=notes, option=option)
+    table = read_judged(source, columns, notes=notes, option=option, name=name)
     find_column(table, "label", option=option, todo="or make the table with speciarl evaluate")
     table = named_samples(table, by_row, option, notes)
     for note in notes:
@@ -275,3 +281,71 @@ def table_predictions(
         if isinstance(judge, dict) and judge.get("identity"):
             card = {"settings": {"judge": judge["identity"]}}
     return Predictions(card, to_table(rows), str(table.source))
+
+# %% ../../nbs/4_policy/8_judged.ipynb #bc394553
+def holds_answers(source: Any, columns: Mapping[str, str | None] | None = None) -> bool:
+    "Whether `source` is a table of labels and answers without a column of categories, as `columns` call them."
+    if isinstance(source, str | Path) and (not Path(source).is_file() or own_header(Path(source)) is not None):
+        return False
+    called = columns or {}
+    if called.get("category") is not None:
+        return False
+    table, notes = read_table(source), Notes()
+    roles = ("label", "answer", "category")
+    found = [find_column(table, role, called.get(role), notes=notes, required=False) for role in roles]
+    return found[0] is not None and found[1] is not None and found[2] is None
+
+
+def judge_first(
+    tables: Sequence[Any],
+    tree: str | Path | None = None,
+    world: bool = False,
+    columns: Mapping[str, str | None] | None = None,
+    option: Callable[[str], str] | None = as_argument,
+    by_row: bool = False,
+) -> list[Any]:
+    """`tables`, of which those that `holds_answers` is true of are judged by the label trees, and predictions now.
+
+    `tree`: of one's own, by name or file; nothing else judges its labels, unless `world`. The rest as in
+    `table_predictions`. What was judged is told as a warning. Raises `UserError` as `read_pairs` does, and
+    `NoKnownLabel` if no tree holds a label.
+    """
+    judge: Judge | None = None
+    told: list[Any] = []
+    for number, source in enumerate(tables, 1):
+        name = str(source) if isinstance(source, str | Path) else f"table {number}"
+        if not holds_answers(source, columns):
+            told.append(source)
+            continue
+        judge = judge or make_judge(JudgeSpec(world=world), trees=label_trees(tree))
+        told.append(_judged_answers(source, name, judge, tree, columns, option, by_row))
+    return told
+
+
+def _judged_answers(
+    source: Any,
+    name: str,
+    judge: Judge,
+    tree: str | Path | None,
+    columns: Mapping[str, str | None] | None,
+    option: Callable[[str], str] | None,
+    by_row: bool,
+) -> Predictions:
+    "The answers in a table with the verdicts of `judge`; see `judge_first`."
+    called = {role: (columns or {}).get(role) for role in ("label", "answer", "dataset")}
+    pairs = read_pairs(source, called, option=option or as_argument, name=name)
+    verdicts = judge_rows(pairs.texts, judge, tree_name(tree))
+    without = Counter(verdict.source for verdict in verdicts if verdict.category is None)
+    by = f"the label tree {tree}" if tree is not None else "the packaged label trees"
+    for note in pairs.notes:
+        _log.warning(note)
+    why = ", ".join(f"{number:,} {source}" for source, number in without.most_common())
+    missing = f"; no verdict on {without.total():,} ({why})" if without else ""
+    _log.warning(f"{name}: no verdicts in it, so its {len(verdicts):,} answers are judged by {by}{missing}")
+    if without["unknown label"] == len(verdicts):
+        todo = "make a tree of your own classes (speciarl tree from-table TAXONOMY.csv --out MY.tree) and give it"
+        raise NoKnownLabel(f"{name}: {verdicts[0].reason}; {todo}")
+    cells = [dict(category=wire_name(one.category), source=one.source, reason=one.reason) for one in verdicts]
+    rows = [{**row, **cell} for row, cell in zip(pairs.table.rows, cells, strict=True)]
+    found = table_predictions(rows, columns, option, by_row, name)
+    return found._replace(card={"settings": {"judge": judge.identity}})

@@ -169,13 +169,16 @@ def compare(
     by_row: bool = False,
     names: Sequence[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
+    tree: str | Path | None = None,
+    world: bool = False,
 ) -> "ComparisonReport":
     """Scores of two or more runs and paired tests between them, image by image; see `metrics.matrix.compare_runs`.
 
     A run is its folder, a file of published predictions, or what `judge` returns or the command wrote: a table with
-    category, label and sample_id (or uid, image or file). `shared`: on the images that all have; `by_row`: tables that
-    name no samples, row by row; `names`: what the runs are called; `columns`: what tables call their columns, by the
-    usual names. Raises `UserError` if they cannot be compared.
+    category, label and sample_id (or uid, image or file). A table of answers without categories is judged first, by the
+    packaged label trees or by `tree` (see `judge`), which a warning tells. `shared`: on the images that all have;
+    `by_row`: tables that name no samples, row by row; `names`: what the runs are called; `columns`: what tables call
+    their columns, by the usual names. Raises `UserError` if they cannot be compared.
     """
     from speciarl.metrics.matrix import compare_runs
     from speciarl.report.tables import ComparisonReport
@@ -184,7 +187,8 @@ def compare(
         raise UserError("give at least two runs to compare, each by itself: speciarl.compare(first, second)")
     if names is not None:
         check_words("names", names)
-    found = compare_runs(runs, shared=shared, columns=columns, by_row=by_row, names=names)
+    how: dict[str, Any] = dict(shared=shared, columns=columns, by_row=by_row, names=names)
+    found = compare_runs(runs, **how, tree=tree, world=world)
     return ComparisonReport(found)
 
 
