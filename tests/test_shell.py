@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,20 +104,45 @@ def test_each_shell_gets_a_script(shell):
     assert "_SPECIARL_COMPLETE" in result.stdout and f"complete_{shell}" in result.stdout
 
 
-def test_bash_completes_by_its_script(tmp_path):
-    "The script as it is installed, in a real bash."
+SCRIPTS = {  # a script as it is installed, loaded and asked in a real shell
+    "bash": """
+eval "$(_SPECIARL_COMPLETE=source_bash speciarl)"
+COMP_WORDS=({words}); COMP_CWORD={last}
+_speciarl_completion speciarl; echo "${{COMPREPLY[@]}}"
+""",
+    "zsh": """
+compdef() {{ }}; _arguments() {{ print -r -- "$@" }}; _files() {{ print files }}
+eval "$(_SPECIARL_COMPLETE=source_zsh speciarl)"
+words=({words}); CURRENT={last}+1
+_speciarl_completion
+""",
+    "fish": """
+_SPECIARL_COMPLETE=source_fish speciarl | source
+complete -C "{words}"
+""",
+}
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        ("speciarl rec", "recipes"),
+        ("speciarl score verdicts.csv --js", "--json"),
+        ("speciarl train smoke/tapo_of", "smoke/tapo_off"),
+        ("speciarl compare a.csv b.csv --tree cub", "cub200"),
+    ],
+)
+def test_a_real_shell_completes_by_its_script(tmp_path, shell, words, name):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
     program = tmp_path / "speciarl"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m speciarl.cli "$@"\n')
     program.chmod(0o755)
-    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    environment = os.environ | path
-    lines = [
-        'eval "$(_SPECIARL_COMPLETE=source_bash speciarl)"',
-        "COMP_WORDS=(speciarl train smoke/tapo_of); COMP_CWORD=2",
-        '_speciarl_completion speciarl; echo "${COMPREPLY[@]}"',
-    ]
-    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, env=environment)
-    assert (done.stdout, done.stderr) == ("smoke/tapo_off\n", "")
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    script = SCRIPTS[shell].format(words=words, last=len(words.split()) - 1)
+    done = subprocess.run([shell, "-c", script], capture_output=True, text=True, env=os.environ | own)
+    assert name in re.split(r"[\s\"':()]+", done.stdout) and done.stderr == "", (done.stdout, done.stderr)
 
 
 # -- JSON

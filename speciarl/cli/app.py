@@ -284,7 +284,7 @@ def _weights() -> list[str]:
 
 Names = Callable[[], Sequence[str | tuple[str, str]]]  # names, or each with what it is
 OFFERED: dict[str, dict[str, Names]] = {
-    "judge": {"judge_name": _judges, "dataset": _trees, "prompt": _packaged("judge_prompts")},
+    "judge": {"judge_name": _judges, "dataset": _trees, "tree": _trees, "prompt": _packaged("judge_prompts")},
     "score": {"weights": _weights},
     "evaluate": {
         "data": _data_sets,
@@ -293,7 +293,8 @@ OFFERED: dict[str, dict[str, Names]] = {
         "prompt": _packaged("prompts"),
         "judge_prompt": _packaged("judge_prompts"),
     },
-    "closed": {"source": _data_sets},
+    "closed": {"source": _data_sets, "tree": _trees},
+    "compare": {"tree": _trees},
     "show": {"data": _data_sets},
     "train": {"recipe": _recipes},
     "rationales": {"source": _data_sets},
