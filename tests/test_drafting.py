@@ -307,6 +307,25 @@ def test_killed_and_started_again_it_goes_on(folder, server):
     assert len(replies.read_text().splitlines()) == 30 and set(load_tree("my.tree").classes()) == set(AMPHIBIANS)
 
 
+def test_two_drafts_of_one_tree_at_once_are_one_draft_and_one_clear_line(folder, server):
+    replies = Path("my.draft.jsonl")
+    server.reply = lambda label, attempt: server.text(label) if len(server.asked) <= 8 else error(503, "busy", 30)
+    command = [sys.executable, "-m", "speciarl.cli", *arguments(server)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if replies.exists():
+            break
+        time.sleep(0.05)
+    line = refused(*arguments(server))
+    assert "my.draft.jsonl: another process is at work on these replies; wait for it, or choose another --out" in line
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    server.reply = lambda label, attempt: server.text(label)
+    ok(*arguments(server))  # a lock of a killed process holds nobody
+    assert not list(folder.glob(".*")) and len(replies.read_text().splitlines()) == 30
+
+
 def test_a_file_that_holds_no_replies_is_refused(folder, server):
     Path("my.draft.jsonl").write_text('{"label": "mine"}\n')
     assert "my.draft.jsonl:1: no reply of a model; delete it" in refused(*arguments(server))
