@@ -258,6 +258,9 @@ def rationales(
     shots: Annotated[
         int | None, typer.Option(metavar="K", min=1, help="At most K images of each class.", show_default=False)
     ] = None,
+    splits: Annotated[
+        str, typer.Option(metavar="NAME", help="Of benchmarks: official, or released as in recipes of paper/.")
+    ] = "official",
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     dataset_column: DatasetColumn = None,
@@ -280,7 +283,7 @@ def rationales(
         from speciarl.fine_r1 import teaching
 
         columns = {"image": image_column, "label": label_column, "dataset": dataset_column}
-        samples = teaching.teaching_samples(source, data_root, classes, shots, limit, columns)
+        samples = teaching.teaching_samples(source, data_root, classes, shots, limit, columns, splits)
         check_room(out, len(samples) * ANSWER_BYTES)
         if marks:
             made = teaching.write_with_marks(samples, out)

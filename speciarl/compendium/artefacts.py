@@ -18,13 +18,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .profile import CLOSED, Design, Job, data_place, named_file, title, tree_places, with_own_trees
+from speciarl.compendium.profile import (
+    CLOSED,
+    Design,
+    Job,
+    Profile,
+    data_place,
+    named_file,
+    title,
+    tree_places,
+    with_own_trees,
+)
 from ..core.config import ASSETS, read_yaml
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
+from ..data.benchmarks import coop_list
 from ..data.fieldguide import SIBLINGS
 from ..data.samples import SUFFIXES
-from ..data.sets import FolderSet, all_strict, named_set, trees_of
+from ..data.sets import BenchmarkSet, FolderSet, all_strict, named_set, trees_of
 from ..judges.choose import JudgeSpec
 from ..policy.prompts import load_question
 
@@ -268,16 +279,19 @@ def _asset(name: str) -> str:
     return tree_digest(ASSETS / name)
 
 
-def data_facts(dataset: str, root: str | None, place: Path | None = None) -> dict[str, Any]:
+def data_facts(dataset: str, profile: Profile, checkout: Path) -> dict[str, Any]:
     """What stands for a data set in a key: the trees that plates are drawn from; a benchmark's facts, names and place;
     of a folder of one's own the place, the names and sizes of its pictures, and what else lies there but label trees,
-    which belong to the judge. `root` is what the profile calls the `place` of the data sets."""
-    found = named_set(dataset, place)
+    which belong to the judge; and of a benchmark that is parted as released the list that parts it."""
+    found = named_set(dataset, data_place(profile, checkout))
     told: dict[str, Any] = {what: _asset(file) for what, file in found.assets.items()}
     if isinstance(found, FolderSet):
         files = sorted(file for file in found.folder.rglob("*") if file.is_file() and file.suffix != ".tree")
         told["files"] = digest([_file_facts(file, found.folder) for file in files])
-    return told if found.drawn else {**told, "root": root}
+    if profile.splits == "released" and isinstance(found, BenchmarkSet):
+        parts = found.folder and coop_list(dataset, found.folder)
+        told["splits"] = file_digest(parts) if parts else profile.splits
+    return told if found.drawn else {**told, "root": profile.data_root}
 
 
 def _file_facts(file: Path, folder: Path) -> tuple[str, int, str | None]:
@@ -379,7 +393,7 @@ class Keys:
             "recipe": recipe.model_dump(mode="json", exclude=left_out, exclude_defaults=True),
             "prompt": self._fact("question", recipe.prompt),
             "policy": None if self.design.needs(job) else self._fact("policy", recipe.policy),
-            "data": {name: data_facts(name, profile.data_root, place) for name in recipe.data},
+            "data": {name: data_facts(name, profile, self.root) for name in recipe.data},
         }
         if recipe.judged:
             revision = None if recipe.judge == "taxonomy" else profile.judge.revision
@@ -406,7 +420,7 @@ class Keys:
             "domain": job.domain,
             "images": job.images,
             "siblings": job.siblings,
-            **data_facts(job.domain, profile.data_root, data_place(profile, self.root)),
+            **data_facts(job.domain, profile, self.root),
             "engine": profile.engine,
             "batch": profile.batch,
             "max_tokens": profile.max_tokens,

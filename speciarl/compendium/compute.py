@@ -17,7 +17,7 @@ from .artefacts import Published
 from .profile import Design, Job, data_place, tree_places
 from ..core.scale import UserError
 from ..data.fieldguide import World
-from ..data.sets import FieldGuideSet, FolderSet, named_set, trees_of
+from ..data.sets import BenchmarkSet, FieldGuideSet, FolderSet, named_set, trees_of
 from ..data.trees import tree_beside
 from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge, Verdict, verdict_of
@@ -58,6 +58,8 @@ class Instruments:
                 f"profile {name} tests on {job.domain}: say where the data sets lie, "
                 f"in a profile of your own (like: {name}, data_root: FOLDER)"
             )
+        if isinstance(found, BenchmarkSet):
+            found = replace(found, splits=self.design.profile.splits)
         if isinstance(found, FolderSet) and tree_beside(found.folder):
             found = replace(found, dataset=found.tree.dataset)
         return found.samples("test", job.images)
@@ -151,6 +153,9 @@ def _card(job: Job, engine: "Engine", how: "Sampling", samples: "Sequence[Sample
         facts.pop("max_pixels", None)  # no plate is as large as the bound, so it decides nothing
     for name in (*ELSEWHERE, "model", "base"):
         facts.pop(name, None)
+    splits = sorted({sample.split for sample in samples} - {"test"})
+    if splits:
+        facts["splits"] = splits
     settings = run_settings(job.policy, samples, job.prompt, how.n, how.seed, "", facts.pop("sampling"), **facts)
     del settings["judge"]
     return {"settings": settings, "versions": library_versions(LIBRARIES)}

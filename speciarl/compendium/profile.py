@@ -66,6 +66,7 @@ class Profile(Strict):
     data: dict[str, list[str]] = Field(min_length=1)
     data_root: str | None = None  # the folder that holds these, each under its name; relative to the checkout
     trees: list[str] = Field([])  # label trees of one's own that judge, too: names, or files, relative to the checkout
+    splits: Literal["official", "released"] = "official"  # of benchmarks, to train and to test on; see `Recipe`
     test_images: int = Field(ge=1)  # of each data set, at most
     best_of: int = Field(ge=2)
     best_of_images: int = Field(ge=1)  # of each data set, at most
@@ -273,7 +274,7 @@ def recipe_of(profile: Profile, method: str) -> Recipe:
     "The recipe of a trained method in a profile, with its own seed. Raises `UserError` for impossible changes."
     own = profile.methods[method]
     recipe = load_recipe(recipe_name(profile, method) or "", [*profile.size(method).changes, *own.changes])
-    changes: dict[str, Any] = {"policy": own.policy or profile.policy}
+    changes: dict[str, Any] = {"policy": own.policy or profile.policy, "splits": profile.splits}
     if own.siblings:
         changes["siblings"] = own.siblings
     if any(other.start == method for other in profile.methods.values()):

@@ -4,18 +4,24 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'RemoteFile', 'Layout', 'DatasetInfo', 'dataset_info', 'list_lines', 'clean_label', 'other_capitals',
-           'missing_line', 'labels_file', 'recognise', 'Place', 'locate']
+           'missing_line', 'labels_file', 'list_folders', 'recognise', 'Place', 'locate', 'shared_out', 'shared_part',
+           'coop_list', 'released_split']
 
 # %% ../../nbs/2_data/2_benchmarks.ipynb #2be23a45
+import logging
 import os
+import random
 import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from ..core.config import Strict, available, read_yaml, validated
 from ..core.scale import UserError
+
+_log = logging.getLogger(__name__)
 
 # %% ../../nbs/2_data/2_benchmarks.ipynb #073cd910
 class RemoteFile(Strict):
@@ -39,10 +45,10 @@ class Layout(Strict):
 class DatasetInfo(Layout):
     """What is known about one data set, beside its usual layout.
 
-    `splits` (the official ones) and `coop` (those of CoOp) say how many images each split has. `folders` are the
-    sub-folders that its archive may make, `other` is another layout, `unlisted` says whether the archive holds images
-    that no list names, `by_hand` why it cannot be downloaded, and `names` are the class names where the archive has
-    only numbers.
+    `splits` (the official ones) and `coop` (those of CoOp) say how many images each split has, `released` which of the
+    two the SpeciaRL release trains and tests on. `folders` are the sub-folders that its archive may make, `other` is
+    another layout, `unlisted` says whether the archive holds images that no list names, `by_hand` why it cannot be
+    downloaded, and `names` are the class names where the archive has only numbers.
     """
 
     title: str
@@ -50,6 +56,7 @@ class DatasetInfo(Layout):
     classes: int
     splits: dict[str, int]
     coop: dict[str, int] = Field(default_factory=dict)
+    released: Literal["official", "coop"] = "official"
     folders: list[str] = Field(default_factory=list)
     other: Layout | None = None
     unlisted: bool = False
@@ -65,6 +72,11 @@ class DatasetInfo(Layout):
     def training_split(self) -> str:
         "The split to train on: train, or trainval where the authors publish no other."
         return "train" if "train" in self.splits else "trainval"
+
+    @property
+    def released_splits(self) -> dict[str, int]:
+        "The splits that the SpeciaRL release trains and tests on."
+        return self.coop if self.released == "coop" else self.splits
 
     @property
     def archives(self) -> str:
@@ -175,9 +187,9 @@ def labels_file(folder: Path) -> Path:
     return folder / "labels.csv"
 
 # %% ../../nbs/2_data/2_benchmarks.ipynb #56909a4e
-def _bases(info: DatasetInfo, folder: Path) -> list[Path]:
-    "The folders in which the lists of a set are looked for, given what the user named."
-    return [folder, *(folder / sub for sub in info.folders)]
+def list_folders(name: str, folder: str | Path) -> list[Path]:
+    "The folders in which the lists of a set are looked for: what the user named, and what its archive may make in it."
+    return [Path(folder), *(Path(folder) / sub for sub in DATASETS[name].folders)]
 
 
 def recognise(folder: str | Path) -> list[str]:
@@ -185,7 +197,7 @@ def recognise(folder: str | Path) -> list[str]:
     found = []
     for name, info in DATASETS.items():
         lists = {path for layout in info.layouts() for path in layout.lists}
-        if any((base / path).is_file() for base in _bases(info, Path(folder)) for path in lists):
+        if any((base / path).is_file() for base in list_folders(name, folder) for path in lists):
             found.append(name)
     return found
 
@@ -203,7 +215,7 @@ def locate(name: str, folder: str | Path) -> Place:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one that {info.files[0].name} was unpacked in")
     best, most = None, (0, 0)  # lists and folders of images that are there; lists count more
-    for base in _bases(info, folder):
+    for base in list_folders(name, folder):
         for layout in info.layouts():
             lists = sum((base / path).is_file() for path in layout.lists)
             images = sum((base / path).is_dir() for path in layout.images)
@@ -220,7 +232,7 @@ def _not_here(name: str, folder: Path) -> str:
     others = [other for other in recognise(folder) if other != name]
     if others:
         return f"{folder}: this is {' and '.join(others)}, not {name}; give the folder of {name}"
-    for base in _bases(info, folder):
+    for base in list_folders(name, folder):
         for path in info.lists:
             if other_capitals(base, path):
                 return missing_line(name, base, path)
@@ -229,3 +241,62 @@ def _not_here(name: str, folder: Path) -> str:
         f"{folder}: no {name} here (looked for {wanted}); unpack {info.archives} into it, "
         f"or run: speciarl data download {name} --out DIR"
     )
+
+# %% ../../nbs/2_data/2_benchmarks.ipynb #dc96e273
+def shared_out(
+    entries: Iterable[tuple[str, str]], sizes: Mapping[str, int], seed: int = 42
+) -> dict[str, list[tuple[str, str]]]:
+    """Images, each with its class, by part: parts as large as `sizes`, or in that proportion if the images are fewer.
+
+    Each class is shuffled and gives every part the same share, as far as numbers allow.
+    """
+    classes: dict[str, list[tuple[str, str]]] = {}
+    for entry in entries:
+        classes.setdefault(entry[1], []).append(entry)
+    draw, ranked = random.Random(seed), []
+    for name, images in sorted(classes.items()):
+        draw.shuffle(images)
+        ranked += [((i + 0.5) / len(images), name, image) for i, image in enumerate(images)]
+    order = [image for _, _, image in sorted(ranked)]
+    ends = [round(len(order) * sum(list(sizes.values())[:k]) / sum(sizes.values())) for k in range(len(sizes) + 1)]
+    return {part: order[start:end] for part, start, end in zip(sizes, ends, ends[1:])}
+
+
+def shared_part(name: str, part: str, read: Callable[[str], Iterable[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """The images of a part (train, val, test) with CoOp's shares; the official ones to test on where CoOp keeps these.
+
+    `read` gives the images of an official split, each with its class, and all of them for "".
+    """
+    info = dataset_info(name)
+    if info.coop["test"] != info.splits["test"]:
+        return shared_out(read(""), info.coop)[part]
+    sizes = {other: size for other, size in info.coop.items() if other != "test"}
+    return list(read("test")) if part == "test" else shared_out(read(info.training_split), sizes)[part]
+
+# %% ../../nbs/2_data/2_benchmarks.ipynb #8c4b230e
+def coop_list(name: str, folder: str | Path) -> Path | None:
+    "The CoOp split file of a data set: next to its lists, or in the folder that was named. None: there is none."
+    for base in reversed(list_folders(name, folder)):
+        for pattern in ("split_zhou_*.json", "split_coop.csv"):
+            for path in sorted(base.glob(pattern)):
+                return path
+    return None
+
+
+def released_split(name: str, folder: str | Path, part: str) -> str:
+    """The split that the SpeciaRL release uses as `part` (train, val or test); any other `part` is itself.
+
+    An official one; or, where the release used CoOp's, coop-PART, or shares-PART if no CoOp list lies in `folder`.
+    """
+    info = dataset_info(name)
+    if part not in ("train", "val", "test"):
+        return part
+    if info.released == "official":
+        return info.training_split if part == "train" else part
+    if coop_list(name, folder):
+        return f"coop-{part}"
+    shares = (
+        f"no CoOp list (split_zhou_*.json) for {name}, so its images are parted with CoOp's shares, not as CoOp did"
+    )
+    _log.warning(f"{folder}: {shares}")
+    return f"shares-{part}"

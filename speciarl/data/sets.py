@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ..core.names import name_key, near_names
 from ..core.scale import UserError
-from .benchmarks import DATASETS, clean_label, dataset_info, labels_file, recognise
+from .benchmarks import DATASETS, clean_label, dataset_info, labels_file, recognise, released_split
 from .fieldguide import DOMAINS, World, groups, plates
 from .samples import Columns, Sample, copy_of, images_below, read_copy, read_folder
 from .splits import SPLITS, below, class_folders, class_names, draw_subset, read_split, split_folders
@@ -80,12 +80,14 @@ class FieldGuideSet:
 class BenchmarkSet:
     """A benchmark in `folder` (None: nobody said where it lies). `seed` decides which part of a split is taken.
 
+    `splits` says whose train, val and test are meant: the official ones, or those that the SpeciaRL release uses.
     Its methods raise `UserError` if there is no folder, or what lies there is not the benchmark, whole.
     """
 
     name: str
     folder: Path | None = None
     seed: int = 42
+    splits: Literal["official", "released"] = "official"
 
     drawn: ClassVar[bool] = False
     strict: ClassVar[bool] = False
@@ -109,6 +111,8 @@ class BenchmarkSet:
         if self.folder is None:
             where = f"{self.name}=FOLDER (speciarl data download {self.name} --out DIR fetches it)"
             raise UserError(f"data set {self.name}: say where it lies, {where}")
+        if self.splits == "released":
+            return read_split(self.name, self.folder, released_split(self.name, self.folder, split))
         if copy_of(self.folder):
             return read_copy(self.name, self.folder, split)
         official = dataset_info(self.name).training_split if split == "train" else split
@@ -129,8 +133,9 @@ class BenchmarkSet:
         return iter(draw_subset(found, len(found), self.seed))
 
     def held_out(self, size: int, taken: Collection[str]) -> list[Sample]:
-        "At most `size` samples of the training split whose ids are not among those `taken`."
-        rest = [sample for sample in self._read("train") if sample.id not in taken]
+        "At most `size` samples of the training split, or released ones of val, whose ids are not among those `taken`."
+        val = self.splits == "released" and "val" in dataset_info(self.name).released_splits
+        rest = [sample for sample in self._read("val" if val else "train") if sample.id not in taken]
         return draw_subset(rest, min(size, len(rest)), self.seed) if rest and size else []
 
 # %% ../../nbs/2_data/7_sets.ipynb #bf84ae79

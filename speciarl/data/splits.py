@@ -25,11 +25,13 @@ from speciarl.data.benchmarks import (
     DATASETS,
     Place,
     clean_label,
+    coop_list,
     dataset_info,
     labels_file,
     locate,
     missing_line,
     other_capitals,
+    shared_part,
 )
 from .samples import Sample, images_below
 from .trees import load_tree
@@ -182,18 +184,6 @@ def _entries(name: str, place: Place, split: str) -> Entries:
     return [(path, label[raw]) for path, raw in entries]
 
 # %% ../../nbs/2_data/4_splits.ipynb #e5c832b6
-def _coop_file(place: Place, folder: Path) -> Path:
-    "The CoOp split file of a data set: next to its lists, or in the folder that was named."
-    for base in (place.base, folder):
-        for pattern in ("split_zhou_*.json", "split_coop.csv"):
-            for path in sorted(base.glob(pattern)):
-                return path
-    raise UserError(
-        f"{place.base}: the CoOp splits need the file split_zhou_*.json published with CoOp, "
-        "or split_coop.csv (columns split, filename); put it there"
-    )
-
-
 def _coop_names(path: Path, split: str) -> list[str]:
     "The image names that a CoOp split file lists for `split`, in its order."
     if path.suffix == ".csv":
@@ -232,7 +222,12 @@ def _match(name: str, table: dict[str, str]) -> str | None:
 # %% ../../nbs/2_data/4_splits.ipynb #cfe6dde5
 def _coop_entries(name: str, place: Place, folder: Path, split: str) -> Entries:
     "The images of a CoOp split with the labels of the tree."
-    path = _coop_file(place, folder)
+    path = coop_list(name, folder)
+    if path is None:
+        raise UserError(
+            f"{place.base}: the CoOp splits need the file split_zhou_*.json published with CoOp, "
+            "or split_coop.csv (columns split, filename); put it there"
+        )
     label = dict(_entries(name, place, ALL))
     table, names = _by_ending(label), _coop_names(path, split)
     if not names:
@@ -268,23 +263,25 @@ def _absent(base: Path, paths: Iterable[str]) -> list[str]:
 
 
 def _split_entries(name: str, folder: Path, split: str) -> tuple[Place, Entries]:
-    "Where a set lies, and the images of an official or CoOp split."
+    "Where a set lies, and the images of an official split, one of CoOp's, or one with CoOp's shares."
     info = dataset_info(name)
-    allowed = [*info.splits, *(f"coop-{part}" for part in info.coop)]
+    allowed = [*info.splits, *(f"{kind}-{part}" for kind in ("coop", "shares") for part in info.coop)]
     if split not in allowed:
         raise UserError(f"{name} has no split {split!r}; use one of {', '.join(allowed)}")
     place = locate(name, folder)
     if split in info.splits:
         entries = _entries(name, place, split)
-    else:
+    elif split.startswith("coop-"):
         entries = _coop_entries(name, place, folder, split.removeprefix("coop-"))
+    else:
+        entries = shared_part(name, split.removeprefix("shares-"), lambda part: _entries(name, place, part or ALL))
     if len({path for path, _ in entries}) != len(entries):
         raise UserError(f"{place.base}: the list of {name} {split} names an image twice; restore the original list")
     return place, entries
 
 # %% ../../nbs/2_data/4_splits.ipynb #161ac391
 def read_split(name: str, folder: str | Path, split: str = "test") -> list[Sample]:
-    """The samples of a split (`train`, `test`, ..., or `coop-test`, ...) of data set `name`, in the order of the list.
+    """The samples of a split (`train`, `test`, `coop-test`, `shares-test`, ...) of data set `name`, in its order.
 
     Images are not opened. Labels are class names of the label tree `name`; ids are paths below the set's own folder.
     Raises `UserError` for an unknown set or split, a folder of another set, a missing or damaged list, and listed

@@ -8,7 +8,7 @@ __all__ = ['of_classes', 'teaching_samples', 'write_with_marks', 'write_with_tea
 # %% ../../nbs/8_fine_r1/7_teaching.ipynb #bb28fee3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .. import __version__
 from ..core.files import find_json, write_json
 from ..core.scale import UserError
 from ..data.samples import Columns, Sample
-from ..data.sets import PLATES, FieldGuideSet, choose, open_set
+from ..data.sets import PLATES, BenchmarkSet, FieldGuideSet, choose, open_set
 from . import rationales
 from .closed import split_of
 from .closed_run import check_named
@@ -54,20 +54,26 @@ def teaching_samples(
     shots: int | None = None,
     limit: int | None = None,
     columns: Columns | None = None,
+    splits: str = "official",
 ) -> list[Sample]:
     """The training images of a data set (its name, or a folder) to write about; benchmarks lie in folders of `root`.
 
-    `columns` as in `open_set`. Raises `UserError` as `open_set` does, and for unknown `classes`.
+    `columns` as in `open_set`, `splits` (official or released) as in `BenchmarkSet`, for recipes that have them so.
+    Raises `UserError` as `open_set` does, and for unknown `classes` or `splits`.
     """
     if classes not in ("all", "seen", "unseen"):
         raise UserError(f"unknown classes {classes[:40]!r}: use one of all, seen, unseen")
+    if splits not in ("official", "released"):
+        raise UserError(f"unknown splits {splits[:40]!r}: use one of official, released")
     found = open_set(source, root, columns=columns)
+    if isinstance(found, BenchmarkSet) and splits == "released":
+        found = replace(found, splits="released")
     if classes == "all" and shots is None:
         return found.samples("train", limit)
     stream = found.shuffled("train")
     if isinstance(found, FieldGuideSet):
-        splits = found.tree.splits
-        wanted = [name for name in found.classes() if classes in ("all", splits[name])]
+        known = found.tree.splits
+        wanted = [name for name in found.classes() if classes in ("all", known[name])]
         if shots is None:
             size = limit or PLATES
         else:

@@ -301,6 +301,7 @@ def train(
         card = dict(
             recipe=recipe.model_dump(mode="json"),
             base=base,
+            splits={str(sample.dataset): sample.split for sample in samples},
             sha256=sha256,
             resumed_from=began,
             left_out=sorted(left_out),

@@ -31,6 +31,7 @@ class Recipe(Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
     data: dict[str, int] = Field(min_length=1)  # data set, or path of a folder -> how many of its training images
     subset_seed: int = 42  # of the draw of these images
+    splits: Literal["official", "released"] = "official"  # of benchmarks: their authors', or those SpeciaRL released
     classes: Literal["all", "seen", "unseen"] = "all"  # by the split in the label trees
     shots: int | None = Field(None, ge=1)  # images of each of these classes; `data` then says how many that makes
     siblings: int = Field(16, ge=2, le=25)  # of the field guide: classes in a group

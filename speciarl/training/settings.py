@@ -28,7 +28,7 @@ from ..core.scale import UserError
 from ..core.work import process_count
 from ..data.fieldguide import World
 from ..data.samples import Sample, bounded, fitted, open_image, readable
-from ..data.sets import DataSet, FolderSet, all_strict, choose, named_set, trees_of
+from ..data.sets import BenchmarkSet, DataSet, FolderSet, all_strict, choose, named_set, trees_of
 from ..data.trees import tree_beside
 from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge
@@ -41,11 +41,12 @@ from .trainer import LabelTrainer, SpecificityTrainer
 # %% ../../nbs/7_training/5_settings.ipynb #e3f26f2a
 def recipe_set(recipe: Recipe, dataset: str, data_root: str | Path | None) -> DataSet:
     "A data set that a recipe trains on, as the recipe draws it. Raises `UserError` where nobody says where it lies."
-    found = named_set(
-        dataset, data_root, world=World(siblings=recipe.siblings), seed=recipe.seed, subset_seed=recipe.subset_seed
-    )
+    world = World(siblings=recipe.siblings)
+    found = named_set(dataset, data_root, world=world, seed=recipe.seed, subset_seed=recipe.subset_seed)
     if found.folder is None and not found.drawn:
         raise UserError(f"{recipe.name} trains on {dataset}: give the folder that holds the data sets with --data-root")
+    if isinstance(found, BenchmarkSet):
+        return replace(found, splits=recipe.splits)
     if isinstance(found, FolderSet) and tree_beside(found.folder):
         return replace(found, dataset=found.tree.dataset)
     return found
