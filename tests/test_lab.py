@@ -374,7 +374,7 @@ def test_the_same_ablations_in_every_profile(tmp_path):
     [
         (
             "images: 7",
-            "unknown key 'images'; it may have: policy, data, data_root, trees, test_images, best_of, best_of_images, "
+            "unknown key 'images'; it may have: policy, data, data_root, trees, splits, test_images, best_of, best_of_images, "
             "max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
             "needs_cuda",
         ),
