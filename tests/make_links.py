@@ -21,6 +21,7 @@ def in_order(path: Path) -> list[tuple[int, str]]:
 
 LIBRARY = sorted((path for path in NBS.glob("[0-9]*/*.ipynb")), key=in_order)
 PAPER = sorted((NBS / "paper").glob("*.ipynb"))
+FIRST = [NBS / "tutorial.ipynb", *sorted((NBS / "start").glob("*.ipynb"))]  # to begin with; they export nothing
 CHAPTERS = [*LIBRARY, *PAPER]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import nbformat
 import typer
-from make_links import LIBRARY, NBS, PAPER, ROOT
+from make_links import FIRST, LIBRARY, NBS, PAPER, ROOT
 from typer.testing import CliRunner
 
 import speciarl
@@ -84,7 +84,7 @@ def build(out: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder) / "source", Path(folder) / "site" / "html"
         source.mkdir()
-        for path in [*NBS.glob("*.ipynb"), *LIBRARY, *PAPER]:
+        for path in [*NBS.glob("*.ipynb"), *FIRST, *LIBRARY, *PAPER]:
             target = source / path.relative_to(NBS)
             target.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(page(path), target)

@@ -1,6 +1,7 @@
 "Tables in, tables out: every kind of table is judged and scored alike and comes back as what it was."
 
 import csv
+import json
 
 import pandas as pd
 import polars as pl
@@ -86,6 +87,17 @@ def judged_rows(*levels, **more):
 
 A = judged_rows("specific", "generic", "wrong", "generic", dataset="pets")
 B = judged_rows("specific", "specific", "wrong", "less specific", dataset="pets")
+
+
+def test_scores_of_a_table_in_memory_are_written_with_a_record_of_its_rows(tmp_path):
+    report = speciarl.score(A)
+    report.write(tmp_path / "scores")
+    assert {path.name for path in (tmp_path / "scores").iterdir()} == set(report.files())
+    recorded = [json.loads((tmp_path / "scores" / "scores.json").read_text())["inputs"]["verdicts"]]
+    for number, rows in enumerate((A, B)):
+        speciarl.score(rows).write(tmp_path / str(number))
+        recorded.append(json.loads((tmp_path / str(number) / "scores.json").read_text())["inputs"]["verdicts"])
+    assert recorded[0] == recorded[1] != recorded[2]
 
 
 def test_scores_come_as_text_and_as_figures():

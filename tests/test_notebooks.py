@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from make_links import LIBRARY, MODULES, PAPER, ROOT, imports_of, in_order, links, module_of, title_cell, told
+from make_links import FIRST, LIBRARY, MODULES, PAPER, ROOT, imports_of, in_order, links, module_of, title_cell, told
 
 from speciarl.compendium.notebook import run_notebook
 from speciarl.core.scale import UserError
@@ -26,6 +26,10 @@ ROOMS = ["core", "data", "judges", "policy", "metrics", "report", "training", "f
 
 library = pytest.mark.parametrize("path", LIBRARY, ids=module_of)
 every = pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
+all_of_them = pytest.mark.parametrize(
+    "path", FIRST + LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+first = pytest.mark.parametrize("path", FIRST, ids=lambda path: path.stem)
 
 
 def read(path: Path) -> dict:
@@ -83,6 +87,25 @@ def test_a_quarter_is_prose(path):
     assert share >= 0.25, f"{share:.0%} of the cells are prose"
 
 
+@first
+def test_what_is_read_first_is_short_and_named_in_the_index(path):
+    "It exports nothing, is mostly what a user copies, and is run with all others."
+    cells = read(path)["cells"]
+    assert sum(cell["cell_type"] == "markdown" for cell in cells) >= len(cells) / 4 and not exported(path)
+    assert len(cells) <= 20 or path.stem == "tutorial"
+    name = path.relative_to(ROOT / "nbs").as_posix()
+    assert f"]({name})" in source({"source": [source(cell) for cell in read(ROOT / "nbs" / "index.ipynb")["cells"]]})
+    folder = path.parent.relative_to(ROOT).as_posix()
+    assert f'os.chdir("/content/speciarl/{folder}")' in code(path)[0]
+
+
+@first
+def test_what_is_read_first_is_shown_as_it_comes_out(path):
+    "Its code cells were run, and nothing that they print is a warning, or of one machine only."
+    told = "".join(json.dumps(cell.get("outputs", [])) for cell in read(path)["cells"])
+    assert told.count('"output_type"') >= 3 and "Warning" not in told and "RANK" not in told
+
+
 @library
 def test_the_module_is_named_like_the_file(path):
     assert source(read(path)["cells"][1]).strip() == f"#| default_exp {module_of(path)}"
@@ -130,7 +153,7 @@ def test_chapters_import_rooms_above_and_earlier_chapters_of_their_own(path):
             assert above or earlier, f"imports speciarl.{name}, which stands below it"
 
 
-@every
+@all_of_them
 def test_no_noise_in_the_file(path):
     notebook = read(path)
     assert set(notebook["metadata"]) == {"kernelspec"} and notebook["metadata"]["kernelspec"]["name"] == "python3"
@@ -141,7 +164,7 @@ def test_no_noise_in_the_file(path):
         assert all(output["output_type"] != "error" for output in cell.get("outputs", [])), "a saved output is an error"
 
 
-@every
+@all_of_them
 def test_every_cell_is_run_in_tests(path):
     for text in code(path):
         assert not re.search(r"^#\s*\|\s*eval:\s*false", text, re.IGNORECASE | re.MULTILINE), (

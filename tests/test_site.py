@@ -7,12 +7,12 @@ from pathlib import Path
 import make_site
 import nbformat
 import pytest
-from make_links import LIBRARY, PAPER, module_of
+from make_links import FIRST, LIBRARY, NBS, PAPER, module_of
 
 import speciarl
 
 
-@pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", FIRST + LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_page_is_read_and_not_run(path):
     text = "\n".join(cell.source for cell in make_site.page(path).cells)
     assert "google.colab" not in text and not re.search(r"^#\|", text, re.MULTILINE)
@@ -22,6 +22,8 @@ def test_a_page_is_read_and_not_run(path):
 def test_the_contents_name_every_chapter():
     text = make_site.contents()
     assert all(f"\n{path.parent.name}/{path.stem}\n" in text for path in LIBRARY)
+    first = "\n".join(path.relative_to(NBS).with_suffix("").as_posix() for path in FIRST)
+    assert f"\nindex\n{first}\nhouse\n" in text
     assert all(f":caption: {module_of(path).split('.')[0]}\n" in text for path in LIBRARY)
 
 
@@ -31,7 +33,7 @@ def test_the_reference_is_the_public_face():
     assert ".. autoclass:: speciarl.judges.tree.TreeJudge" in text
 
 
-@pytest.mark.parametrize("path", LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", FIRST + LIBRARY + PAPER, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_link_to_a_file_leads_somewhere(path):
     text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
     links = [link for link in re.findall(r"\]\(([^)#\s]+\.\w+)(?:#[^)]*)?\)", text) if "://" not in link]

@@ -346,6 +346,7 @@ def _judged_answers(
         todo = "make a tree of your own classes (speciarl tree from-table TAXONOMY.csv --out MY.tree) and give it"
         raise NoKnownLabel(f"{name}: {verdicts[0].reason}; {todo}")
     cells = [dict(category=wire_name(one.category), source=one.source, reason=one.reason) for one in verdicts]
-    rows = [{**row, **cell} for row, cell in zip(pairs.table.rows, cells, strict=True)]
-    found = table_predictions(rows, columns, option, by_row, name)
+    rows = [{**row, **text, **cell} for row, text, cell in zip(pairs.table.rows, pairs.texts, cells, strict=True)]
+    places = {role: (columns or {}).get(role) for role in ("sample_id", "rollout")}  # the others are named as usual now
+    found = table_predictions(rows, places, option, by_row, name)
     return found._replace(card={"settings": {"judge": judge.identity}})

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..core.files import digest
 from ..core.names import is_missing, text_labels
 from ..core.pairs import read_pairs
 from ..core.scale import UserError
@@ -157,7 +158,7 @@ def score(
         lines = lines_of_rows("table", table.rows, weights, by)
         again = ("speciarl.judge(table, strict=True)", "speciarl.judge(table, speciarl.CascadeJudge(...))")
         advice = how_to_decide(lines, (row.get("source") for row in table.rows), again)
-        report = ScoreReport(Path("table"), weights, lines, advice=advice, notes=notes)
+        report = ScoreReport(Path("table"), weights, lines, advice=advice, notes=notes, rows=digest(table.rows))
     for note in report.notes:
         _log.warning(note)
     return report

@@ -327,6 +327,7 @@ class ScoreReport:
 
     `advice`: what decides undecided answers, if more than 1 % are (see `how_to_decide`).
     `notes`: which rows of a table were left out, and what else was read otherwise than it stands there.
+    `rows`: of a table that is no file, the SHA-256 that stands for the file in records.
     """
 
     source: Path
@@ -335,6 +336,7 @@ class ScoreReport:
     further: list[FurtherTable] = field(default_factory=list)
     advice: str = ""
     notes: Notes = field(default_factory=list)
+    rows: str = ""
 
     @overload
     def table(self, kind: None = None) -> Table: ...
@@ -373,7 +375,7 @@ class ScoreReport:
     def write(self, out: str | Path) -> None:
         "Write `files` to the folder `out`. Raises `UserError` if it cannot be written."
         parameters = {"command": "score", "weights": self.weights}
-        record = make_record(parameters=parameters, inputs={"verdicts": self.source})
+        record = make_record(parameters=parameters, inputs={"verdicts": self.rows or self.source})
         write_table(self.table(), Path(out) / "scores", record)
         save_figure(self.plot(), Path(out) / "scores", record)
         if self.further:
