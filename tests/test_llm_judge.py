@@ -16,7 +16,7 @@ from judge_server import NAMES, Handle, judge_server, judge_server_process, rule
 
 from speciarl.core.scale import WIRE_NAMES, Category
 from speciarl.judges.llm import JudgeUnavailable, LLMJudge
-from speciarl.judges.prompt import SHOWN_LENGTH, as_data, batch_ids, judge_prompts, load_judge_prompt, shown
+from speciarl.judges.prompt import SHOWN_LENGTH, as_data, batch_ids, judge_prompts, load_judge_prompt, normalised, shown
 from speciarl.judges.verdict import Verdict
 
 KEY = "sk-very-secret-0123456789"
@@ -40,7 +40,14 @@ def message(action, *args, **kwargs) -> str:
 @pytest.fixture
 def make(judge_server, short_pauses):
     "A judge on the server, with short waits."
-    return lambda prompt="base_single", **options: LLMJudge("judge", judge_server.url, prompt, **{**FAST, **options})
+    return lambda prompt="base_single", **options: LLMJudge(
+        "judge", judge_server.url, unchanged(prompt), **{**FAST, **options}
+    )
+
+
+def unchanged(prompt):
+    "A packaged prompt that shows punctuation and capitals, by which the server knows what to do."
+    return load_judge_prompt(prompt).model_copy(update={"normalise": "none"}) if prompt in judge_prompts() else prompt
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------
@@ -95,13 +102,13 @@ def test_packaged_prompts(name, make):
 
 
 RELEASED = {  # the forms of the release: what was published with them is compared with the same words
-    "base_batched": "9a35d9e3dfad7884",
-    "base_single": "6b7c7101edf5a3b0",
-    "checklist_single": "86c3ebeb567572e2",
-    "decision_tree_single": "462d31ecb5f89126",
-    "normalise_strict_single": "77c6bde7ee9efb89",
-    "soft_batched": "18885555eaea6eb9",
-    "soft_single": "006ff841e77bf7e4",
+    "base_batched": "fdcceb8469e9f8c6",
+    "base_single": "a7b228935a18c27d",
+    "checklist_single": "d437fc67ec4b2554",
+    "decision_tree_single": "6ea2bf4ebd0bfd08",
+    "normalise_strict_single": "c9e2740344715906",
+    "soft_batched": "707524579f4989bb",
+    "soft_single": "e303c8a72f7489d9",
 }
 
 
@@ -159,7 +166,36 @@ def test_what_a_prompt_shows_decides_its_identity(make):
     prompt = load_judge_prompt("claim_single")
     longer = prompt.model_copy(update={"longest": 5000})
     assert make(prompt).identity != make(longer).identity
-    assert make("base_single").identity == make(load_judge_prompt("base_single")).identity
+    released = load_judge_prompt("base_single")
+    assert make(released).identity != make("base_single").identity, "what is shown is another text"
+
+
+@given(st.text(max_size=300))
+def test_a_text_normalised_as_released_stays_as_it_is(text):
+    plain = shown(text, normalise="released")
+    assert shown(plain, normalise="released") == plain and len(plain) <= SHOWN_LENGTH
+    assert normalised(text) == normalised(normalised(text)) == normalised(text).lower()
+
+
+@pytest.mark.parametrize("name", judge_prompts())
+def test_the_prompts_of_the_release_show_what_it_shows(name, judge_server, short_pauses):
+    "Letters, numbers, dashes and spaces, in lower case; ours leave a text as it is."
+    pair = ("F/A-18 Hornet", "It\u2019s a (Colt's  foot) \u2013 No. 7, caf\u00e9!")
+    judge = LLMJudge("judge", judge_server.url, name, **FAST)
+    judge([pair])
+    [asked] = judge_server.stats()["pairs"]
+    if name.startswith("claim"):
+        assert asked == "|".join(map(shown, pair)) and judge.description["normalise"] == "none"
+    else:
+        assert asked == "f a-18 hornet|it s a colt s foot \u2013 no 7 caf\u00e9"
+        assert judge.description["normalise"] == "released"
+
+
+def test_equal_pairs_after_normalisation_are_asked_once_and_nothing_left_is_malformed(judge_server, short_pauses):
+    judge = LLMJudge("judge", judge_server.url, "base_single", **FAST)
+    same, also, none = judge([("Colt's foot", "Dog!"), ("colt s foot", "dog"), ("colt s foot", "?!")])
+    assert same == also and none.category is Category.WRONG and none.source == "form"
+    assert list(judge_server.stats()["pairs"]) == ["colt s foot|dog"]
 
 
 OWN = (
@@ -497,6 +533,7 @@ def test_the_probe_describes_the_judge(make, judge_server):
         "constraint": "choice",
         "prompt": "base_single",
         "form": "single",
+        "normalise": "none",
         "batch": 1,
         "temperature": 0.0,
         "votes": 1,

@@ -13,6 +13,7 @@ from speciarl.cli.app import app
 from speciarl.core.scale import Category
 from speciarl.judges.choose import JudgeSpec, StoredJudge, make_judge
 from speciarl.judges.llm import LLMJudge
+from speciarl.judges.prompt import load_judge_prompt
 from speciarl.judges.store import open_store
 from speciarl.judges.verdict import FAILED, Missing, TooManyMissing, Verdict
 
@@ -21,9 +22,11 @@ PAIRS = [("samoyed", f"answer {i}") for i in range(200)]
 
 @pytest.fixture
 def make(judge_server, short_pauses):
-    return lambda prompt="base_single", **options: LLMJudge(
-        "judge", judge_server.url, prompt, **{"timeout": 10.0, "retries": 1, **options}
-    )
+    def made(prompt="base_single", **options):
+        plain = load_judge_prompt(prompt).model_copy(update={"normalise": "none"})  # the server reads capitals
+        return LLMJudge("judge", judge_server.url, plain, **{"timeout": 10.0, "retries": 1, **options})
+
+    return made
 
 
 def truth(pairs) -> list[Category]:

@@ -301,7 +301,10 @@ class LLMJudge:
         return identity(
             judge="llm",
             version=1,
-            shown=["NFKC", self.prompt.longest or SHOWN_LENGTH],
+            shown=[
+                "NFKC" if self.prompt.normalise == "none" else self.prompt.normalise,
+                self.prompt.longest or SHOWN_LENGTH,
+            ],
             prompt=prompt,
             **{name: told[name] for name in how},
             **changed,
@@ -346,6 +349,7 @@ class LLMJudge:
             "prompt": prompt.name,
             "prompt_sha256": text_digest(f"{prompt.system}\0{prompt.user}"),
             "form": prompt.form,
+            "normalise": prompt.normalise,
             "batch": self.batch if prompt.form == "batched" else 1,
             "temperature": self.temperature,
             "votes": self.votes,
