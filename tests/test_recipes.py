@@ -133,7 +133,7 @@ MAIN = dict(
 )
 DR_GRPO = dict(kl=0.0, loss="dr_grpo", scale_rewards="none")
 DAPO = dict(kl=0.0, loss="dapo", clip_high=0.28, dual_clip=10.0, overlong=512)
-STATIC, FLAT = dict(rule="reward3"), dict(drop_flat_groups=True)
+STATIC, FLAT = (dict(rule="reward3"), dict(drop_flat_groups=True, prompts_per_generation=768, prompts_per_step=384))
 SIX = ("cub200", "food101", "flowers102", "oxford_pets", "fgvc_aircraft", "stanford_cars")
 RELEASED = {
     "speciarl": (165, {}),
@@ -159,8 +159,8 @@ RELEASED = {
     "drgrpo_rft": (165, DR_GRPO | STATIC),
     "dapo": (165, DAPO),
     "dapo_rft": (165, DAPO | STATIC),
-    "dapo_ds": (165, DAPO | FLAT),
-    "dapo_rft_ds": (165, DAPO | STATIC | FLAT),
+    "dapo_ds": (45, DAPO | FLAT),
+    "dapo_rft_ds": (45, DAPO | STATIC | FLAT),
 }
 OURS = {
     "domain_cars",
@@ -187,7 +187,7 @@ def test_the_files_say_what_the_released_configurations_say(name):
     per_generation = recipe.generation // recipe.prompts_per_step
     assert (
         recipe.optimiser_steps == generations * per_generation
-        and per_generation == (MAIN | changes)["prompts_per_generation"] // 128
+        and per_generation == (MAIN | changes)["prompts_per_generation"] // (MAIN | changes)["prompts_per_step"]
     )
 
 
@@ -201,6 +201,24 @@ def test_every_paper_recipe_is_a_released_one_or_said_to_be_ours():
             "Released configuration: "
             in (ASSETS / "recipes" / "paper" / f"{name}.yaml").read_text(encoding="utf-8").split("name:")[0]
         )
+
+
+def marks(name: str) -> dict[str, str]:
+    "What a recipe's file says behind the value of each key."
+    text = (ASSETS / "recipes" / "paper" / f"{name}.yaml").read_text(encoding="utf-8")
+    lines = [line.partition("  # ") for line in text.splitlines() if not line.startswith(("#", "name:"))]
+    return {line.partition(":")[0]: mark for line, _, mark in lines}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_line_of_a_paper_recipe_says_whose_it_is(name):
+    told = marks(name)
+    assert not [key for key, mark in told.items() if not mark.startswith(("release", "ours", "without effect"))]
+    assert told["max_pixels"].startswith("ours"), "the release sets none"
+    main, own = load_recipe("paper/speciarl").model_dump(), load_recipe(f"paper/{name}").model_dump()
+    for key in told:  # what a released configuration says differently is the release's
+        if name in RELEASED and own[key] != main[key] and key in RELEASED[name][1] and key != "prompts_per_step":
+            assert told[key].startswith("release"), key
 
 
 @pytest.mark.parametrize("size", ["smoke", "laptop", "paper"])
