@@ -214,6 +214,36 @@ def test_keys_follow_the_judge_and_not_the_lock(tmp_path):
     assert names(laboratory(tmp_path)) == before
 
 
+def test_the_judge_that_trains_may_be_another_than_the_one_that_evaluates(tmp_path):
+    "A policy's key holds who trained it, a verdict's who evaluated; both stand under every table."
+    judge = "judge: {kind: llm, strict: false, model: %s, url: 'http://localhost:1/v1', prompt: base_single}\n"
+    recipe = tmp_path / "asks.yaml"
+    recipe.write_text((ASSETS / "recipes/smoke/scala1.yaml").read_text() + "judge_model: any\n")
+    recipe.write_text(recipe.read_text().replace("judge: taxonomy", "judge: llm"))
+    method = f"methods: {{asks: {{recipe: {recipe}}}}}\n"
+
+    def told(text):
+        lab = Lab(tiny(tmp_path / "two.yaml", method + text), tmp_path)
+        return lab.design, names(lab, "asks")
+
+    both, one = told(judge % "qwen" + ("training_" + judge) % "qwen"), told(judge % "qwen")
+    assert both[1] == one[1] and "in training" not in one[0].stamp(), "one judge, said twice"
+    trained = told(judge % "qwen" + ("training_" + judge) % "llama")
+    assert trained[0].recipe("asks").judge_model == "llama"
+    assert trained[0].stamp().endswith("Judge: qwen, prompt base_single; in training: llama, prompt base_single.")
+    assert trained[1][0] != one[1][0]
+    evaluated = told(judge % "llama" + ("training_" + judge) % "qwen")
+    assert evaluated[1][0] == one[1][0] and evaluated[1][1] == one[1][1] and evaluated[1][2] != one[1][2]
+
+
+def test_the_paper_profile_trains_and_evaluates_with_two_models_as_the_release_does():
+    paper = load_profile("paper")
+    assert paper.judge.model == "meta-llama/Meta-Llama-3-70B-Instruct" and paper.trains.model.startswith("Qwen/Qwen3")
+    assert paper.judge.url != paper.trains.url
+    for name in ("smoke", "laptop"):
+        assert load_profile(name).training_judge is None
+
+
 # Trees and pictures of one's own
 
 
@@ -374,8 +404,8 @@ def test_the_same_ablations_in_every_profile(tmp_path):
     [
         (
             "images: 7",
-            "unknown key 'images'; it may have: policy, data, data_root, trees, splits, test_images, best_of, best_of_images, "
-            "max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
+            "unknown key 'images'; it may have: policy, data, data_root, trees, splits, test_images, best_of, "
+            "best_of_images, max_tokens, judge, training_judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
             "needs_cuda",
         ),
         ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),

@@ -85,6 +85,7 @@ def overrides(folder: Path, url: str) -> dict:
         policy=str(folder / "model"),
         data_root=str(folder / "data"),
         judge={"model": "judge", "url": url, "max_missing": 1},
+        training_judge={"model": "trainer", "url": url, "max_missing": 1},
         engine="transformers",
         methods={
             "Qwen2.5-VL-3B": {"policy": str(folder / "model")},
@@ -111,6 +112,7 @@ def cluster(tmp_path_factory, judge_server_process):
     "A checkout with everything that the notebooks ask for already made, in this process; and the profile."
     root = tmp_path_factory.mktemp("a checkout")
     torch.set_num_threads(1)
+    judge_server_process.set(models=["judge", "trainer"])
     teach_form(save("qwen2_5_vl", root / "model"))
     save("internvl", root / "internvl")
     for name, count in SETS.items():
@@ -155,6 +157,8 @@ def test_every_method_has_answers_and_verdicts(cluster):
             assert {row["dataset"] for row in rows} == {domain} and all(
                 row["category"] and row["source"] in ("llm", "format") for row in rows
             ), (method, domain)
+    judged = json.loads((lab.get(lab.design.job("SpeciaRL", 0, "cub200")) / "card.json").read_text())
+    assert judged["judge"] == "judge, prompt base_single" and judged["training_judge"] == "trainer, prompt base_single"
     assert lab.codes("best of N", 0, lab.design.domains).shape == (12, 4) and lab.categories(
         "zero-shot", lab.design.domains
     ).shape == (1, 12)
@@ -172,7 +176,7 @@ def test_trainings_are_those_of_the_paper_recipes(cluster):
     assert (card["engine"], card["judge"], card["judge_model"], card["policy"]) == (
         "transformers",
         "llm",
-        "judge",
+        "trainer",
         str(root / "model"),
     )
     assert len(lab.log("SpeciaRL")) == len(lab.log("SFT")) == 1

@@ -333,6 +333,9 @@ def test_the_plan_of_a_profile_ends_with_how_it_is_started(tmp_path, monkeypatch
         Path("cards.yaml").write_text(yaml.safe_dump(profile | {"judge": judge}))
         told = ok("reproduce", "--plan", "--profile", "cards.yaml")
         assert line in told and ("judge.sh 1 8001 0.9" in told.replace("'", "")) == ("localhost" in url)
+    told = ok("reproduce", "--plan", "--profile", "paper").replace("'", "")
+    assert "GPU 1: judge in training\nGPUs 2, 3, 4, 5: judge that evaluates\n" in told
+    assert "judge.sh 1 8001 0.9\n" in told and "judge.sh 2,3,4,5 8002 0.9 4\n" in told
 
 
 def test_reproduce_ends_with_the_path_of_the_paper(tmp_path, monkeypatch):

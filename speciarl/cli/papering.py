@@ -38,20 +38,31 @@ def how_to_start(profile: str, words: Sequence[str]) -> list[str]:
     from urllib.parse import urlsplit
 
     from speciarl.compendium.profile import load_profile
-    from speciarl.training.recipe import JUDGE_URL, judge_command
+    from speciarl.training.recipe import EVALUATION_URL, JUDGE_URL, judge_command
 
     settings = load_profile(profile)
     command = shlex.join(["speciarl", "reproduce", "--profile", profile, *words])
     if not settings.needs_cuda:
         return [f"start: {command}"]
     lines = ["GPU 0: training and rollouts, one artefact after the other (vLLM sleeps while a policy learns)"]
-    start = f"start: CUDA_VISIBLE_DEVICES=0 {command}"
-    if settings.judge.model is None or settings.judge.url is None:
-        return [*lines, start]
-    place = urlsplit(settings.judge.url)
-    if place.hostname not in ("localhost", "127.0.0.1") or place.port != urlsplit(JUDGE_URL).port:
-        return [*lines, f"judge: expected at {settings.judge.url}, on none of these", start]
-    return [*lines, "GPU 1: judge", f"start: {judge_command([1], settings.judge.model)}", start]
+    starts, free = [], 1
+    judges = {settings.trains.model: ("judge in training", settings.trains)}
+    judges |= {
+        settings.judge.model: ("judge" if settings.training_judge is None else "judge that evaluates", settings.judge)
+    }
+    for model, (role, judge) in judges.items():
+        if model is None or judge.url is None:
+            continue
+        place = urlsplit(judge.url)
+        here = {urlsplit(JUDGE_URL).port: 1, urlsplit(EVALUATION_URL).port: 4}  # port -> GPUs that serve it together
+        if place.hostname not in ("localhost", "127.0.0.1") or place.port not in here:
+            lines.append(f"{role}: expected at {judge.url}, on none of these")
+            continue
+        gpus = list(range(free, free + here[place.port]))
+        free += len(gpus)
+        lines.append(f"GPU{'s' * (len(gpus) > 1)} {', '.join(map(str, gpus))}: {role}")
+        starts.append(f"start: {judge_command(gpus, model, port=place.port, together=len(gpus))}")
+    return [*lines, *starts, f"start: CUDA_VISIBLE_DEVICES=0 {command}"]
 
 # %% ../../nbs/10_cli/6_papering.ipynb #0ed25744
 @app.command()

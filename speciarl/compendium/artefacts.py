@@ -396,7 +396,7 @@ class Keys:
             "data": {name: data_facts(name, profile, self.root) for name in recipe.data},
         }
         if recipe.judged:
-            revision = None if recipe.judge == "taxonomy" else profile.judge.revision
+            revision = None if recipe.judge == "taxonomy" else profile.trains.revision
             model, prompt = recipe.judge_model, recipe.judge_prompt
             choice = JudgeSpec(recipe.judge, model=model, revision=revision, prompt=prompt)
             trained, strict = with_own_trees(recipe, profile, self.root), all_strict(recipe.data, place)

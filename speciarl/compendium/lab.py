@@ -31,7 +31,7 @@ from speciarl.compendium.compute import (
 )
 from .profile import Design, Job, load_profile, named_file, title, with_own_trees
 from ..core.config import ASSETS
-from ..core.files import write_json
+from ..core.files import read_json, write_json
 from ..core.scale import UserError
 from ..data.sets import named_set
 from ..training.recipe import Recipe
@@ -193,7 +193,7 @@ def _make_policy(lab: "Lab", job: Job, folder: Path) -> None:
     file = lab.design.methods[job.policy].rationales
     rationales = named_file(file, lab.root) if file else None
     recipe, tools = lab.started_recipe(job), lab.instruments
-    train_policy(recipe, folder, rationales, tools.data_root, lab.profile.judge, tools.verdicts)
+    train_policy(recipe, folder, rationales, tools.data_root, lab.profile.trains, tools.verdicts)
 
 
 def _make_answers(lab: "Lab", job: Job, folder: Path) -> None:
@@ -210,6 +210,12 @@ def _make_verdicts(lab: "Lab", job: Job, folder: Path) -> None:
         judge_answers(lab.make(answers), folder, Replay(lab.published, job))
     else:
         judge_answers(lab.make(answers), folder, lab.instruments.judge)
+    if (
+        lab.profile.judge.asks_model
+    ):  # a reader of the card must not take the judge that trained for the one that judged
+        card = read_json(folder / "card.json")
+        trained = lab.profile.trains.words() if lab.design.methods.get(job.policy) else None
+        write_json(folder / "card.json", {**card, "judge": lab.profile.judge.words(), "training_judge": trained})
 
 
 COMPUTE: Mapping[str, Callable[["Lab", Job, Path], None]] = {

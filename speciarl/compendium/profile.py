@@ -71,7 +71,8 @@ class Profile(Strict):
     best_of: int = Field(ge=2)
     best_of_images: int = Field(ge=1)  # of each data set, at most
     max_tokens: int = Field(64, ge=1)  # of an answer
-    judge: JudgeSpec = JudgeSpec()
+    judge: JudgeSpec = JudgeSpec()  # who evaluates
+    training_judge: JudgeSpec | None = None  # who is asked while a policy is trained; None: who evaluates
     engine: Literal["transformers", "vllm"] = "transformers"
     batch: int = Field(256, ge=1)  # answers sampled at once; part of the keys, since a batch may be drawn from one seed
     name: str
@@ -88,6 +89,16 @@ class Profile(Strict):
     def _agrees(self) -> "Profile":
         check_profile(self)
         return self
+
+    @property
+    def trains(self) -> JudgeSpec:
+        "The judge that is asked while a policy is trained."
+        return self.training_judge or self.judge
+
+    def judges(self) -> str:
+        "Who evaluates, and who trains if that is another, in words."
+        told = self.judge.words()
+        return told if self.trains.words() == told else f"{told}; in training: {self.trains.words()}"
 
     def size(self, method: str) -> Sizes:
         "The sizes of a method's group."
@@ -121,9 +132,9 @@ def check_profile(profile: Profile) -> None:
     data = [name for members in profile.data.values() for name in members]
     if len(set(data)) < len(data):
         raise ValueError("data: a data set is in two groups; name it once")
-    judge = profile.judge
-    if judge.kind != "taxonomy" and not (judge.model and judge.url):
-        raise ValueError(f"judge: kind {judge.kind} needs a model and its url")
+    for place, judge in (("judge", profile.judge), ("training_judge", profile.trains)):
+        if judge.kind != "taxonomy" and not (judge.model and judge.url):
+            raise ValueError(f"{place}: kind {judge.kind} needs a model and its url")
     for group, sizes in profile.sizes.items():
         odd = [name for name in sizes.data or [] if name not in data]
         if odd:
@@ -176,7 +187,7 @@ def with_own_trees(recipe: Recipe, profile: Profile, root: Path) -> Recipe:
     if not names:
         return recipe
     trees = tree_places(names, root, f"profile {profile.name}")
-    return recipe.model_copy(update={"trees": trees, "world": recipe.world or (own and profile.judge.world)})
+    return recipe.model_copy(update={"trees": trees, "world": recipe.world or (own and profile.trains.world)})
 
 # %% ../../nbs/9_compendium/1_profile.ipynb #64562602
 SECTIONS = {"methods": "main", "ablations": "ablation", "fine_r1": "fine_r1"}  # section of the file -> group
@@ -282,7 +293,7 @@ def recipe_of(profile: Profile, method: str) -> Recipe:
     if profile.engine == "transformers":
         changes["engine"] = "transformers"
     if recipe.judge != "taxonomy":
-        judge = profile.judge
+        judge = profile.trains
         changes |= {"judge": judge.kind, "judge_model": judge.model, "judge_prompt": judge.prompt}
         changes["max_missing"] = judge.max_missing
         changes["judge_url"] = None  # told when it is trained: where the server is may change before a resume
@@ -403,4 +414,4 @@ class Design:
         scale = self.profile.scale
         if tiny:
             scale += " (machinery, not evidence)"
-        return f"Profile {self.profile.name}: {scale}. Judge: {self.profile.judge.words()}."
+        return f"Profile {self.profile.name}: {scale}. Judge: {self.profile.judges()}."

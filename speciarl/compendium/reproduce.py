@@ -140,11 +140,13 @@ def parts_of(place: Workplace, entry: ManifestEntry, lab: Lab) -> dict[str, Any]
     for name in entry.reads(place.name):
         path = place.source(name)
         inputs[name] = tree_digest(path) if path.exists() else None
+    left_out: dict[str, Any] = {"judge": {"max_missing"}, "trees": True}
+    left_out["training_judge"] = {"max_missing"} if place.profile.training_judge else True
     return {
         **origin(place.root / "nbs" / "paper" / f"{entry.name}.ipynb", place.package),
         "inputs": inputs,
         # what ends a run for want of verdicts changes no figure, and label trees count by their bytes, in the artefacts
-        "profile": digest(place.profile.model_dump(mode="json", exclude={"judge": {"max_missing"}, "trees": True})),
+        "profile": digest(place.profile.model_dump(mode="json", exclude=left_out)),
         "artefacts": digest(sorted(lab.keys.name(job) for job in lab.design.wanted(entry.needs))),
     }
 

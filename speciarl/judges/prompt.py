@@ -81,7 +81,9 @@ def as_data(
     """
     items = [] if id is None else [f'"id": {id}']
     for name, text in (("label", label), ("answer", answer)):
-        items.append(f'"{name}": ' + json.dumps(shown(text, longest, normalise), ensure_ascii=False).translate(_ESCAPES))
+        items.append(
+            f'"{name}": ' + json.dumps(shown(text, longest, normalise), ensure_ascii=False).translate(_ESCAPES)
+        )
     return "{" + ", ".join(items) + "}"
 
 # %% ../../nbs/3_judges/9_prompt.ipynb #d51adf6a
