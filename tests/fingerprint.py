@@ -319,6 +319,7 @@ FAMILIES = {
     "scala1": of("smoke/scala1", *GRPO, KL),
     "scala2": of("smoke/scala2", *GRPO, KL),
     "scala3": of("smoke/scala3", *GRPO, KL),
+    "priced": of("smoke/speciarl", *GRPO, KL, "rule=priced"),
     "Dr.GRPO": of("smoke/drgrpo", *GRPO),
     "DAPO": of("smoke/dapo", *GRPO, *FLAT),
     "DAPO, dynamic sampling": of("smoke/dapo_ds", *GRPO, *FLAT),

@@ -452,7 +452,8 @@ def test_too_many_missing_verdicts_stop_the_run():
         ),
         (
             dict(rule="best"),
-            "unknown reward rule 'best': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, scala3",
+            "unknown reward rule 'best': use one of accuracy, dynamic, dynamic-single, priced, reward3, scala1, "
+            "scala2, scala3",
         ),
         (
             dict(rule="reward3", anchor_rank=2),

@@ -405,7 +405,11 @@ def test_the_same_ablations_in_every_profile(tmp_path):
         (
             "images: 7",
             "unknown key 'images'; it may have: policy, data, data_root, trees, splits, test_images, best_of, "
+<<<<<<< HEAD
             "best_of_images, max_tokens, judge, training_judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
+=======
+            "best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
+>>>>>>> e929b9c (Rule priced, thought of SFT texts, photographs recipes, groups of a profile with a world of their own)
             "needs_cuda",
         ),
         ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),

@@ -292,20 +292,21 @@ def write(tmp_path: Path, **changes) -> Path:
         (
             {"method": "sft"},
             "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, "
-            "dynamic, dynamic-single), and only they have one",
+            "priced, dynamic, dynamic-single), and only they have one",
         ),
         (
             {"rule": None},
             "mine.yaml: the file: methods grpo and tapo need a rule (reward3, accuracy, scala1, scala2, scala3, "
-            "dynamic, dynamic-single), and only they have one",
+            "priced, dynamic, dynamic-single), and only they have one",
         ),
         (
             {"rule": "best"},
             "mine.yaml: the file: unknown rule 'best'; use one of reward3, accuracy, scala1, scala2, scala3, "
-            "dynamic, dynamic-single",
+            "priced, dynamic, dynamic-single",
         ),
         ({"anchor_rank": 2, "rule": "scala1"}, "mine.yaml: the file: anchor_rank goes with rule dynamic only"),
         ({"anchor_rank": 11}, "mine.yaml: the file: anchor_rank 11 needs at least as many rollouts"),
+        ({"thought": "a bird"}, "mine.yaml: the file: thought goes with method sft only: grpo learns from other texts"),
         ({"epochs": 3}, "mine.yaml: the file: give steps or epochs, one of them"),
         ({"steps": None}, "mine.yaml: the file: give steps or epochs, one of them"),
         (

@@ -4,12 +4,14 @@ or broken formats."""
 import subprocess
 import sys
 from collections import Counter
+from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl.core.scale import Category, UserError
+from speciarl.core.scale import Category, UserError, to_codes
+from speciarl.metrics.rates import s_c_hm
 from speciarl.training.rules import (
     FORMAT_PENALTY,
     RULES,
@@ -24,6 +26,7 @@ from speciarl.training.rules import (
     lacks_verdicts,
     noised,
     overlong_penalty,
+    priced,
     register,
     reward,
     reward3,
@@ -60,7 +63,7 @@ def test_dynamic(group, paid):
 
 
 def test_the_registry():
-    assert set(RULES) == {"dynamic", "dynamic-single", "accuracy", "reward3", "scala1", "scala2", "scala3"}
+    assert set(RULES) == {"dynamic", "dynamic-single", "accuracy", "priced", "reward3", "scala1", "scala2", "scala3"}
 
 
 @pytest.mark.parametrize(
@@ -70,10 +73,29 @@ def test_the_registry():
         (scala1, [1, 1, 0.75, 0.5, 0.25, 0, None]),
         (scala2, [1, 1, 0.75, 0.5, 0, 0, None]),
         (scala3, [1, 1, 0.75, 0, 0, 0, None]),
+        (priced, [1, 1, 0.6, 0.2, 0, 0, None]),
     ],
 )
 def test_static(rule, paid):
     assert rule([MS, S, LS, G, A, W, None]) == paid
+
+
+@given(JUDGED)
+def test_what_priced_pays_is_what_the_measure_counts(group):
+    "The mean reward of answers is their specificity times their correctness: nothing else is paid, and nothing less."
+    s, c, _ = s_c_hm(to_codes(group))
+    assert fmean(priced(group)) == pytest.approx(float(s * c) if c else 0.0)
+
+
+@pytest.mark.parametrize("q", [0.3, 0.5, 0.8, 1.0])
+def test_priced_is_indifferent_where_the_exact_name_is_right_six_times_in_ten_that_the_group_is(q):
+    exact, coarse, wrong = priced([S, LS, W])
+
+    def gain(p: float) -> float:
+        "What naming at chance p earns more than backing off to a group that is right with chance q."
+        return p * exact + (1 - p) * wrong - (q * coarse + (1 - q) * wrong)
+
+    assert gain(0.6 * q) == pytest.approx(0) and gain(0.6 * q + 0.01) > 0 > gain(0.6 * q - 0.01)
 
 
 @pytest.mark.parametrize(
@@ -155,13 +177,8 @@ def test_a_finer_answer_is_never_paid_less_and_none_stays_none(group):
         paid = rule(group)
         assert [p is None for p in paid] == [c is None for c in group]
         judged = sorted((c, p) for c, p in zip(group, paid) if c is not None)
-        assert [p for _, p in judged] == sorted(p for _, p in judged) and {p for _, p in judged} <= {
-            0.0,
-            0.25,
-            0.5,
-            0.75,
-            1.0,
-        }
+        assert [p for _, p in judged] == sorted(p for _, p in judged)
+        assert {p for _, p in judged} <= {0.0, 0.2, 0.25, 0.5, 0.6, 0.75, 1.0}
 
 
 @given(GROUPS)
@@ -333,8 +350,8 @@ def test_advantages_add_up_to_nothing(rewards):
     [
         (
             lambda: reward("dynamik", []),
-            "unknown reward rule 'dynamik': use one of accuracy, dynamic, dynamic-single, reward3, scala1, scala2, "
-            "scala3",
+            "unknown reward rule 'dynamik': use one of accuracy, dynamic, dynamic-single, priced, reward3, scala1, "
+            "scala2, scala3",
         ),
         (
             lambda: find_rule("dynamic", 0),

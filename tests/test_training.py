@@ -26,6 +26,7 @@ from speciarl.training.recipe import load_recipe, save_interval
 from speciarl.training.settings import (
     exact_answer,
     grpo_config,
+    label_trainer,
     make_reward,
     make_trainer,
     picture_opener,
@@ -112,6 +113,15 @@ def test_fine_tuning_teaches_the_exact_name():
     assert (
         exact_answer("hooded warbler") == "<think> clear view , exact name </think> <answer> hooded warbler </answer>"
     )
+    assert exact_answer("pug", "a dog") == "<think> a dog </think> <answer> pug </answer>"
+
+
+def test_fine_tuning_thinks_what_its_recipe_says(tmp_path):
+    recipe = load_recipe("smoke/sft", ["data.birds=4", "prompts_per_step=2", "micro_batch=2", "thought=clear view"])
+    samples = training_samples(recipe)
+    trainer = label_trainer(recipe, load_policy(recipe.policy), samples, tmp_path)
+    [said] = trainer.train_dataset[0]["completion"]
+    assert said["content"] == f"<think> clear view </think> <answer> {samples[0].label} </answer>"
 
 
 # -- settings

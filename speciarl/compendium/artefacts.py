@@ -372,7 +372,7 @@ class Keys:
             return self._training(job)
         if job.kind == "verdicts":
             judge = self.design.profile.judge
-            trees = self._trees(sorted(self.design.domains), judge.strict, self.trees, judge.world)
+            trees = self._trees(self.design.judged_with(job.domain), judge.strict, self.trees, judge.world)
             return {"judge": judge_facts(judge, trees)}
         return self._asking(job)
 

@@ -43,6 +43,7 @@ class Instruments:
         self.trees = tree_places(design.profile.trees, root, f"profile {design.profile.name}")
         self.verdicts = root / ".speciarl" / "verdicts.sqlite"  # where those of a language model are kept
         self._engine: tuple[str, Engine] | None = None  # the last one, and its policy
+        self._judges: dict[tuple[str, ...], Judge] = {}
 
     def __reduce__(self) -> tuple[type, tuple[Design, Path]]:
         return Instruments, (self.design, self.root)
@@ -85,8 +86,14 @@ class Instruments:
     @cached_property
     def judge(self) -> Judge:
         "The judge of the profile. Raises `UserError` if it is a language model whose server is not there."
-        trees = trees_of(sorted(self.design.domains), self.data_root, self.trees)
-        return make_judge(self.design.profile.judge, self.verdicts, trees)
+        return self.judge_of(tuple(sorted(self.design.domains)))
+
+    def judge_of(self, domains: Sequence[str]) -> Judge:
+        "The same with the label trees of other `domains` (see `Design.judged_with`); each is made once."
+        if tuple(domains) not in self._judges:
+            trees = trees_of(domains, self.data_root, self.trees)
+            self._judges[tuple(domains)] = make_judge(self.design.profile.judge, self.verdicts, trees)
+        return self._judges[tuple(domains)]
 
 # %% ../../nbs/9_compendium/3_compute.ipynb #64615ba4
 def train_policy(

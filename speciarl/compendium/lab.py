@@ -209,7 +209,7 @@ def _make_verdicts(lab: "Lab", job: Job, folder: Path) -> None:
     if lab.published and lab.profile.judge.kind != "taxonomy":
         judge_answers(lab.make(answers), folder, Replay(lab.published, job))
     else:
-        judge_answers(lab.make(answers), folder, lab.instruments.judge)
+        judge_answers(lab.make(answers), folder, lab.instruments.judge_of(lab.design.judged_with(job.domain)))
     if (
         lab.profile.judge.asks_model
     ):  # a reader of the card must not take the judge that trained for the one that judged
@@ -333,7 +333,7 @@ class Lab:
             job = self.design.job(method, seed)
             folder = self.make(job) if self.published else self.get(job)  # `make` says that none is published
             return folder / "policy"
-        name = self.design.methods[method].policy or self.profile.policy
+        name = self.profile.asked(method)
         if name == "fieldguide-base":
             return ASSETS / "fieldguide_base"
         return Path(name) if Path(name).is_dir() else name

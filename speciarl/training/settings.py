@@ -34,7 +34,7 @@ from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge
 from ..policy.model import Policy
 from ..policy.prompts import load_prompt
-from .recipe import Recipe, batch_sizes, save_interval
+from .recipe import THOUGHT, Recipe, batch_sizes, save_interval
 from .reward import SpecificityReward
 from .trainer import LabelTrainer, SpecificityTrainer
 
@@ -358,9 +358,9 @@ def name_base(trainer: Trainer, policy: Policy) -> None:
         base.name_or_path = base.config._name_or_path = policy.name
 
 # %% ../../nbs/7_training/5_settings.ipynb #a3b2db6d
-def exact_answer(label: str) -> str:
+def exact_answer(label: str, thought: str = THOUGHT) -> str:
     "The completion that fine-tuning on labels teaches: the contract with the exact name, whatever can be seen."
-    return f"<think> clear view , exact name </think> <answer> {label} </answer>"
+    return f"<think> {thought} </think> <answer> {label} </answer>"
 
 # %% ../../nbs/7_training/5_settings.ipynb #d4c27594
 def label_trainer(
@@ -373,7 +373,7 @@ def label_trainer(
 ) -> LabelTrainer:
     "The trainer of a method that fine-tunes on `completions`, one per sample; on the exact labels for None."
     prepare(recipe, policy)
-    texts = completions or [exact_answer(sample.label) for sample in samples]
+    texts = completions or [exact_answer(sample.label, recipe.thought) for sample in samples]
     opener = picture_opener(samples, recipe.max_pixels, recipe.min_pixels)
     taught = []
     for row, text in zip(training_rows(samples, recipe.prompt), texts, strict=True):
