@@ -9,13 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from PIL import Image
 from refusal import message
 
 from speciarl.compendium.artefacts import LOGS, ArtefactStore
 from speciarl.compendium.compute import sample_answers
 from speciarl.compendium.lab import COMPUTE, Lab
-from speciarl.compendium.profile import Job, load_profile, seeds_of, title
+from speciarl.compendium.profile import Design, Job, load_profile, seeds_of, title
 from speciarl.core.config import ASSETS, available
 from speciarl.core.scale import UserError
 from speciarl.data.fieldguide import plates
@@ -350,7 +351,9 @@ def test_unknown_names(tmp_path):
         == message(lab.design.wanted, ["magic"])
         == f"unknown method 'magic'; there are: {known}"
     )
-    assert message(lab.design.names, "other") == "unknown group 'other'; there are: main, ablation, fine_r1"
+    assert (
+        message(lab.design.names, "other") == "unknown group 'other'; there are: main, ablation, fine_r1, photographs"
+    )
     assert message(lab.design.recipe, "zero-shot").startswith("unknown trained method 'zero-shot'; there are: SFT, ")
     assert (
         message(lab.design.job, "SFT", 0, "cub200")
@@ -383,7 +386,7 @@ def test_packaged_profiles(tmp_path, name):
     for method in lab.design.methods:
         if lab.design.trained(method):
             assert (
-                lab.design.recipe(method, 1).policy == (lab.design.methods[method].policy or lab.profile.policy)
+                lab.design.recipe(method, 1).policy == lab.profile.asked(method)
                 and lab.design.recipe(method, 1).seed == 1
             )
         assert lab.design.jobs([method]), method
@@ -405,19 +408,15 @@ def test_the_same_ablations_in_every_profile(tmp_path):
         (
             "images: 7",
             "unknown key 'images'; it may have: policy, data, data_root, trees, splits, test_images, best_of, "
-<<<<<<< HEAD
-            "best_of_images, max_tokens, judge, training_judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
-=======
-            "best_of_images, max_tokens, judge, engine, batch, name, scale, recipes, methods, seeds, sizes, workers, minutes, "
->>>>>>> e929b9c (Rule priced, thought of SFT texts, photographs recipes, groups of a profile with a world of their own)
-            "needs_cuda",
+            "best_of_images, max_tokens, judge, training_judge, engine, batch, name, scale, recipes, methods, seeds, "
+            "sizes, workers, minutes, needs_cuda",
         ),
         ("seeds: []", "seeds: List should have at least 1 item after validation, not 0"),
         ("best_of: many", "best_of: Input should be a valid integer, unable to parse string as an integer"),
         (
             "methods: {a: {recipe: sft, step: 3}}",
             "method a: unknown key 'step'; it may have: recipe, policy, start, changes, rationales, siblings, "
-            "prompt, seeds, best, closed, group",
+            "prompt, seeds, best, closed, variant, group",
         ),
         ("methods: {a: {changes: [steps=3]}}", "method a: the file: start and changes need a recipe"),
         ("methods: {a: {recipe: magic}}", "the file: method a: there is no recipe 'magic' in smoke, and no such file"),
@@ -439,6 +438,18 @@ def test_the_same_ablations_in_every_profile(tmp_path):
             "judge: the judge cascade cannot be strict: a language model decides what the label trees cannot place; "
             "leave out strict, or use taxonomy",
         ),
+        (
+            "sizes: {fine_r1: {policy: other}}",
+            "the file: sizes: fine_r1 has a policy of its own; give it data of its own, too",
+        ),
+        (
+            "sizes: {fine_r1: {policy: other, data: [cars]}, ablation: {data: [cars]}}",
+            "the file: sizes: ablation tests on data that a group with a policy of its own has for itself",
+        ),
+        (
+            "sizes: {fine_r1: {policy: other, data: [cars]}}",
+            "the file: method CoT SFT: closed asks about the profile's own data, not those of fine_r1",
+        ),
         ("like: huge", "unknown profile 'huge'; there are: laptop, paper, smoke"),
     ],
 )
@@ -449,6 +460,71 @@ def test_profiles_that_are_wrong(tmp_path, text, expected):
         message(load_profile, path).removeprefix("p.yaml: ").removeprefix("methods: " if "twice" in text else "")
         == expected
     )
+
+
+# A group with a world of its own
+
+
+def worlds(path):
+    "A profile like smoke in which the photographs are drawn cars and aircraft."
+    values = yaml.safe_load((ASSETS / "profiles" / "smoke.yaml").read_text(encoding="utf-8"))
+    values["data"].pop("photographs", None)
+    values["photographs"] = {
+        "photo zero-shot": {},
+        "photo best of N": {"best": True},
+        "photo RFT": {"recipe": "rft"},
+        "photo again": {"recipe": "rft", "prompt": "specific"},
+    }
+    values["sizes"]["photographs"] = {
+        "policy": "fieldguide-base",
+        "data": ["cars", "aircraft"],
+        "images": 3,
+        "best_of_images": 2,
+        "scale": "two domains",
+    }
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def test_a_group_with_a_policy_and_data_of_its_own(tmp_path):
+    profile = load_profile(worlds(tmp_path / "p.yaml"))
+    design, plain = Design(profile), Design(load_profile("smoke"))
+    assert design.domains == ["birds", "flowers", "food", "pets"] and "very fine-grained" not in design.groups
+    assert design.tested("photo RFT") == ["cars", "aircraft"] and design.tested("RFT") == design.domains
+    assert design.names("photographs") == ["photo zero-shot", "photo best of N", "photo RFT", "photo again"]
+    first, best, trained = (design.job(name, 0, "cars") for name in design.names("photographs")[:3])
+    assert (first.policy, first.images, best.images, best.n) == ("fieldguide-base", 3, 2, profile.best_of)
+    assert trained.policy == design.job("photo again").policy == "photo RFT" and design.job("RFT").policy == "RFT"
+    assert message(design.job, "photo RFT", 0, "birds") == "unknown data set 'birds'; there are: cars, aircraft"
+    assert message(design.job, "RFT", 0, "cars").startswith("unknown data set 'cars'; there are: birds, flowers")
+    assert design.judged_with("cars") == ["aircraft", "cars"] and design.judged_with("birds") == sorted(design.domains)
+    assert {job.domain for job in design.jobs(design.methods, ["birds", "cars"])} == {"birds", "cars"}
+    assert "two domains" in design.stamp(group="photographs") and "two domains" not in design.stamp()
+    assert plain.judged_with("cars") == sorted(plain.domains) and design.choices("photo RFT") == []
+
+
+def test_each_world_is_judged_by_its_own_trees(tmp_path):
+    lab = Lab(worlds(tmp_path / "p.yaml"), tmp_path, workers=0)
+    told = {}
+    for name, where in (("zero-shot", "birds"), ("photo zero-shot", "cars")):
+        judge = lab.instruments.judge_of(lab.design.judged_with(where))
+        assert list(judge.trees) == lab.design.judged_with(where) and judge.strict
+        told[where] = lab.keys.key(lab.design.job(name, 0, where))["inputs"]["judge"]["trees"]
+        assert told[where] == judge.identity, "the key names the judge that judges"
+    assert told["birds"] != told["cars"]
+
+
+def test_a_world_beside_them_changes_no_key_of_the_others(tmp_path):
+    """The trees that judge the drawn domains are what they were: a group of photographs adds keys and moves none."""
+    values = yaml.safe_load(worlds(tmp_path / "p.yaml").read_text())
+    values["data"]["photographs"] = values["sizes"]["photographs"]["data"] = ["cub200"]
+    (tmp_path / "beside.yaml").write_text(yaml.safe_dump(values))
+    del values["sizes"]["photographs"], values["data"]["photographs"], values["photographs"]
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(values))
+    plain, beside = (Lab(tmp_path / f"{name}.yaml", tmp_path) for name in ("plain", "beside"))
+    jobs = plain.design.wanted(["main", "ablation"])
+    assert jobs == beside.design.wanted(["main", "ablation"])
+    assert [plain.keys.name(job) for job in jobs] == [beside.keys.name(job) for job in jobs]
 
 
 # Real answers, and the same ones published

@@ -25,13 +25,14 @@ from speciarl.compendium.compute import (
     Replay,
     choose_options,
     judge_answers,
+    name_judges,
     sample_answers,
     train_policy,
     unpack_published,
 )
 from .profile import Design, Job, load_profile, named_file, title, with_own_trees
 from ..core.config import ASSETS
-from ..core.files import read_json, write_json
+from ..core.files import write_json
 from ..core.scale import UserError
 from ..data.sets import named_set
 from ..training.recipe import Recipe
@@ -206,16 +207,11 @@ def _make_answers(lab: "Lab", job: Job, folder: Path) -> None:
 
 def _make_verdicts(lab: "Lab", job: Job, folder: Path) -> None:
     [answers] = lab.needs(job)
-    if lab.published and lab.profile.judge.kind != "taxonomy":
-        judge_answers(lab.make(answers), folder, Replay(lab.published, job))
-    else:
-        judge_answers(lab.make(answers), folder, lab.instruments.judge_of(lab.design.judged_with(job.domain)))
-    if (
-        lab.profile.judge.asks_model
-    ):  # a reader of the card must not take the judge that trained for the one that judged
-        card = read_json(folder / "card.json")
-        trained = lab.profile.trains.words() if lab.design.methods.get(job.policy) else None
-        write_json(folder / "card.json", {**card, "judge": lab.profile.judge.words(), "training_judge": trained})
+    replayed = lab.published if lab.profile.judge.kind != "taxonomy" else None
+    judge = Replay(replayed, job) if replayed else lab.instruments.judge_of(lab.design.judged_with(job.domain))
+    judge_answers(lab.make(answers), folder, judge)
+    if lab.profile.judge.asks_model:
+        name_judges(folder, lab.profile, trained=job.policy in lab.design.methods)
 
 
 COMPUTE: Mapping[str, Callable[["Lab", Job, Path], None]] = {
@@ -273,10 +269,10 @@ class Lab:
     def make(self, job: Job) -> Path:
         "The folder of a job's artefact, computed in this process if it is missing. Raises `UserError`."
         if self.published and job.kind == "policy":
-            raise UserError(
-                f"no {title(job)} in {self.published.folder}: answers and training logs are published, policies are "
-                "not; work without the published predictions"
+            what = (
+                f"no {title(job)} in {self.published.folder}: answers and training logs are published, policies are not"
             )
+            raise UserError(f"{what}; work without the published predictions")
         compute, resume = self.compute[job.kind], job.kind != "verdicts"
         return self.store.make(job.kind, self.keys.key(job), lambda folder: compute(self, job, folder), resume)
 

@@ -63,12 +63,6 @@ class Sizes(Strict):
     policy: str | None = None  # a base policy for a world of its own: `data` is then for this group alone
     scale: str | None = None  # the words for it under tables
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "Sizes":
-        if self.policy and not self.data:
-            raise ValueError("a policy of the group's own needs data of its own")
-        return self
-
 # %% ../../nbs/9_compendium/1_profile.ipynb #0ea2546d
 class Profile(Strict):
     "One reproduction. `scale` is printed with every table made."
@@ -124,14 +118,14 @@ class Profile(Strict):
     def tested(self, group: Group) -> list[str]:
         "The data sets that methods of a group are tested on, in the order of `data`."
         sizes = self.sizes.get(group, Sizes())
-        everything = [name for members in self.data.values() for name in members]
-        world = everything if sizes.policy else [name for name in everything if name not in self.apart]
+        world = [name for members in self.data.values() for name in members if sizes.policy or name not in self.apart]
         return [name for name in world if name in (sizes.data or world)]
 
     @property
     def apart(self) -> set[str]:
-        "The data sets of groups with a policy of their own, which are for these alone."
-        return {name for sizes in self.sizes.values() if sizes.policy for name in sizes.data or []}
+        "The data sets of groups with a policy of their own, and all that `data` has beside these: for them alone."
+        named = {name for sizes in self.sizes.values() if sizes.policy for name in sizes.data or []}
+        return {name for members in self.data.values() if named & set(members) for name in members}
 
 
 def recipe_name(profile: Profile, method: str) -> str | None:
@@ -168,6 +162,8 @@ def check_profile(profile: Profile) -> None:
         odd = [name for name in sizes.data or [] if name not in data]
         if odd:
             raise ValueError(f"sizes: {group} tests on {odd[:1]}, which is not in data")
+        if sizes.policy and not sizes.data:
+            raise ValueError(f"sizes: {group} has a policy of its own; give it data of its own, too")
         if not profile.tested(group):
             raise ValueError(f"sizes: {group} tests on data that a group with a policy of its own has for itself")
     for name, method in profile.methods.items():
@@ -223,12 +219,8 @@ def with_own_trees(recipe: Recipe, profile: Profile, root: Path) -> Recipe:
     return recipe.model_copy(update={"trees": trees, "world": recipe.world or (own and profile.trains.world)})
 
 # %% ../../nbs/9_compendium/1_profile.ipynb #95cd40d0
-SECTIONS: dict[str, Group] = {  # section of the file -> group
-    "methods": "main",
-    "ablations": "ablation",
-    "fine_r1": "fine_r1",
-    "photographs": "photographs",
-}
+# section of the file -> group
+SECTIONS: dict[str, Group] = dict(methods="main", ablations="ablation", fine_r1="fine_r1", photographs="photographs")
 
 
 def _by_name(section: Any, source: str) -> dict[str, Any]:
@@ -256,10 +248,8 @@ def _read_methods(values: dict[str, Any], source: str) -> dict[str, Method]:
         for name, says in _by_name(values.get(section, {}), f"{source}: {section}").items():
             if name in found:
                 raise UserError(f"{source}: method {name!r} is there twice; give one another name")
-            if says is None:
-                says = {}
-            if isinstance(says, dict):
-                says = {**says, "group": group}
+            if says is None or isinstance(says, dict):
+                says = {**(says or {}), "group": group}
             found[name] = validated(Method, says, f"{source}: method {name}")
     return found
 
@@ -346,8 +336,7 @@ class Design:
 
     def __init__(self, profile: Profile):
         self.profile, self.methods = profile, profile.methods
-        groups = {name: tuple(x for x in members if x not in profile.apart) for name, members in profile.data.items()}
-        self.groups = {name: members for name, members in groups.items() if members}
+        self.groups = {name: tuple(own) for name, own in profile.data.items() if not profile.apart & set(own)}
         self.domains = [domain for members in self.groups.values() for domain in members]
         self._recipes: dict[str, Recipe] = {}
         self._trainers: dict[str, str] = {}  # method -> the first one that trains its policy in the same way
