@@ -269,10 +269,8 @@ class Lab:
     def make(self, job: Job) -> Path:
         "The folder of a job's artefact, computed in this process if it is missing. Raises `UserError`."
         if self.published and job.kind == "policy":
-            what = (
-                f"no {title(job)} in {self.published.folder}: answers and training logs are published, policies are not"
-            )
-            raise UserError(f"{what}; work without the published predictions")
+            why = "answers and training logs are published, policies are not; work without the published predictions"
+            raise UserError(f"no {title(job)} in {self.published.folder}: {why}")
         compute, resume = self.compute[job.kind], job.kind != "verdicts"
         return self.store.make(job.kind, self.keys.key(job), lambda folder: compute(self, job, folder), resume)
 
