@@ -5,11 +5,25 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from command_line import ok
 from pyarrow import parquet
 from refusal import message
 
+from speciarl.cli.training import train_words
+from speciarl.compendium.artefacts import Answered, Keys, Published, data_facts, write_published
+from speciarl.compendium.compute import Instruments
+from speciarl.compendium.profile import Design, Job, load_profile
+from speciarl.core.config import ASSETS
+from speciarl.core.files import file_digest, read_csv
 from speciarl.data.photographs import PHOTOGRAPHS, EmbeddedSet, is_embedded, photographs, read_embedded, write_embedded
+from speciarl.data.sets import all_strict, classes_in, domains_of, named_set, open_set, read_data, trees_of
 from speciarl.data.trees import load_tree
+from speciarl.judges.tree import TreeJudge
+from speciarl.policy.predictions import Predictions, to_table, write_predictions
+from speciarl.report.asking import asked_samples, own_tree
+from speciarl.training.plan import data_checks
+from speciarl.training.recipe import load_recipe
+from speciarl.training.settings import recipe_judge, training_samples, validation_samples
 
 TOLD = {"dataset": "oxford_pets", "network": "none", "weights": "w", "whitening": "p"}
 BREEDS = ("pug", "beagle", "ragdoll")
@@ -217,3 +231,137 @@ def test_the_tree_of_a_file_of_ones_own(tmp_path, file):
 def test_a_name_that_the_package_does_not_have():
     assert "did you mean photo-birds? Else use one of photo-birds, photo-flowers" in message(photographs, "photo-bird")
     assert set(PHOTOGRAPHS) == {f"photo-{what}" for what in ("birds", "flowers", "food", "pets", "cars")}
+
+
+# Those of the package
+
+
+@pytest.mark.parametrize("name, benchmark", PHOTOGRAPHS.items())
+def test_the_photographs_of_the_package(name, benchmark):
+    found = photographs(name)
+    read = read_embedded(found.path, load_tree(benchmark))
+    assert set(read.labels) == set(load_tree(benchmark).classes()) == set(found.classes())
+    assert len(set(read.ids)) == len(read.ids) and set(read.splits) == set(found.sizes()) == set(PARTS)
+    assert read.told["dataset"] == benchmark and read.pictures.shape[1:] == (8, 8, 3)
+    assert read.told["whitening"] == file_digest(ASSETS / "photographs" / "whitening.safetensors")
+    assert found.samples(limit=5) == photographs(name).samples(limit=5), "drawn with a seed"
+    card = (ASSETS / "photographs" / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in card.splitlines() if line.startswith(f"| `{name}.parquet`"))
+    assert all(f"| {size:,} |" in row for size in (len(read.ids), *found.sizes().values())), "the card counts right"
+
+
+def test_they_are_small_enough_to_travel_and_all_named():
+    files = list((ASSETS / "photographs").iterdir())
+    assert sum(path.stat().st_size for path in files) < 8_000_000
+    assert {path.stem for path in files if path.suffix == ".parquet"} == set(PHOTOGRAPHS)
+
+
+# By name and by file
+
+
+def test_photographs_are_a_data_set_like_any_other(tmp_path):
+    [birds, named] = [open_set("photo-birds"), named_set("photo-birds", tmp_path)]
+    assert birds == named == photographs("photo-birds") and named_set("photo-birds", subset_seed=7).seed == 7
+    assert trees_of(["photo-birds", "photo-pets"]) == {name: load_tree(name) for name in ("cub200", "oxford_pets")}
+    assert all_strict(["photo-birds", "birds"]) and not all_strict(["photo-birds", "cub200"])
+    assert classes_in("photo-pets") == classes_in("oxford_pets") and domains_of(["photo-pets"]) == ["pet"]
+    assert [sample.dataset for sample in read_data("photo-cars", limit=2)] == ["stanford_cars"] * 2
+
+
+def test_a_file_of_ones_own_is_a_data_set(tmp_path, file):
+    found = open_set(str(file))
+    assert len(found.samples("train")) == 6 and found.samples() == named_set("pets.parquet", file.parent).samples()
+    assert read_data(f"mine={file}", limit=1)[0].dataset == "oxford_pets"
+    assert "no data set 'none.parquet'" in message(open_set, "none.parquet")
+    parquet.write_table(pa.table({"image": ["a.png"], "label": ["pug"]}), tmp_path / "table.parquet")
+    assert "no file of embedded photographs" in message(read_data, str(tmp_path / "table.parquet"))
+    assert asked_samples(file, limit=2) == found.samples(limit=2), "no table of images and labels"
+    assert [sample.id for sample in asked_samples(tmp_path / "table.parquet")] == ["a.png"]
+
+
+def test_the_tree_beside_a_file_of_ones_own_judges(tmp_path, file):
+    (tmp_path / "a.parquet").write_bytes(file.read_bytes())
+    assert own_tree(None, tmp_path / "a.parquet") is None
+    (tmp_path / "labels.tree").write_text(
+        "@dataset mine\n@title Mine\n@domain pet\npet\n  * pug\n  * beagle\n  * ragdoll\n", encoding="utf-8"
+    )
+    assert own_tree(None, tmp_path / "a.parquet") == str(tmp_path / "labels.tree")
+    assert list(trees_of(["a.parquet"], tmp_path)) == ["mine"]
+
+
+# Training and measuring
+
+
+@pytest.fixture
+def recipe():
+    few = {"data": {"photo-birds": 12}, "validation_images": 4}
+    return load_recipe("smoke/sft").model_copy(update=few)
+
+
+def test_a_recipe_trains_on_photographs(recipe):
+    samples = training_samples(recipe)
+    assert samples == photographs("photo-birds").draw("train", 12)
+    held_out = validation_samples(recipe, samples)
+    assert len(held_out) == 4 and {sample.id for sample in held_out}.isdisjoint(sample.id for sample in samples)
+    assert [check.holds for check in data_checks(recipe, None)] == [True]
+    assert [check.holds for check in data_checks(recipe.model_copy(update={"data": {"photo-birds": 9999}}), None)] == [
+        False
+    ]
+    assert train_words(recipe, "mine") == ["mine", "--out", "RUN"], "nobody has to say where they lie"
+
+
+def test_the_judge_of_photographs_is_that_of_the_benchmark_and_strict(recipe):
+    strict = TreeJudge({"cub200": load_tree("cub200")}, strict=True)
+    assert recipe_judge(recipe).identity == strict.identity
+
+
+@pytest.fixture
+def design():
+    profile = load_profile("smoke")
+    return Design(profile.model_copy(update={"data": {"birds": ["photo-birds", "photo-pets"]}, "sizes": {}}))
+
+
+def test_a_profile_tests_on_photographs(design, tmp_path):
+    job = Job("predictions", "base", 0, "photo-birds", "general", 1, 5)
+    tools = Instruments(design, tmp_path)
+    assert tools.samples(job) == photographs("photo-birds").samples("test", 5)
+    assert set(trees_of(design.domains)) == {"cub200", "oxford_pets"}
+    keys = Keys(design, tmp_path)
+    assert keys.steps(job) == ["sample"] and "root" not in keys.key(job)["inputs"]
+    facts = data_facts("photo-birds", design.profile, tmp_path)
+    assert set(facts) == {"names", "photographs"} and facts != data_facts("photo-pets", design.profile, tmp_path)
+
+
+def test_a_file_of_ones_own_counts_by_its_bytes(design, tmp_path, file):
+    profile = design.profile.model_copy(update={"data_root": str(file.parent)})
+    assert data_facts("pets.parquet", profile, tmp_path) == {"files": file_digest(file), "root": str(file.parent)}
+
+
+def answered(folder, domain, dataset):
+    "One answer about a photograph, to be published."
+    row = {"sample_id": "1", "dataset": dataset, "split": "test", "label": "x", "prompt": "general", "rollout": 0}
+    path = folder / f"{domain}.parquet"
+    write_predictions(path, Predictions({}, to_table([{**row, "text": domain, "answer": domain}])))
+    return Answered(Job("predictions", "base", 0, domain, "general", 1, 5), {"inputs": domain}, path, None)
+
+
+def test_published_answers_about_photographs_are_found_again(tmp_path):
+    pairs = {"photo-birds": "cub200", "photo-pets": "oxford_pets", "cars": "cars"}
+    answers = [answered(tmp_path, domain, dataset) for domain, dataset in pairs.items()]
+    assert len(write_published(answers, [], tmp_path / "published")) == 2, "one file for all data sets, and the logs"
+    published = Published(tmp_path / "published")
+    for answer in answers:
+        entry, table = published.read(answer.job)
+        assert table["answer"].to_pylist() == [answer.job.domain]
+        assert ("datasets" in entry) == (answer.job.domain != "cars"), "what was published before stays as it was"
+
+
+def test_answers_about_one_benchmark_by_two_names_cannot_be_told_apart(tmp_path):
+    both = [answered(tmp_path, "photo-birds", "cub200"), answered(tmp_path, "cub200", "cub200")]
+    assert "two data sets of the profile are both cub200" in message(write_published, both, [], tmp_path / "published")
+
+
+def test_a_small_policy_is_asked_about_photographs(tmp_path):
+    ok("evaluate", "--model", "fieldguide-base", "--data", "photo-birds", "--limit", 5, "--out", tmp_path / "run")
+    rows = read_csv(tmp_path / "run" / "verdicts.csv", ())[0]
+    assert len(rows) == 5 and {row["dataset"] for row in rows} == {"cub200"}

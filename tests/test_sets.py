@@ -13,7 +13,8 @@ from refusal import message
 
 from speciarl.core.names import name_key
 from speciarl.data.benchmarks import DATASETS
-from speciarl.data.fieldguide import DOMAINS, World, groups, plates
+from speciarl.data.fieldguide import DOMAINS, World, choose, groups, plates
+from speciarl.data.photographs import PHOTOGRAPHS
 from speciarl.data.samples import read_folder
 from speciarl.data.sets import (
     PLATES,
@@ -21,7 +22,6 @@ from speciarl.data.sets import (
     FieldGuideSet,
     FolderSet,
     all_strict,
-    choose,
     classes_in,
     named_set,
     open_set,
@@ -230,7 +230,7 @@ def test_a_copy_from_the_hub_knows_what_it_is(tmp_path):
 
 USE = (
     f"use a folder of images with labels.csv, one of {', '.join(DATASETS)} as NAME=FOLDER, "
-    f"or a domain of the field guide ({', '.join(DOMAINS)})"
+    f"a domain of the field guide ({', '.join(DOMAINS)}), or photographs of the package ({', '.join(PHOTOGRAPHS)})"
 )
 
 

@@ -260,8 +260,9 @@ def _recipes() -> list[tuple[str, str]]:
 def _data_sets() -> list[str]:
     from speciarl.core.config import available
     from speciarl.data.fieldguide import DOMAINS
+    from speciarl.data.photographs import PHOTOGRAPHS
 
-    return [*DOMAINS, *available("datasets")]
+    return [*DOMAINS, *PHOTOGRAPHS, *available("datasets")]
 
 
 def _trees() -> list[str]:

@@ -46,7 +46,9 @@ EngineURL = Annotated[
 ]
 Split = Annotated[
     str,
-    typer.Option(metavar="NAME", help="Split of a benchmark, such as test or coop-test; or of a field guide domain."),
+    typer.Option(
+        metavar="NAME", help="Split of the data, such as test; coop-test of a benchmark; base of photographs."
+    ),
 ]
 MaxPixels = Annotated[
     int | None,
@@ -106,7 +108,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="A folder with labels.csv (file,label), a benchmark's folder, NAME=FOLDER, or a field guide domain.",
+            help="A folder with labels.csv (file,label), a benchmark's folder, NAME=FOLDER, a field guide domain, or "
+            "photographs of the package (photo-birds).",
             show_default=False,
         ),
     ] = None,
@@ -290,8 +293,8 @@ def closed(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="A folder with labels.csv (file,label,dataset), a benchmark's folder, NAME=FOLDER, or a field guide "
-            "domain.",
+            help="A folder with labels.csv (file,label,dataset), a benchmark's folder, NAME=FOLDER, a field guide "
+            "domain, or photographs of the package (photo-birds).",
             show_default=False,
         ),
     ],
@@ -373,10 +376,11 @@ DataName = Annotated[str, typer.Argument(metavar="NAME", help="A data set, such 
 
 @data.command("list")
 def data_list() -> None:
-    "List the data sets, their sizes and where they come from."
+    "List the data sets and their sizes: the benchmarks, and the photographs in the package."
     from speciarl.data.benchmarks import list_lines
+    from speciarl.data.photographs import photograph_lines
 
-    for line in list_lines():
+    for line in [*list_lines(), *photograph_lines()]:
         typer.echo(line)
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['REINSTALL', 'CHROMIUM', 'PROGRAMS', 'NEEDS', 'Finding', 'requirements', 'version_of', 'check_packages', 'check_torch',
-           'check_trees', 'check_base_policy', 'check_programs', 'check_working_folder', 'examine', 'doctor']
+           'check_trees', 'check_photographs', 'check_base_policy', 'check_programs', 'check_working_folder', 'examine',
+           'doctor']
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #f9351795
 import shutil
@@ -96,6 +97,18 @@ def check_trees() -> Finding:
     return Finding("ok", "trees", ", ".join(sizes))
 
 
+def check_photographs() -> Finding:
+    "Whether the packaged photographs can be read."
+    from speciarl.core.scale import UserError
+    from speciarl.data.photographs import PHOTOGRAPHS, photographs
+
+    try:
+        sizes = [f"{name} ({sum(photographs(name).sizes().values()):,})" for name in PHOTOGRAPHS]
+    except UserError as error:
+        return Finding("broken", "photographs", f"{error}; {REINSTALL}")
+    return Finding("ok", "photographs", ", ".join(sizes))
+
+
 def check_base_policy() -> Finding:
     "Whether the packaged base policy is there and its weights are those of its card."
     from speciarl.core.config import ASSETS
@@ -153,8 +166,8 @@ def examine() -> list[Finding]:
     except metadata.PackageNotFoundError:
         advice = "speciarl is on the path but not installed; mend it with: pip install -e ."
         findings.append(Finding("broken", "base", advice))
-    findings += [check_torch(), check_trees(), check_base_policy(), check_working_folder(Path.cwd())]
-    return findings + check_programs()
+    findings += [check_torch(), check_trees(), check_photographs(), check_base_policy()]
+    return [*findings, check_working_folder(Path.cwd()), *check_programs()]
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #aba9b518
 NEEDS = {  # command -> extras it needs

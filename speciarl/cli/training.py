@@ -91,7 +91,7 @@ def train_words(recipe: "Recipe", name: str, out: Path | None = None, data_root:
     from speciarl.data.sets import named_set
 
     words = [name, "--out", str(out or "RUN")]
-    if data_root is not None or not all(named_set(dataset).drawn for dataset in recipe.data):
+    if data_root is not None or not all(named_set(dataset).packaged for dataset in recipe.data):
         words += ["--data-root", str(data_root or "DATA_ROOT")]
     return words
 
@@ -222,7 +222,7 @@ def rationales(
         typer.Option(
             "--data",
             metavar="NAME_OR_FOLDER",
-            help="A benchmark, a domain of the field guide, a folder with labels.csv, or NAME=FOLDER.",
+            help="A benchmark, a domain of the field guide, photographs of the package, a folder, or NAME=FOLDER.",
             show_default=False,
         ),
     ],

@@ -34,6 +34,7 @@ from ..core.files import atomic_write, digest, file_digest, find_json, locked, t
 from ..core.scale import UserError
 from ..data.benchmarks import coop_list
 from ..data.fieldguide import SIBLINGS
+from ..data.photographs import EmbeddedSet
 from ..data.samples import SUFFIXES
 from ..data.sets import BenchmarkSet, FolderSet, all_strict, named_set, trees_of
 from ..judges.choose import JudgeSpec
@@ -179,7 +180,7 @@ def _write_set(path: Path, answers: Sequence[Answered]) -> None:
     from speciarl.metrics.runs import open_predictions, read_card
     from speciarl.policy.predictions import Predictions, read_predictions, write_predictions
 
-    tables, entries = [], []
+    tables, entries, told = [], [], set[str | None]()
     for job, key, predictions, run in answers:
         entry = {"job": job._asdict(), "key": key, "card": read_header(predictions)["card"]}
         if run is None:
@@ -187,6 +188,13 @@ def _write_set(path: Path, answers: Sequence[Answered]) -> None:
         else:
             tables.append(open_predictions(run).table)
             entry["judge"] = read_card(run)["settings"]["judge"]
+        about = tables[-1]["dataset"].unique().to_pylist()
+        if about != [job.domain]:  # the rows of photo-birds are about birds of cub200
+            entry["datasets"] = about
+        twice = told.intersection(about)
+        if twice:
+            raise UserError(f"{path}: two data sets of the profile are both {twice.pop()}; test on one of them")
+        told.update(about)
         entries.append(entry)
     write_predictions(path, Predictions({"artefacts": entries}, pa.concat_tables(tables)))
 
@@ -245,6 +253,7 @@ class Published:
 
     def read(self, job: Job) -> tuple[dict[str, Any], "pa.Table"]:
         "The entry of a job in its file's card, and its rows (see `predictions.table_schema`), with their verdicts."
+        import pyarrow as pa
         from pyarrow import compute as pc
 
         from speciarl.policy.predictions import read_predictions
@@ -252,7 +261,8 @@ class Published:
         self.key(job)
         predictions = read_predictions(self.files[job])
         [entry] = [entry for entry in predictions.card["artefacts"] if Job(**entry["job"]) == job]
-        return entry, predictions.table.filter(pc.equal(predictions.table["dataset"], job.domain))
+        about = pa.array(entry.get("datasets", [job.domain]), pa.string())
+        return entry, predictions.table.filter(pc.is_in(predictions.table["dataset"], about))
 
 # %% ../../nbs/9_compendium/2_artefacts.ipynb #09c56a8a
 def policy_facts(name: str) -> str:
@@ -280,18 +290,21 @@ def _asset(name: str) -> str:
 
 
 def data_facts(dataset: str, profile: Profile, checkout: Path) -> dict[str, Any]:
-    """What stands for a data set in a key: the trees that plates are drawn from; a benchmark's facts, names and place;
-    of a folder of one's own the place, the names and sizes of its pictures, and what else lies there but label trees,
-    which belong to the judge; and of a benchmark that is parted as released the list that parts it."""
+    """What stands for a data set in a key: the trees that plates are drawn from; the file of the package's photographs;
+    a benchmark's facts, names and place; of a folder or file of one's own the place, the names and sizes of
+    its pictures, and what else lies there but label trees, which belong to the judge; and of a benchmark that is parted
+    as released the list that parts it."""
     found = named_set(dataset, data_place(profile, checkout))
     told: dict[str, Any] = {what: _asset(file) for what, file in found.assets.items()}
     if isinstance(found, FolderSet):
         files = sorted(file for file in found.folder.rglob("*") if file.is_file() and file.suffix != ".tree")
         told["files"] = digest([_file_facts(file, found.folder) for file in files])
+    if isinstance(found, EmbeddedSet) and not found.packaged:
+        told["files"] = file_digest(found.path)
     if profile.splits == "released" and isinstance(found, BenchmarkSet):
         parts = found.folder and coop_list(dataset, found.folder)
         told["splits"] = file_digest(parts) if parts else profile.splits
-    return told if found.drawn else {**told, "root": profile.data_root}
+    return told if found.packaged else {**told, "root": profile.data_root}
 
 
 def _file_facts(file: Path, folder: Path) -> tuple[str, int, str | None]:

@@ -55,7 +55,7 @@ class Instruments:
         found = named_set(job.domain, self.data_root, world=World(siblings=job.siblings))
         if isinstance(found, FieldGuideSet):
             return _plates(found, job.images)
-        if found.folder is None:  # of a benchmark
+        if found.folder is None and not found.packaged:  # of a benchmark
             name = self.design.profile.name
             raise UserError(
                 f"profile {name} tests on {job.domain}: say where the data sets lie, "

@@ -297,7 +297,7 @@ class Lab:
     def samples(self, job: Job) -> "Sequence[Sample] | None":
         "The test images that a job asks about; None for published answers about a benchmark that is not here."
         folder = self.instruments.data_root
-        there = named_set(job.domain, folder).drawn or (folder is not None and folder.is_dir())
+        there = named_set(job.domain, folder).packaged or (folder is not None and folder.is_dir())
         if self.published and not there:
             return None
         return self.instruments.samples(job)

@@ -6,10 +6,11 @@
 __all__ = ['DOMAINS', 'TRAINING_DOMAIN', 'FINE_GRAINED', 'VERY_FINE_GRAINED', 'SIBLINGS', 'MAX_SIBLINGS', 'SIZE', 'Mask',
            'Picture', 'READABLE', 'SPLITS', 'HABITS', 'Group', 'groups', 'domain_word', 'ellipse', 'box', 'wedge',
            'silhouette', 'marks', 'looks_of', 'paint', 'hide', 'World', 'Individual', 'draw_individual', 'draw_plate',
-           'individuals', 'plates', 'individual_of', 'familiarity', 'caption', 'all_words']
+           'individuals', 'plates', 'individual_of', 'familiarity', 'caption', 'all_words', 'choose']
 
 # %% ../../nbs/2_data/5_fieldguide.ipynb #5025328e
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..core.names import name_key
 from ..core.scale import UserError
 from .samples import Sample
 from .trees import load_tree
@@ -335,3 +337,23 @@ def all_words() -> list[str]:
     names = [name for d in DOMAINS for g in groups(d, MAX_SIBLINGS) for name in (g.name, *g.classes)]
     contract = "None , <think> </think> <answer> </answer>"
     return [*names, *map(domain_word, DOMAINS), *_VIEWS.values(), *_GRAINS, contract]
+
+# %% ../../nbs/2_data/5_fieldguide.ipynb #62e1bc2e
+def choose(samples: Iterable[Sample], classes: Iterable[str], size: int, shots: int | None = None) -> list[Sample]:
+    """The first `size` samples with labels among `classes`, at most `shots` of each class; fewer if there are fewer.
+
+    Of an endless stream no more is taken than needed.
+    """
+    left = {name_key(name): size if shots is None else shots for name in classes}
+    size = min(size, sum(left.values()))
+    taken: list[Sample] = []
+    stream = iter(samples)
+    while len(taken) < size:
+        sample = next(stream, None)
+        if sample is None:
+            break
+        key = name_key(sample.label)
+        if left.get(key, 0) > 0:
+            left[key] -= 1
+            taken.append(sample)
+    return taken

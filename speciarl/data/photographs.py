@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'LEAST', 'MOST', 'NEEDED', 'PHOTOGRAPHS', 'Embedded', 'write_embedded', 'is_embedded', 'read_embedded',
-           'EmbeddedSet', 'photographs']
+           'EmbeddedSet', 'photographs', 'photograph_lines']
 
 # %% ../../nbs/2_data/6_photographs.ipynb #df8842f6
 import json
@@ -176,11 +176,11 @@ def read_embedded(path: str | Path, tree: LabelTree | None = None) -> Embedded:
     if [(column.name, column.type) for column in table.schema] != wanted:
         columns = ", ".join(f"{name} ({kind})" for name, kind in wanted)
         raise UserError(f"{path}: its columns are not {columns}; {again}")
-    *texts, column = (one.to_pylist() for one in table.columns)
+    ids, labels, splits, column = (one.to_pylist() for one in table.columns)
     if None in column:
         raise UserError(f"{path}: photograph {column.index(None) + 1:,} has no picture; {again}")
     pictures = np.frombuffer(b"".join(column), np.uint8).reshape(-1, side, side, 3)
-    found = Embedded(*texts, pictures, told)
+    found = Embedded(ids, labels, splits, pictures, told)
     fault = _fault(found) or (tree and _strange_labels(found, tree))
     if fault:
         raise UserError(f"{path}: {fault}; {again}")
@@ -260,6 +260,11 @@ class EmbeddedSet:
         there = set(self._checked.labels)
         return [name for name in self.tree.classes() if name in there]
 
+    def sizes(self) -> dict[str, int]:
+        "How many photographs each split has that there is."
+        counts = Counter(self._checked.splits)
+        return {part: counts[part] for part in PARTS if part in counts}
+
     def _places(self, split: str) -> list[int]:
         "Where the photographs of a split are in the file. Raises `UserError` for one that it does not have."
         splits = self._checked.splits
@@ -268,8 +273,7 @@ class EmbeddedSet:
         wanted = SPLITS.get(split.lower(), split)
         places = [i for i, own in enumerate(splits) if own == wanted]
         if not places:
-            there = ", ".join(part for part in PARTS if part in splits)
-            raise UserError(f"{self.name}: no split {split[:40]!r}; it has {there}, or give {ALL}")
+            raise UserError(f"{self.name}: no split {split[:40]!r}; it has {', '.join(self.sizes())}, or give {ALL}")
         return places
 
     def _read(self, places: Sequence[int]) -> list[Sample]:
@@ -312,3 +316,13 @@ def photographs(name: str, seed: int = 42) -> EmbeddedSet:
         meant = f"did you mean {' or '.join(near)}? Else " if near else ""
         raise UserError(f"no photographs {name!r} in the package: {meant}use one of {', '.join(PHOTOGRAPHS)}")
     return EmbeddedSet(name, seed=seed)
+
+
+def photograph_lines() -> list[str]:
+    "One printable line for each file of the package: name, benchmark, classes, and photographs per split."
+    lines = []
+    for name, benchmark in PHOTOGRAPHS.items():
+        ours = photographs(name)
+        sizes = ", ".join(f"{split} {size:,}" for split, size in ours.sizes().items())
+        lines.append(f"{name:14} {len(ours.classes()):3} classes  {sizes} (of {benchmark})")
+    return lines

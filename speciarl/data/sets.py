@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EVERYTHING', 'PLATES', 'DataSet', 'FieldGuideSet', 'BenchmarkSet', 'read_class_folders', 'folder_classes',
            'FolderSet', 'named_set', 'all_strict', 'trees_of', 'classes_in', 'domains_of', 'split_word', 'open_set',
-           'read_data', 'choose']
+           'read_data']
 
 # %% ../../nbs/2_data/8_sets.ipynb #033d82ed
 import logging
@@ -16,10 +16,11 @@ from itertools import count
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ..core.names import name_key, near_names
+from ..core.names import near_names
 from ..core.scale import UserError
 from .benchmarks import DATASETS, clean_label, dataset_info, labels_file, recognise, released_split
 from .fieldguide import DOMAINS, World, groups, plates
+from .photographs import PHOTOGRAPHS, EmbeddedSet
 from .samples import Columns, Sample, copy_of, images_below, read_copy, read_folder
 from .splits import SPLITS, below, class_folders, class_names, draw_subset, read_split, split_folders
 from .trees import LabelTree, available_trees, label_trees, load_tree, tree_beside
@@ -40,6 +41,7 @@ class FieldGuideSet:
     seed: int = 0
 
     drawn: ClassVar[bool] = True
+    packaged: ClassVar[bool] = True
     strict: ClassVar[bool] = True
     folder: ClassVar[Path | None] = None
 
@@ -90,6 +92,7 @@ class BenchmarkSet:
     splits: Literal["official", "released"] = "official"
 
     drawn: ClassVar[bool] = False
+    packaged: ClassVar[bool] = False
     strict: ClassVar[bool] = False
 
     @property
@@ -201,6 +204,7 @@ class FolderSet:
     columns: Columns | None = None
 
     drawn: ClassVar[bool] = False
+    packaged: ClassVar[bool] = False
     strict: ClassVar[bool] = False
 
     @property
@@ -289,34 +293,45 @@ class FolderSet:
         return draw_subset(rest, min(size, len(rest)), self.seed) if rest and size else []
 
 # %% ../../nbs/2_data/8_sets.ipynb #36974f5c
-DataSet = FieldGuideSet | BenchmarkSet | FolderSet
+DataSet = FieldGuideSet | BenchmarkSet | FolderSet | EmbeddedSet
 
 # %% ../../nbs/2_data/8_sets.ipynb #356b8687
 def _unknown(name: str, what: str = "", advice: str = "") -> UserError:
     "The error for a name that nobody knows, with the names near to it."
-    near = near_names(name, [*DOMAINS, *DATASETS], cutoff=0.6)
+    near = near_names(name, [*DOMAINS, *DATASETS, *PHOTOGRAPHS], cutoff=0.6)
     meant = f"did you mean {' or '.join(near)}? Else " if near else ""
     names = f"{', '.join(DATASETS)}{' as NAME=FOLDER' if what else ''}"
     domains = f"a domain of the field guide ({', '.join(DOMAINS)})"
-    return UserError(f"no data set {name!r}{what}: {meant}use {advice}one of {names}, or {domains}")
+    ours = f"photographs of the package ({', '.join(PHOTOGRAPHS)})"
+    return UserError(f"no data set {name!r}{what}: {meant}use {advice}one of {names}, {domains}, or {ours}")
+
+
+def _in_file(name: str, file: Path, seed: int) -> EmbeddedSet | None:
+    "The embedded photographs in a file; None if it is not there or is of another kind, by its name."
+    return EmbeddedSet(name, file, seed) if file.suffix.lower() == ".parquet" and file.is_file() else None
 
 
 def named_set(
     name: str, root: str | Path | None = None, *, world: World | None = None, seed: int = 0, subset_seed: int = 42
 ) -> DataSet:
-    """The data set called `name`: a domain of the field guide, or a benchmark, or a folder, which lie in `root`/`name`.
+    """The data set called `name`: a domain of the field guide, photographs of the package, or else what lies in
+    `root`/`name`: a benchmark, a folder, or a file of embedded photographs.
 
-    A folder may also be given by its path. `world` and `seed` say what the field guide draws, `subset_seed` which part
-    of pictures in files is taken. Raises `UserError` for an unknown name, with those near to it; a benchmark may be
-    absent until its samples are asked for.
+    A folder or file may also be given by its path. `world` and `seed` say what the field guide draws, `subset_seed`
+    which part of pictures in files is taken. Raises `UserError` for an unknown name, with those near to it; a benchmark
+    may be absent until its samples are asked for.
     """
     if name in DOMAINS:
         return FieldGuideSet(name, world or World(), seed)
+    if name in PHOTOGRAPHS:
+        return EmbeddedSet(name, seed=subset_seed)
     if name in DATASETS:
         return BenchmarkSet(name, None if root is None else Path(root) / name, subset_seed)
-    for folder in (*([] if root is None else [Path(root) / name]), Path(name)):
-        if name and folder.is_dir():
-            return _in_folder(name, folder, subset_seed, None)
+    for place in (*([] if root is None else [Path(root) / name]), Path(name)):
+        if name and place.is_dir():
+            return _in_folder(name, place, subset_seed, None)
+        if embedded := _in_file(name, place, subset_seed):
+            return embedded
     raise _unknown(name, advice="the path of a folder of images with labels.csv, ")
 
 # %% ../../nbs/2_data/8_sets.ipynb #07a9b13f
@@ -346,16 +361,17 @@ def classes_in(dataset: str | LabelTree, siblings: int | None = None) -> list[st
     """
     if isinstance(dataset, str) and dataset in DOMAINS and siblings is not None:
         return FieldGuideSet(dataset, World(siblings=siblings)).classes()
-    return load_tree(dataset).classes()
+    return load_tree(PHOTOGRAPHS.get(dataset, dataset) if isinstance(dataset, str) else dataset).classes()
 
 
 def domains_of(datasets: Sequence[str | None]) -> list[str] | None:
     "The domain word of each image, from the label tree of its data set; None if one has no packaged tree."
     known, words = available_trees(), {}
     for name in dict.fromkeys(datasets):
-        if name is None or name not in known:
+        tree = PHOTOGRAPHS.get(name or "", name)
+        if name is None or tree not in known:
             return None
-        words[name] = load_tree(name).domain
+        words[name] = load_tree(tree).domain
     return [words[name] for name in datasets if name is not None]
 
 # %% ../../nbs/2_data/8_sets.ipynb #3ded260e
@@ -397,7 +413,8 @@ def open_set(
     subset_seed: int = 42,
     columns: Columns | None = None,
 ) -> DataSet:
-    """The data set that a word names: a folder, NAME=FOLDER, or a name as `named_set` takes it, with its options.
+    """The data set that a word names: a folder, NAME=FOLDER, a file of embedded photographs in place of a folder, or a
+    name as `named_set` takes it, with its options.
 
     `columns`: what the labels.csv of a folder calls its columns. Raises `UserError` for an unknown name, with those
     near to it, and for a folder that is no data set.
@@ -409,10 +426,14 @@ def open_set(
         folder = Path(name)
     if folder is not None and folder.is_dir():
         return _in_folder(name, folder, subset_seed, columns)
+    if embedded := _in_file(name, folder or Path(name), subset_seed):
+        return embedded
     if name in DATASETS:
         return BenchmarkSet(name, folder, subset_seed)
     if folder is None and name in DOMAINS:
         return FieldGuideSet(name, world or World(), seed)
+    if folder is None and name in PHOTOGRAPHS:
+        return EmbeddedSet(name, seed=subset_seed)
     raise _unknown(name, " and no such folder", "a folder of images with labels.csv, ")
 
 
@@ -425,23 +446,3 @@ def read_data(
 ) -> list[Sample]:
     "The samples of a split, at most `limit`, of the data set that a word names. Raises `UserError` as `open_set` does."
     return open_set(word, root, columns=columns).samples(split, limit)
-
-# %% ../../nbs/2_data/8_sets.ipynb #62e1bc2e
-def choose(samples: Iterable[Sample], classes: Iterable[str], size: int, shots: int | None = None) -> list[Sample]:
-    """The first `size` samples with labels among `classes`, at most `shots` of each class; fewer if there are fewer.
-
-    Of an endless stream no more is taken than needed.
-    """
-    left = {name_key(name): size if shots is None else shots for name in classes}
-    size = min(size, sum(left.values()))
-    taken: list[Sample] = []
-    stream = iter(samples)
-    while len(taken) < size:
-        sample = next(stream, None)
-        if sample is None:
-            break
-        key = name_key(sample.label)
-        if left.get(key, 0) > 0:
-            left[key] -= 1
-            taken.append(sample)
-    return taken

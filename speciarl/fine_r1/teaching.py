@@ -15,8 +15,9 @@ from typing import Any
 from .. import __version__
 from ..core.files import find_json, write_json
 from ..core.scale import UserError
+from ..data.fieldguide import choose
 from ..data.samples import Columns, Sample
-from ..data.sets import PLATES, BenchmarkSet, FieldGuideSet, choose, open_set
+from ..data.sets import PLATES, BenchmarkSet, FieldGuideSet, open_set
 from . import rationales
 from .closed import split_of
 from .closed_run import check_named

@@ -16,6 +16,7 @@ from ..core.config import request_fields
 from ..core.scale import UserError
 from ..core.tables import Notes, as_argument
 from ..core.work import ANSWER_BYTES, check_room, check_writable
+from ..data.photographs import is_embedded
 from ..data.samples import Sample
 from ..data.sets import read_data
 from ..data.trees import label_trees, tree_beside, tree_name
@@ -39,7 +40,7 @@ def asked_samples(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit}: must be at least 1")
-    if isinstance(data, str | Path) and not Path(data).is_file():
+    if isinstance(data, str | Path) and (not Path(data).is_file() or is_embedded(data)):
         return read_data(str(data), split, limit, columns=columns)
     if isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(one, Sample) for one in data):
         return list(data)[:limit]
@@ -52,7 +53,9 @@ def asked_samples(
 
 def own_tree(tree: str | Path | None, data: Any, say: Callable[[str], object] = _log.warning) -> str | Path | None:
     "The tree that was given, or lies beside the data as labels.tree, which `say` tells then; None if there is neither."
-    beside = tree_beside(data) if tree is None and isinstance(data, str | Path) else None
+    beside = None
+    if tree is None and isinstance(data, str | Path):
+        beside = tree_beside(Path(data).parent if is_embedded(data) else data)
     if beside is not None:
         say(f"labels are judged by {beside}")
     return tree or beside

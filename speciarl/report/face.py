@@ -23,6 +23,7 @@ from ..core.pairs import read_pairs
 from ..core.scale import UserError
 from ..core.tables import BLANK_WORDS, Notes, find_column, keep_rows, read_table
 from ..core.work import each
+from ..data.photographs import is_embedded
 from ..data.samples import Sample, bounded, fitted, open_image
 from ..data.sets import open_set
 
@@ -349,10 +350,12 @@ def grpo_dataset(
     if label_names is not None:
         check_words("label_names", label_names)
     chat, notes = [{"role": "user", "content": load_prompt(prompt)}], Notes()
-    tree = dataset if dataset is not None or not isinstance(source, str | Path) else tree_beside(source)
+    tree, in_file = dataset, isinstance(source, str | Path) and is_embedded(source)
+    if tree is None and isinstance(source, str | Path):
+        tree = tree_beside(Path(source).parent if in_file else source)
     dataset = tree_name(tree)
     columns = {"image": image_column, "label": label_column, "dataset": dataset_column, "uid": uid_column}
-    if isinstance(source, str | Path) and not Path(source).is_file():
+    if isinstance(source, str | Path) and (in_file or not Path(source).is_file()):
         found = open_set(str(source), columns={**columns, "uid": None})
         if images is not None or uid_column is not None or label_names is not None:
             raise UserError("images=, uid_column= and label_names= are for a table; leave them out, or give a table")

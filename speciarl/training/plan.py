@@ -23,6 +23,7 @@ from packaging.version import Version
 from ..core.config import ASSETS
 from ..core.files import read_json
 from ..core.scale import UserError
+from ..data.photographs import EmbeddedSet
 from ..data.sets import FolderSet, named_set
 from ..judges.choose import ask_model
 from ..policy.model import PACKAGED
@@ -198,13 +199,13 @@ def data_checks(recipe: Recipe, data_root: str | Path | None) -> list[Check]:
     for dataset in recipe.data:
         there = named_set(dataset, data_root)
         folder = there.folder
-        if isinstance(there, FolderSet):
+        if isinstance(there, FolderSet | EmbeddedSet):
             count = len(there.samples("train"))
             found.append(Check(count >= recipe.data[dataset], f"{count:,} pictures to train on in {dataset}"))
         elif folder is not None:
             where = f"in {folder} (speciarl data download {dataset} --out {data_root})"
             found.append(Check(folder.is_dir(), f"data set {dataset} {where}"))
-        elif not there.drawn:
+        elif not there.packaged:
             found.append(Check(False, f"data set {dataset} (say where with --data-root)"))
     return found
 

@@ -26,9 +26,9 @@ from trl import GRPOConfig, SFTConfig
 from ..core.names import near_names
 from ..core.scale import UserError
 from ..core.work import process_count
-from ..data.fieldguide import World
+from ..data.fieldguide import World, choose
 from ..data.samples import Sample, bounded, fitted, open_image, readable
-from ..data.sets import BenchmarkSet, DataSet, FolderSet, all_strict, choose, named_set, trees_of
+from ..data.sets import BenchmarkSet, DataSet, FolderSet, all_strict, named_set, trees_of
 from ..data.trees import tree_beside
 from ..judges.choose import JudgeSpec, make_judge
 from ..judges.verdict import Judge
@@ -43,7 +43,7 @@ def recipe_set(recipe: Recipe, dataset: str, data_root: str | Path | None) -> Da
     "A data set that a recipe trains on, as the recipe draws it. Raises `UserError` where nobody says where it lies."
     world = World(siblings=recipe.siblings)
     found = named_set(dataset, data_root, world=world, seed=recipe.seed, subset_seed=recipe.subset_seed)
-    if found.folder is None and not found.drawn:
+    if found.folder is None and not found.packaged:
         raise UserError(f"{recipe.name} trains on {dataset}: give the folder that holds the data sets with --data-root")
     if isinstance(found, BenchmarkSet):
         return replace(found, splits=recipe.splits)
