@@ -68,8 +68,7 @@ class Profile(Strict):
     "One reproduction. `scale` is printed with every table made."
 
     policy: str  # the base policy: a packaged name, a folder, or a hub id
-    # groups of data sets to test on: field guide domains, photographs of the package, benchmarks, or folders of one's
-    # own pictures, the last two below data_root;
+    # groups of data sets to test on: field guide domains, packaged photographs, benchmarks or own folders in data_root;
     # trained on is the first group
     data: dict[str, list[str]] = Field(min_length=1)
     data_root: str | None = None  # the folder that holds these, each under its name; relative to the checkout
