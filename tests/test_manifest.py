@@ -8,7 +8,8 @@ from miniature import PARAMETERS, notebook, project
 from refusal import message
 
 from speciarl.compendium.notebook import check_generated
-from speciarl.compendium.paper import ManifestEntry, graph, read_manifest
+from speciarl.compendium.paper import ManifestEntry, entries_of, fill, graph, passages, read_manifest, stems_in
+from speciarl.compendium.profile import Method, load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +43,46 @@ def test_a_file_has_one_maker_and_inputs_no_circle():
     assert (
         message(graph, [back, two], "smoke") == "the inputs in paper/manifest.yaml run in a circle: 1_a -> 2_b -> 1_a"
     )
+
+
+def test_a_notebook_whose_group_a_profile_lacks_is_left_out():
+    entries = [
+        ManifestEntry("1_a", needs=("zero-shot", "main")),
+        ManifestEntry("2_b", needs=("zero-shot", "photographs")),
+        ManifestEntry("3_c"),
+    ]
+    paper = load_profile("paper")
+    assert [entry.name for entry in entries_of(entries, paper)] == ["1_a", "3_c"]
+    with_some = paper.model_copy(update={"methods": {**paper.methods, "photo": Method(group="photographs")}})
+    assert entries_of(entries, with_some) == entries
+
+
+TEXT = "One {{a.x}}.\n\n<!-- only photographs -->\n\nTwo {{photographs.x}}.\n\n<!-- end -->\n\nThree.\n"
+
+
+def test_a_passage_is_kept_where_its_results_were_written(tmp_path):
+    assert "Two" in passages(TEXT, {"photographs"}) and "Two" not in passages(TEXT, {"a"})
+    assert "<!--" not in passages(TEXT, ()) and passages(passages(TEXT, ()), ()) == passages(TEXT, ())
+    for written in ({"photographs"}, set()):
+        assert passages(TEXT, written).splitlines().index("Three.") == TEXT.splitlines().index("Three.")
+    assert fill(passages(TEXT, ()), {"a.x": 1}, tmp_path).count("One 1.") == 1
+    for name in ("photographs.values.json", "plane.md", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    assert stems_in(tmp_path) == {"photographs", "plane"} and stems_in(tmp_path / "none") == set()
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a\n<!-- only x -->\nb\n", "line 2 of the paper: a passage runs from <!-- only STEM --> to <!-- end -->"),
+        ("a\n<!-- end -->\n", "line 2 of the paper: a passage runs from <!-- only STEM --> to <!-- end -->"),
+        ("<!-- only x -->\nb <!-- end -->\n", "line 1 of the paper: a passage runs from <!-- only STEM --> to"),
+        ("<!-- only x -->\n<!-- only y -->\n<!-- end -->\n", "line 1 of the paper begins a passage that does not end"),
+    ],
+)
+def test_passages_that_do_not_end(text, expected):
+    for written in ({"x", "y"}, set()):
+        assert message(passages, text, written).startswith(expected)
 
 
 @pytest.fixture

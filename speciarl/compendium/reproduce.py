@@ -34,7 +34,7 @@ from speciarl.compendium.notebook import (
     run_notebook,
     to_html,
 )
-from .paper import ManifestEntry, build_paper, graph, read_manifest, written
+from .paper import ManifestEntry, build_paper, entries_of, graph, read_manifest, written
 from .profile import CHECKOUT, Job, Profile, load_profile, one_of
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
@@ -54,6 +54,10 @@ class Workplace(NamedTuple):
     def name(self) -> str:
         "The profile's name, which names its folders."
         return self.profile.name
+
+    def entries(self) -> list[ManifestEntry]:
+        "The notebooks of the manifest that the profile has methods for."
+        return entries_of(read_manifest(self.root), self.profile)
 
     @property
     def own(self) -> Path:
@@ -212,7 +216,7 @@ def _expected(lab: Lab, missing: Iterable[Job]) -> tuple[dict[str, int], float |
 # %% ../../nbs/9_compendium/7_reproduce.ipynb #304e149b
 def plan_for(place: Workplace, only: str | None = None, force: bool = False) -> Plan:
     "What `reproduce` would do in a place, in order: see `make_plan`."
-    entries = read_manifest(place.root)
+    entries = place.entries()
     before = graph(entries, place.name)
     if only is not None:
         only = Path(only).name.removesuffix(".ipynb")
@@ -359,7 +363,7 @@ def check_machine(place: Workplace) -> None:
 
 def follow(place: Workplace, plan: Plan, workers: int, timeout: float, whole: bool) -> None:
     "Do what a plan says: artefacts, notebooks, paper. A `whole` plan leaves nothing behind that it does not make."
-    entries = {entry.name: entry for entry in read_manifest(place.root)}
+    entries = {entry.name: entry for entry in place.entries()}
     longest_first = sorted(plan.steps, key=lambda step: step.seconds or 0, reverse=True)
     todo = [entries[step.name] for step in longest_first if step.reason and step.name != "paper"]
     board = Board([step.name for step in plan.steps if step.reason])
@@ -437,6 +441,6 @@ def publish(
     They are what `reproduce` takes as `published`. What is missing is computed. Raises `UserError` for a folder that
     holds other files."""
     place = open_place(profile, root, out)
-    needs = dict.fromkeys(need for entry in read_manifest(place.root) for need in entry.needs)
+    needs = dict.fromkeys(need for entry in place.entries() for need in entry.needs)
     with laboratory(place, workers) as lab:
         return lab.export_predictions(folder, needs)
