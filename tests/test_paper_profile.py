@@ -16,7 +16,8 @@ from tokenizers import normalizers
 
 from speciarl.compendium.lab import Lab
 from speciarl.compendium.notebook import run_notebook
-from speciarl.compendium.paper import read_manifest
+from speciarl.compendium.paper import entries_of, read_manifest
+from speciarl.compendium.profile import load_profile
 from speciarl.data.samples import Sample
 from speciarl.data.splits import read_split
 from speciarl.fine_r1.rationales import Rationale, write_rationales
@@ -43,7 +44,7 @@ WHOLE = [
     "data={cub200: 16}",
     "validation_images=0",
 ]  # two of each class, so that there are positives
-ENTRIES = read_manifest(ROOT)
+ENTRIES = entries_of(read_manifest(ROOT), load_profile("paper"))
 
 
 def teach_form(folder: Path) -> None:

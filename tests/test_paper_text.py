@@ -16,6 +16,7 @@ NAMES = (
     "Flowers-102",
     "Oxford-IIIT",
     "SHA-256",
+    "EfficientNet-Lite0",
 )  # numbers that belong to a name, and the level of all intervals
 
 

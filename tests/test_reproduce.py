@@ -478,6 +478,7 @@ def test_paper_notebooks_are_as_the_engine_wants_them():
         "4_benchmark",
         "5_ablations",
         "6_fine_r1",
+        "7_photographs",
     ]
     for entry in entries:
         path = ROOT / "nbs/paper" / f"{entry.name}.ipynb"
