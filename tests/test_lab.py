@@ -25,6 +25,7 @@ from speciarl.fine_r1.closed import evaluate_closed
 from speciarl.metrics.runs import read_card
 from speciarl.policy.model import load_policy
 from speciarl.policy.predictions import read_predictions
+from speciarl.training.recipe import batch_sizes
 from speciarl.training.settings import recipe_judge, training_samples
 
 # Artefacts
@@ -501,6 +502,23 @@ def test_a_group_with_a_policy_and_data_of_its_own(tmp_path):
     assert {job.domain for job in design.jobs(design.methods, ["birds", "cars"])} == {"birds", "cars"}
     assert "two domains" in design.stamp(group="photographs") and "two domains" not in design.stamp()
     assert plain.judged_with("cars") == sorted(plain.domains) and design.choices("photo RFT") == []
+
+
+@pytest.mark.parametrize("name", ["smoke", "laptop"])
+def test_the_packaged_profiles_ask_about_photographs(tmp_path, name):
+    lab = Lab(name, tmp_path)
+    design, methods = lab.design, lab.design.names("photographs")
+    assert not [domain for domain in design.domains if domain.startswith("photo-")]
+    assert not [job for job in design.wanted(["main", "ablation", "fine_r1"]) if job.domain.startswith("photo-")]
+    assert all(job.domain.startswith("photo-") for job in design.jobs(methods))
+    for method in methods:
+        assert method.startswith("photo ") and lab.profile.asked(method) == "photo-base"
+        if design.trained(method):
+            recipe = design.recipe(method)
+            assert list(recipe.data) == ["photo-birds"] and recipe.policy == "photo-base" and batch_sizes(recipe)
+    judge = lab.instruments.judge_of(design.judged_with("photo-pets"))
+    assert set(judge.trees) == {"cub200", "flowers102", "food101", "oxford_pets", "stanford_cars"} and judge.strict
+    assert {job.images for job in design.jobs(["photo best of N"])} == {lab.profile.sizes["photographs"].best_of_images}
 
 
 def test_each_world_is_judged_by_its_own_trees(tmp_path):

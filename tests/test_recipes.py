@@ -7,6 +7,7 @@ import yaml
 
 from speciarl.core.config import ASSETS, available
 from speciarl.core.scale import UserError, extract_answer
+from speciarl.data.sets import EVERYTHING, all_strict, named_set
 from speciarl.policy.prompts import load_prompt
 from speciarl.training.recipe import load_recipe
 
@@ -225,6 +226,21 @@ def test_every_line_of_a_paper_recipe_says_whose_it_is(name):
 def test_static_and_dynamic_differ_in_the_rule_only(size):
     static, dynamic = (load_recipe(f"{size}/{name}").model_dump() for name in ("rft", "speciarl"))
     assert {key for key in static if static[key] != dynamic[key]} == {"name", "rule"}
+
+
+def test_recipes_for_photographs_differ_in_what_they_are_about():
+    """The static run differs from the dynamic one in the rule only, no text that is taught tells what a plate shows,
+    and photographs are left to choose a learning rate on."""
+    static, dynamic = (load_recipe(f"photographs/{name}").model_dump() for name in ("rft", "speciarl"))
+    assert {key for key in static if static[key] != dynamic[key]} == {"name", "rule"}
+    there = sum(sample.split == "train" for sample in named_set("photo-birds").samples(EVERYTHING))
+    for name in ("speciarl", "rft", "sft", "self"):
+        recipe = load_recipe(f"photographs/{name}")
+        assert recipe.policy == "photo-base" and list(recipe.data) == ["photo-birds"] and recipe.judge == "taxonomy"
+        assert recipe.images + 300 <= there and all_strict(recipe.data)
+        head = (ASSETS / "recipes" / "photographs" / f"{name}.yaml").read_text(encoding="utf-8").split("name:")[0]
+        assert "300 held-out birds" in head and "one seed" in head
+    assert "view" not in load_recipe("photographs/sft").thought
 
 
 @pytest.mark.parametrize("name", available("recipes"))
