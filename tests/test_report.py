@@ -296,12 +296,12 @@ def test_the_plane_has_a_panel_per_group_and_hollow_published_points():
     ]
     figure = specificity_correctness_plane(points, PUBLISHED)
     assert [axes.get_title() for axes in figure.axes] == ["fine-grained", "birds"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SFT", "SpeciaRL"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SFT", "SpeciaRL", "published (hollow)"]
     hollow = [
         (line.get_xdata()[0], line.get_ydata()[0])
         for axes in figure.axes
         for line in axes.lines
-        if line.get_markerfacecolor() == "none"
+        if line.get_markerfacecolor() == "none" and len(line.get_xdata())
     ]
     assert hollow == [(0.935, 0.807), (0.920, 0.848)]
     sft = [line for axes in figure.axes for line in axes.lines if line.get_label() == "SFT"]
@@ -325,7 +325,8 @@ def test_training_curves_show_seeds_and_their_mean():
     figure = training_curves({"RFT": log(), "SpeciaRL": log(seeds=3)})
     tops, bottoms = figure.axes[:2], figure.axes[2:]
     assert [axes.get_title() for axes in tops] == ["RFT", "SpeciaRL"]
-    assert [len(axes.lines) for axes in bottoms] == [1, 4] and [len(axes.lines) for axes in tops] == [0, 15]
+    assert [len(axes.lines) for axes in bottoms] == [1, 1] and [len(axes.lines) for axes in tops] == [6, 6]
+    assert [len(axes.collections) for axes in tops] == [6, 6], "bands from the lowest to the highest seed"
     assert list(bottoms[1].lines[0].get_ydata()) == pytest.approx([1.0, 1.1, 1.2])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(WIRE_NAMES[::-1])
     assert tops[0].get_ylabel() == "share of rollouts (%)"

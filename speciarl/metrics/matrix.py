@@ -26,7 +26,7 @@ from ..core.scale import UserError
 from ..core.tables import as_argument
 from ..data.sets import read_data, split_word
 from ..judges.verdict import Judge
-from .compare import compare_all, mcnemar
+from .compare import DRAWS, compare_all, mcnemar
 from .rates import METRICS, best_of_n, score
 from .resampling import intervals
 from .runs import evaluate, open_predictions, read_card
@@ -396,7 +396,7 @@ def compare_runs(
     baseline: str | None = None,
     weights: str = "released",
     shared: bool = False,
-    n_boot: int = 2000,
+    n_boot: int = DRAWS,
     columns: Mapping[str, str | None] | None = None,
     option: Callable[[str], str] | None = as_argument,
     by_row: bool = False,

@@ -40,7 +40,7 @@ def style() -> Iterator[None]:
 
 # %% ../../nbs/6_report/2_figures.ipynb #5e6a5ea5
 LEVEL_COLOURS: dict[str, str] = dict(
-    zip(WIRE_NAMES, ("#4d1027", "#4a4a50", "#2c7bb0", "#3fa9a0", "#93cf7f", "#f4ef9f"))
+    zip(WIRE_NAMES, ("#8f1024", "#5f6369", "#2a80ba", "#3da797", "#8cc26b", "#ecd238"))
 )
 
 # %% ../../nbs/6_report/2_figures.ipynb #6851e2da
@@ -238,6 +238,9 @@ def specificity_correctness_plane(
         for axes in figure.axes:
             for handle, label in zip(*axes.get_legend_handles_labels()):
                 seen[label] = handle
+        if any(targets):
+            [hollow] = panels[groups[0]].plot([], [], "o", color="#555555", markerfacecolor="none")
+            seen["published (hollow)"] = hollow
         figure.legend(seen.values(), seen, loc="outside upper center", ncols=min(4, len(seen)))
     return figure
 
@@ -280,7 +283,9 @@ def _by_seed(method: str, log: Sequence[Mapping[str, Any]]) -> tuple[list[int], 
 
 # %% ../../nbs/6_report/2_figures.ipynb #ad7f7703
 def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
-    """Level shares (stacked, in percent) and mean reward per training step, one column of panels per method.
+    """Level shares (in percent) and mean reward per training step, one column of panels per method.
+
+    Lines are means over seeds; bands reach from the lowest to the highest seed.
 
     A log is one row per step, and per `seed` if there are several, with `step`, `reward` and `share_wrong` ...
     `share_more_specific` (0 to 1). Raises `UserError` for a log without them.
@@ -294,18 +299,18 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
             with warnings.catch_warnings():  # steps of which no seed has a verdict stay empty
                 warnings.simplefilter("ignore", RuntimeWarning)
                 mean = np.nanmean(values, axis=0)
-            areas = top.stackplot(steps, 100 * mean[:, 1:].T, colors=LEVEL_COLOURS.values())
+                low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            for level, colour in enumerate(LEVEL_COLOURS.values(), 1):
+                top.plot(steps, 100 * mean[:, level], color=colour, linewidth=1.3)
+                top.fill_between(steps, 100 * low[:, level], 100 * high[:, level], color=colour, alpha=0.2, linewidth=0)
             bottom.plot(steps, mean[:, 0], color="black")
-            if len(values) > 1:
-                for seed in values:
-                    top.plot(steps, 100 * seed[:, 1:6].cumsum(1), color="white", linewidth=0.4)
-                    bottom.plot(steps, seed[:, 0], color="#888888", linewidth=0.5, zorder=1)
-            top.set(title=method, ylim=(0, 100), xlim=(min(steps), max(steps)))
+            bottom.fill_between(steps, low[:, 0], high[:, 0], color="black", alpha=0.15, linewidth=0)
+            top.set(title=method, ylim=(0, None), xlim=(min(steps), max(steps)))
             bottom.set_xlabel("training step")
             bottom.grid(axis="y")
         panels[0, 0].set_ylabel("share of rollouts (%)")
         panels[1, 0].set_ylabel("mean reward\n(-1 to 1)")
-        figure.legend(areas[::-1], WIRE_NAMES[::-1], loc="outside right center", handlelength=1)
+        figure.legend(panels[0, 0].lines[::-1], WIRE_NAMES[::-1], loc="outside right center", handlelength=1)
     return figure
 
 # %% ../../nbs/6_report/2_figures.ipynb #c9d0a4fc

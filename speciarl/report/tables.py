@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 
 from ..core.scale import WIRE_NAMES, Category, UserError
-from ..metrics.compare import by_group, cohens_h, compare_all, holm, worst
+from ..metrics.compare import DRAWS, by_group, cohens_h, compare_all, holm, worst
 from ..metrics.openworld import Mean, NotRun, Row
 from ..metrics.rates import METRICS, WEIGHTS, Scores, best_of_k, best_of_n, pass_at_k_curve, powers_of_two, score
 from ..metrics.resampling import interval_kind, intervals, intervals_of_counts
@@ -253,7 +253,7 @@ def paired_table(
     runs: Mapping[str, np.ndarray],
     baseline: str | None = None,
     caption: str = "",
-    n_boot: int = 2000,
+    n_boot: int = DRAWS,
     weights: str = "released",
 ) -> Table:
     """Paired tests between runs over the same images, or of each with `baseline`; for correctness also Cohen's h.
