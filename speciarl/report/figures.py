@@ -40,7 +40,7 @@ def style() -> Iterator[None]:
 
 # %% ../../nbs/6_report/2_figures.ipynb #5e6a5ea5
 LEVEL_COLOURS: dict[str, str] = dict(
-    zip(WIRE_NAMES, ("#8f1024", "#5f6369", "#2a80ba", "#3da797", "#8cc26b", "#ecd238"))
+    zip(WIRE_NAMES, ("#8a0e22", "#5b5f65", "#2a80ba", "#3da797", "#8cc26b", "#ecd238"))
 )
 
 # %% ../../nbs/6_report/2_figures.ipynb #6851e2da
