@@ -76,7 +76,7 @@ def test_the_table_of_training_images_gives_the_sizes_that_were_drawn():
 def test_logs_have_as_many_steps_as_the_tables_say(published):
     for job, log in published.logs.items():
         recipe = DESIGN.recipe(job.policy, job.seed)
-        assert len(log.splitlines()) == recipe.optimiser_steps * recipe.rounds, job
+        assert len(log.splitlines()) == recipe.optimiser_steps, job  # of several rounds, the last
     assert f"{DESIGN.recipe('speciarl').optimiser_steps} steps" in values("ablations")["scale"]
     assert values("training")["steps"] == DESIGN.recipe("SpeciaRL").optimiser_steps
 
