@@ -222,6 +222,14 @@ def test_every_line_of_a_paper_recipe_says_whose_it_is(name):
             assert told[key].startswith("release"), key
 
 
+def test_fine_tuning_of_a_large_model_is_taught_no_sight_that_the_picture_may_not_give():
+    "Plates of the field guide say whether they can be read; of a photograph nobody knows."
+    for name in available("recipes"):
+        recipe = load_recipe(name)
+        if recipe.method == "sft" and name.startswith("paper/"):
+            assert "clear" not in recipe.thought and "exact" not in recipe.thought
+
+
 @pytest.mark.parametrize("size", ["smoke", "laptop", "paper"])
 def test_static_and_dynamic_differ_in_the_rule_only(size):
     static, dynamic = (load_recipe(f"{size}/{name}").model_dump() for name in ("rft", "speciarl"))
