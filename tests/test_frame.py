@@ -25,7 +25,8 @@ EXTRAS = {
     "vllm": ["vllm"],
     "paper": ["paper"],
     "xlsx": ["xlsx"],
-    "dev": ["dev", "train", "paper", "xlsx"],
+    "photos": ["photos", "train"],
+    "dev": ["dev", "train", "paper", "xlsx", "photos"],
     "docs": ["docs"],
 }
 NBDEV_PINS = {"nbdev==2.4.14", "fastcore<1.13", "execnb<0.2", "ghapi<2", "fastgit==0.1.4"}
@@ -33,6 +34,8 @@ NEEDS_TORCH = {
     "policy.base",
     "training.plan",
     "policy.model",
+    "policy.network",
+    "policy.photo_base",
     "fine_r1.cot",
     "fine_r1.tapo",
     "training.trainer",

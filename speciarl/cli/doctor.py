@@ -19,6 +19,7 @@ import typer
 
 from .app import AsJson, app, end_badly, print_json, training_extra
 from .training import plan_run, print_plan, train_words
+from ..core.config import PACKAGED
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -109,20 +110,20 @@ def check_photographs() -> Finding:
     return Finding("ok", "photographs", ", ".join(sizes))
 
 
-def check_base_policy() -> Finding:
-    "Whether the packaged base policy is there and its weights are those of its card."
-    from speciarl.core.config import ASSETS
+def check_base_policy(name: str) -> Finding:
+    "Whether a packaged base policy is there and its weights are those of its card."
+    from speciarl.core.config import PACKAGED
     from speciarl.core.files import file_digest, find_json
 
-    folder = ASSETS / "fieldguide_base"
+    folder = PACKAGED[name]
     card = find_json(folder / "card.json")
     try:
         same = file_digest(folder / "model.safetensors") == card["sha256"]
     except (OSError, TypeError, KeyError):
         same = False
     if same:
-        return Finding("ok", "base policy", f"{card['bytes']:,} bytes, as its card says")
-    return Finding("broken", "base policy", f"{folder} is incomplete or not what its card says; {REINSTALL}")
+        return Finding("ok", name, f"base policy of {card['bytes']:,} bytes, as its card says")
+    return Finding("broken", name, f"{folder} is incomplete or not what its card says; {REINSTALL}")
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #a5c19693
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -166,7 +167,7 @@ def examine() -> list[Finding]:
     except metadata.PackageNotFoundError:
         advice = "speciarl is on the path but not installed; mend it with: pip install -e ."
         findings.append(Finding("broken", "base", advice))
-    findings += [check_torch(), check_trees(), check_photographs(), check_base_policy()]
+    findings += [check_torch(), check_trees(), check_photographs(), *map(check_base_policy, PACKAGED)]
     return [*findings, check_working_folder(Path.cwd()), *check_programs()]
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #aba9b518

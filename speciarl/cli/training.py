@@ -25,6 +25,7 @@ from speciarl.cli.app import (
     training_extra,
 )
 from .judging import JudgeFields, RequestFields
+from ..core.config import PACKAGED
 
 if TYPE_CHECKING:
     from speciarl.training.plan import Check, Launch
@@ -195,23 +196,32 @@ def recipes() -> None:
 
 # %% ../../nbs/10_cli/5_training.ipynb #bc263640
 @app.command()
-def base(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the policy.", show_default=False)]) -> None:
-    "Train the packaged base policy again; compare."
+def base(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the policy.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="fieldguide-base or photo-base.")] = "fieldguide-base",
+) -> None:
+    "Train a packaged base policy again; compare."
     from speciarl.core.work import check_writable
 
+    if name not in PACKAGED:
+        fail(f"no base policy {name!r}: use {' or '.join(PACKAGED)}")
     refuse_existing([out])
     check_writable(out)
     with training_extra():
         from speciarl.policy.base import train_base
         from speciarl.policy.model import base_card
+        from speciarl.policy.photo_base import train_photo_base
         from speciarl.report.calibration import compare_cards, measure_base
 
         def progress(step: int, loss: float) -> None:
             if step % 100 == 0:
                 typer.echo(f"step {step:5}  loss {loss:.3f}")
 
-        train_base(out, on_step=progress)
-        agreement = compare_cards(measure_base(out), base_card())
+        if name == "photo-base":
+            train_photo_base(out, on_step=progress)
+        else:
+            train_base(out, on_step=progress)
+        agreement = compare_cards(measure_base(out), base_card(name))
     typer.echo(f"wrote {out}: {agreement}")
 
 # %% ../../nbs/10_cli/5_training.ipynb #fbfeb49f

@@ -29,7 +29,7 @@ from speciarl.compendium.profile import (
     tree_places,
     with_own_trees,
 )
-from ..core.config import ASSETS, read_yaml
+from ..core.config import ASSETS, PACKAGED, read_yaml
 from ..core.files import atomic_write, digest, file_digest, find_json, locked, tree_digest, write_json
 from ..core.scale import UserError
 from ..data.benchmarks import coop_list
@@ -267,7 +267,7 @@ class Published:
 # %% ../../nbs/9_compendium/2_artefacts.ipynb #09c56a8a
 def policy_facts(name: str) -> str:
     "What stands for an untrained policy in a key."
-    path = ASSETS / "fieldguide_base" if name == "fieldguide-base" else Path(name)
+    path = PACKAGED.get(name, Path(name))
     if not path.is_dir():
         return name
     told = []

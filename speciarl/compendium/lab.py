@@ -31,7 +31,7 @@ from speciarl.compendium.compute import (
     unpack_published,
 )
 from .profile import Design, Job, load_profile, named_file, title, with_own_trees
-from ..core.config import ASSETS
+from ..core.config import PACKAGED
 from ..core.files import write_json
 from ..core.scale import UserError
 from ..data.sets import named_set
@@ -328,9 +328,8 @@ class Lab:
             folder = self.make(job) if self.published else self.get(job)  # `make` says that none is published
             return folder / "policy"
         name = self.profile.asked(method)
-        if name == "fieldguide-base":
-            return ASSETS / "fieldguide_base"
-        return Path(name) if Path(name).is_dir() else name
+        found = PACKAGED.get(name, Path(name))
+        return found if found.is_dir() else name
 
     def log(self, method: str) -> list[dict[str, Any]]:
         "The training logs of a trained method: one row per step and seed."

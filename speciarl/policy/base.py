@@ -36,18 +36,18 @@ def patches(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(x.reshape(len(x) * 16, -1).copy())
 
 # %% ../../nbs/4_policy/6_base.ipynb #33c66edc
-def prompt_ids(processor: StillProcessor, prompt: str) -> list[int]:
-    "The tokens of one question about a plate: chat template, four image tokens, the prompt."
+def prompt_ids(processor: StillProcessor, prompt: str, tokens: int = 4) -> list[int]:
+    "The tokens of one question about a picture: chat template, as many image `tokens`, the prompt."
     told = chat((prompt,), {"type": "image"})
     text = processor.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
-    ids: list[int] = processor.tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * 4)).input_ids
+    ids: list[int] = processor.tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * tokens)).input_ids
     return ids
 
 # %% ../../nbs/4_policy/6_base.ipynb #e0c51a03
 def collate(
-    processor: StillProcessor, prompts: list[list[int]], answers: list[list[int]], pictures: np.ndarray
+    processor: StillProcessor, prompts: list[list[int]], answers: list[list[int]], pixels: torch.Tensor, side: int = 4
 ) -> dict[str, torch.Tensor]:
-    "Left-padded model inputs with labels on the answers only (-100 elsewhere)."
+    "Left-padded inputs for pictures of side x side patches; labels are on the answers only (-100 elsewhere)."
     size = len(prompts)
     length = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers))
     ids = torch.full((size, length), processor.tokenizer.pad_token_id)
@@ -62,8 +62,8 @@ def collate(
         input_ids=ids,
         attention_mask=attended,
         labels=labels,
-        pixel_values=patches(pictures),
-        image_grid_thw=torch.tensor([[1, 4, 4]] * size),
+        pixel_values=pixels,
+        image_grid_thw=torch.tensor([[1, side, side]] * size),
         mm_token_type_ids=(ids == processor.image_token_id).long(),
     )
 
@@ -87,7 +87,7 @@ def caption_batches(
                 known[text] = processor.tokenizer(text).input_ids
             prompts.append(questions[name])
             answers.append(known[text])
-        yield collate(processor, prompts, answers, np.stack(pictures))
+        yield collate(processor, prompts, answers, patches(np.stack(pictures)))
 
 # %% ../../nbs/4_policy/6_base.ipynb #4ed3dca6
 OnStep = Callable[[int, float], None]  # is told the step, from 0, and its loss
