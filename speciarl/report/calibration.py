@@ -58,7 +58,7 @@ def base_scores(policy: "Policy", images: int = 100, seed: int = 99, name: str =
     asked = _asked(name, images, seed)
     judge = TreeJudge(load_trees({str(samples[0].dataset) for samples in asked}), strict=True)
     scores = {}
-    for name, n in (("zero-shot", 1), ("best of 64", 64)):
+    for method, n in (("zero-shot", 1), ("best of 64", 64)):
         engine, how = TransformersEngine(policy, batch=256), Sampling(n, max_tokens=ROOM[name])
         codes = []
         for samples in asked:
@@ -66,8 +66,8 @@ def base_scores(policy: "Policy", images: int = 100, seed: int = 99, name: str =
                 evaluate(engine, samples, folder, judge, how=how)
                 codes.append(open_codes(folder).codes)
         best = score(best_of_n(np.concatenate(codes)))
-        scores[f"{name} S"] = round(best.specificity, 4)
-        scores[f"{name} C"] = round(best.correctness, 4)
+        scores[f"{method} S"] = round(best.specificity, 4)
+        scores[f"{method} C"] = round(best.correctness, 4)
     return scores
 
 # %% ../../nbs/6_report/7_calibration.ipynb #1d3b0adb
