@@ -55,7 +55,7 @@ def how_to_start(profile: str, words: Sequence[str]) -> list[str]:
             continue
         place = urlsplit(judge.url)
         here = {urlsplit(JUDGE_URL).port: 1, urlsplit(EVALUATION_URL).port: 4}  # port -> GPUs that serve it together
-        if place.hostname not in ("localhost", "127.0.0.1") or place.port not in here:
+        if place.hostname not in ("localhost", "127.0.0.1") or place.port is None or place.port not in here:
             lines.append(f"{role}: expected at {judge.url}, on none of these")
             continue
         gpus = list(range(free, free + here[place.port]))

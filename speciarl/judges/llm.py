@@ -291,7 +291,7 @@ class LLMJudge:
     @property
     def identity(self) -> str:
         "Hash of everything that can change a verdict; not of the address, the key, or how calls are made."
-        told = self.description
+        told, longest = self.description, self.prompt.longest or SHOWN_LENGTH
         how = ["model", "weights", "revision", "constraint", "temperature", "votes", "max_tokens", "batch", "extra"]
         if self.thinking:
             how.append("thinking")
@@ -301,10 +301,7 @@ class LLMJudge:
         return identity(
             judge="llm",
             version=1,
-            shown=[
-                "NFKC" if self.prompt.normalise == "none" else self.prompt.normalise,
-                self.prompt.longest or SHOWN_LENGTH,
-            ],
+            shown=["NFKC" if self.prompt.normalise == "none" else self.prompt.normalise, longest],
             prompt=prompt,
             **{name: told[name] for name in how},
             **changed,
