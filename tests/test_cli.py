@@ -782,7 +782,8 @@ def test_doctor_when_all_is_well(folder, declared):
     assert (
         "ok       base          numpy " in output
         and "ok       trees         aircraft (" in output
-        and "ok       base policy   " in output
+        and "ok       base policy   fieldguide-base: " in output
+        and "ok       base policy   photo-base: " in output
     )
     assert f"ok       folder        {folder} can be written" in output
     assert output.endswith("ready to run: judge, score, evaluate, train, reproduce\n")
@@ -810,6 +811,7 @@ def test_damaged_package_data_is_an_error(folder, declared, monkeypatch, tmp_pat
 
     declared("numpy>=2")
     monkeypatch.setattr(speciarl.core.config, "ASSETS", tmp_path)
+    monkeypatch.setitem(speciarl.core.config.PACKAGED, "fieldguide-base", tmp_path / "fieldguide_base")
     write("fieldguide_base/card.json", '{"sha256": "0", "bytes": 3}')
     write("fieldguide_base/model.safetensors", "abc")
     result = call("doctor")

@@ -63,7 +63,7 @@ def test_pickled_weights_are_not_read(copy):
 @pytest.mark.parametrize("name", ["fieldguide-bas", "/nowhere/at/all", "./absent"])
 def test_no_such_policy(name):
     with pytest.raises(
-        UserError, match="^no policy .*: give fieldguide-base, a folder with a saved model, or a hub id"
+        UserError, match="^no policy .*: give fieldguide-base or photo-base, a folder with a saved model, or a hub id"
     ):
         load_policy(name)
 
