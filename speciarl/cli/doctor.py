@@ -122,8 +122,8 @@ def check_base_policy(name: str) -> Finding:
     except (OSError, TypeError, KeyError):
         same = False
     if same:
-        return Finding("ok", name, f"base policy of {card['bytes']:,} bytes, as its card says")
-    return Finding("broken", name, f"{folder} is incomplete or not what its card says; {REINSTALL}")
+        return Finding("ok", "base policy", f"{name}: {card['bytes']:,} bytes, as its card says")
+    return Finding("broken", "base policy", f"{folder} is incomplete or not what its card says; {REINSTALL}")
 
 # %% ../../nbs/10_cli/7_doctor.ipynb #a5c19693
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
