@@ -19,7 +19,6 @@ import typer
 
 from .app import AsJson, app, end_badly, print_json, training_extra
 from .training import plan_run, print_plan, train_words
-from ..core.config import PACKAGED
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -161,6 +160,8 @@ def check_working_folder(folder: Path) -> Finding:
 # %% ../../nbs/10_cli/7_doctor.ipynb #7c933fa4
 def examine() -> list[Finding]:
     "Everything `doctor` looks at, in the order it is printed."
+    from speciarl.core.config import PACKAGED
+
     findings = [Finding("ok", "python", f"{sys.version.split()[0]} at {sys.executable}")]
     try:
         findings += [check_packages(part, needs) for part, needs in requirements().items()]

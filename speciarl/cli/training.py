@@ -25,7 +25,6 @@ from speciarl.cli.app import (
     training_extra,
 )
 from .judging import JudgeFields, RequestFields
-from ..core.config import PACKAGED
 
 if TYPE_CHECKING:
     from speciarl.training.plan import Check, Launch
@@ -201,6 +200,7 @@ def base(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="fieldguide-base or photo-base.")] = "fieldguide-base",
 ) -> None:
     "Train a packaged base policy again; compare."
+    from speciarl.core.config import PACKAGED
     from speciarl.core.work import check_writable
 
     if name not in PACKAGED:
