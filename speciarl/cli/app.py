@@ -47,7 +47,7 @@ def error_line(error: Exception) -> str | None:
 
 # %% ../../nbs/10_cli/1_app.ipynb #0fe451a2
 WORK = ("judge", "score", "evaluate", "compare", "show", "train", "recipes", "base", "rationales", "closed")
-ORDER = (*WORK, "reproduce", "trace", "doctor", "tree", "store", "data")
+ORDER = (*WORK, "reproduce", "trace", "doctor", "tree", "store", "data", "features")
 
 
 class Commands(TyperGroup):
