@@ -159,12 +159,18 @@ def test_too_few_photographs_are_told_before_the_network_looks(tmp_path):
     assert encoder.shown == 0 and not list(tmp_path.iterdir())
 
 
-def test_the_command_computes_features_that_the_packaged_base_reads(tmp_path, monkeypatch):
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    "The folder `mine`, below the working folder, with six pictures of three breeds."
     monkeypatch.chdir(tmp_path)
     for sample in pictures(6):
         path = tmp_path / "mine" / sample.id
         path.parent.mkdir(parents=True, exist_ok=True)
         sample.image.save(path)
+    return tmp_path / "mine"
+
+
+def test_the_command_computes_features_that_the_packaged_base_reads(mine):
     ok("features", "mine", "--out", "mine.parquet", "--whitening", "photographs")
     found = read_embedded("mine.parquet")
     assert found.told["network"] == LITE0 and found.pictures.shape == (6, 8, 8, 3)
@@ -173,13 +179,8 @@ def test_the_command_computes_features_that_the_packaged_base_reads(tmp_path, mo
     assert "mine.parquet exists" in refused("features", "mine", "--out", "mine.parquet")
 
 
-def test_a_picture_that_cannot_be_read_stops_with_its_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for sample in pictures(6):
-        path = tmp_path / "mine" / sample.id
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sample.image.save(path)
-    (tmp_path / "mine" / "pug" / "0.png").write_bytes(b"no picture")
+def test_a_picture_that_cannot_be_read_stops_with_its_name(mine):
+    (mine / "pug" / "0.png").write_bytes(b"no picture")
     assert "pug/0.png" in refused("features", "mine", "--out", "mine.parquet", "--whitening", "photographs")
     assert not Path("mine.parquet").exists()
 
