@@ -453,7 +453,7 @@ def test_files_that_are_not_recipes(tmp_path, text, message):
     "name, near",
     [
         ("smoke/specarl", "smoke/speciarl, "),
-        ("speciarl", "laptop/speciarl, paper/speciarl, smoke/speciarl;"),
+        ("speciarl", "laptop/speciarl, paper/speciarl, photographs/speciarl, smoke/speciarl;"),
         ("SpeciaRL", ""),
         ("smoke/", ""),
     ],

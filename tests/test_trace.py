@@ -252,5 +252,5 @@ def test_an_id_names_one_output(this_clone):
         r"<!-- record (\w+) -->", (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     )
     assert said
-    for one in said:
-        assert find(one, this_clone).path == "paper/tables/laptop/benchmark.csv"
+    tables = [find(one, this_clone).path for one in said]
+    assert tables == ["paper/tables/laptop/benchmark.csv", "paper/tables/laptop/photographs.csv"]

@@ -223,13 +223,13 @@ def own_inputs(output: Output) -> dict[str, str]:
         return inputs
     design = Design(load_profile(output.profile))
     parts = output.what.split()[1].split(".")[1:]
-    methods = [method for part in parts if (method := _meant(part, design.methods))]
+    asked = [method for method in design.methods if any(title(job) in inputs for job in design.jobs([method]))]
+    methods = [method for part in parts if (method := _meant(part, asked))]
     groups = {**{domain: (domain,) for domain in design.domains}, **design.groups}
     domains = [domain for part in parts if (group := _meant(part, groups)) for domain in groups[group]]
     if not methods and not domains:
         return inputs
-    jobs = design.jobs(methods or design.methods, domains or None)
-    titles = {title(job) for job in jobs}
+    titles = {title(job) for job in design.jobs(methods or asked, domains or None)}
     return {what: artefact for what, artefact in inputs.items() if what in titles} or inputs
 
 # %% ../../nbs/9_compendium/8_audit.ipynb #572296d5

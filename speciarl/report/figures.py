@@ -40,7 +40,7 @@ def style() -> Iterator[None]:
 
 # %% ../../nbs/6_report/2_figures.ipynb #5e6a5ea5
 LEVEL_COLOURS: dict[str, str] = dict(
-    zip(WIRE_NAMES, ("#8a0e22", "#5b5f65", "#2a80ba", "#3da797", "#8cc26b", "#ecd238"))
+    zip(WIRE_NAMES, ("#6f0922", "#5b5263", "#2979ba", "#3da596", "#8dc56b", "#cbe339"))
 )
 
 # %% ../../nbs/6_report/2_figures.ipynb #6851e2da
