@@ -40,7 +40,7 @@ def style() -> Iterator[None]:
 
 # %% ../../nbs/6_report/2_figures.ipynb #5e6a5ea5
 LEVEL_COLOURS: dict[str, str] = dict(
-    zip(WIRE_NAMES, ("#6f0922", "#5b5263", "#2979ba", "#3da596", "#8dc56b", "#cbe339"))
+    zip(WIRE_NAMES, ("#710921", "#555659", "#2979ba", "#3da596", "#8dc56b", "#cbe339"))
 )
 
 # %% ../../nbs/6_report/2_figures.ipynb #6851e2da
