@@ -13,7 +13,7 @@ READY = .venv/.installed
 VLLM = .venv-vllm/bin
 VLLM_READY = .venv-vllm/.installed
 
-.PHONY: help install reproduce test check test-vllm soak docs lab base clean
+.PHONY: help install reproduce test style check test-vllm soak docs lab base clean
 .DEFAULT_GOAL = help
 
 help:
@@ -46,15 +46,17 @@ reproduce: $(READY)
 	$(BIN)/speciarl reproduce --profile $(PROFILE)
 
 # What a stranger runs: everything that is quick.
-test: $(READY)
+test: style
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+
+style: $(READY)
 	$(BIN)/python tests/check_in_step.py
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
 # Everything, as .ci/run does it: types, library notebooks, the whole of pytest with coverage, the site, the smoke
 # reproduction with its output check, a second one that has nothing to do, and the committed results made again.
-check: test docs
+check: style docs
 	$(BIN)/mypy
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --durations 30 $(PYTEST_ARGS)

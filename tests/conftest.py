@@ -9,6 +9,8 @@ import pytest
 # marker -> any of these programs will do
 NEEDS = {
     "needs_redis": ("redis-server",),
+    "needs_zsh": ("zsh",),
+    "needs_fish": ("fish",),
     "needs_chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
 }
 # Files that train, reproduce or start many processes: left out of `make test`, part of `make check`.

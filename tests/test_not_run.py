@@ -18,7 +18,7 @@ def test_plain(): pass
 def suite(pytester, monkeypatch):
     "A folder with our conftest and one test of two that needs redis; the only programs there are those in its `bin`."
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text(encoding="utf-8"))
-    pytester.makeini("[pytest]\nmarkers =\n    needs_redis: a marker\n    needs_chromium: a marker\n")
+    pytester.makeini("[pytest]\nmarkers =\n    needs_redis: a marker\n")
     pytester.makepyfile(test_it=SUITE)
     monkeypatch.setenv("PATH", str(pytester.mkdir("bin")))
     return pytester
