@@ -622,7 +622,7 @@ def test_the_ten_lines_of_the_readme_say_what_the_code_takes():
     from pathlib import Path
 
     notebook = json.loads(
-        (Path(__file__).parent.parent / "nbs" / "7_training" / "2_reward.ipynb").read_text(encoding="utf-8")
+        (Path(__file__).parent.parent / "nbs" / "7_training" / "3_reward.ipynb").read_text(encoding="utf-8")
     )
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]

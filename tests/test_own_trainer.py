@@ -95,7 +95,7 @@ def test_the_snippet_of_the_readme_runs_as_it_stands(tmp_path):
 
 
 def test_the_chapter_on_the_reward_shows_the_same_lines():
-    notebook = nbformat.read(ROOT / "nbs" / "7_training" / "2_reward.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "nbs" / "7_training" / "3_reward.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert snippet(text) == README
 
