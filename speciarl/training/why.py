@@ -117,22 +117,22 @@ def tipping_share(p: float, rollouts: int, q: float = 1.0, anchor_rank: int = 1,
 def _sampled(
     rule: str,
     rollouts: int,
-    naming: np.ndarray,
+    shares: np.ndarray,
     p: np.ndarray,
     q: np.ndarray,
     anchor_rank: int,
     scale: Scale,
     draws: np.random.Generator,
 ) -> np.ndarray:
-    "One estimate of the policy gradient with respect to the logit of naming, from one group for each picture."
-    pays, found = find_rule(rule, anchor_rank), np.empty(len(naming))
-    for i in range(len(naming)):
-        names = draws.random(rollouts) < naming[i]
-        right = draws.random(rollouts) < np.where(names, p[i], q[i])
-        reached = np.where(names, Category.SPECIFIC, Category.LESS_SPECIFIC)
-        rewards = pays([Category(level) for level in np.where(right, reached, Category.WRONG)])
+    "One estimate of the policy gradient with respect to the logits (pictures, 3), from one group for each picture."
+    pays, found = find_rule(rule, anchor_rank), np.empty(shares.shape)
+    levels = (Category.SPECIFIC, Category.LESS_SPECIFIC, Category.GENERIC)
+    for i, own in enumerate(shares):
+        done = draws.choice(3, rollouts, p=own)
+        right = draws.random(rollouts) < np.array([p[i], q[i], 1.0])[done]
+        rewards = pays([levels[action] if good else Category.WRONG for action, good in zip(done, right)])
         gained = np.array(advantages(rewards) if scale == "group" else rewards, dtype=float)
-        found[i] = np.mean((gained - gained.mean()) * (names - naming[i]))
+        found[i] = [np.mean((gained - gained.mean()) * ((done == action) - own[action])) for action in range(3)]
     return found
 
 
@@ -142,29 +142,36 @@ def simulate(
     naming: Sequence[float],
     p: Sequence[float],
     q: Sequence[float] | None = None,
-    steps: int = 400,
+    generic: Sequence[float] | None = None,
+    steps: int = 200,
     rate: float = 1.0,
     shared: bool = False,
     anchor_rank: int = 1,
     scale: Scale = "group",
     draws: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Shares of naming while a policy of two actions is trained: (steps + 1, pictures), the first row as given.
+    """The shares of naming, backing off and the domain's name, (steps + 1, pictures, 3), while a policy is trained.
 
-    naming, p, q: of each picture, see `pay` (q: 1 if not given). rate: how far a logit moves for a gradient of 1.
-    shared: all logits move by the mean of the gradients. draws: None: by the exact expectation; else by groups drawn
-    from it, one for each picture and step. The rest as in `pay`.
+    naming, p, q, generic: of each picture, see `pay` (q: 1, generic: 0 if not given); they are the first row. rate: how
+    far a logit moves for a gradient of 1. shared: the logits of all pictures move by the mean of their gradients.
+    draws: None: by the exact expectation; else by groups drawn from it, one for each picture and step. The rest as in
+    `pay`.
     """
-    shares, chances = np.clip(np.array(naming, dtype=float), 1e-6, 1 - 1e-6), np.array(p, dtype=float)
+    chances = np.array(p, dtype=float)
     sure = np.ones(len(chances)) if q is None else np.array(q, dtype=float)
-    logits, course = np.log(shares / (1 - shares)), [shares]
+    names = np.array(naming, dtype=float)
+    domain = np.zeros(len(chances)) if generic is None else np.array(generic, dtype=float)
+    shares = np.stack([names, 1 - names - domain, domain], axis=1)
+    logits, course = np.log(np.clip(shares, 1e-300, None)), [shares]
     for _ in range(steps):
         if draws is None:
-            pull = pay(rule, rollouts, shares, chances, sure, anchor_rank=anchor_rank, scale=scale).pull
-            gradient = shares * (1 - shares) * pull
+            earns = pay(rule, rollouts, shares[:, 0], chances, sure, shares[:, 2], 0.0, anchor_rank, scale)
+            earned = np.stack([earns.name, earns.back_off, earns.generic], axis=1)
+            gradient = shares * (earned - (shares * earned).sum(axis=1, keepdims=True))
         else:
             gradient = _sampled(rule, rollouts, shares, chances, sure, anchor_rank, scale, draws)
-        logits = logits + rate * (gradient.mean() if shared else gradient)
-        shares = 1 / (1 + np.exp(-logits))
+        logits = logits + rate * (gradient.mean(axis=0) if shared else gradient)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = shares / shares.sum(axis=1, keepdims=True)
         course.append(shares)
     return np.stack(course)
