@@ -21,12 +21,13 @@ NAMES = (
 
 
 def plain(text: str) -> str:
-    """The text as a reader sees it, but for what a run fills in: no header, code, placeholders, citations, links or
-    sizes of pictures."""
+    """The text as a reader sees it, but for what a run fills in: no header, code, formulas, placeholders, citations,
+    links or sizes of pictures."""
     text = text.split("\n---\n", 1)[1] if text.startswith("---\n") else text
     for pattern in (
         r"```.*?```",
         r"`[^`]*`(\{=\w+\})?",
+        r"\$[^$\n]+\$",
         r"\{\{.*?\}\}",
         r"\[@[^\]]*\]",
         r"\]\([^)]*\)",
@@ -58,6 +59,8 @@ def test_no_number_is_typed_by_hand():
         ("S is 0.883 here.", ["S is 0.883 here."]),
         ("The base of 64 answers", ["The base of 64 answers"]),
         ("a Qwen2.5-VL with `x = 3`", []),
+        ("caution earns $q(1-gp)^{N-1}$", []),
+        ("guessing costs $5", ["guessing costs $5"]),
     ],
 )
 def test_the_search_finds_what_it_should(sentence, found):
