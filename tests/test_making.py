@@ -51,6 +51,24 @@ def test_thirty_species_from_a_table_to_judged_answers(folder):
     assert judged(pairs) == ["specific", "less specific", "specific", "generic", "wrong"]
 
 
+def test_the_same_table_in_another_folder_is_the_same_tree(tmp_path):
+    "Run cards keep the digest of a tree; it must not tell where a colleague keeps the table."
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "taxonomy.csv").write_text(TABLE)
+        ok(
+            "tree",
+            "from-table",
+            tmp_path / name / "taxonomy.csv",
+            "--domain",
+            "tree",
+            "--out",
+            tmp_path / name / "my.tree",
+        )
+    here, there = ((tmp_path / name / "my.tree").read_text() for name in ("here", "there"))
+    assert here == there and "30 classes from taxonomy.csv" in here
+
+
 def test_gbif_exports_lose_their_authors_and_their_keys_and_count_once():
     row = {
         "gbifID": "1",

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.names import name_key
@@ -343,7 +344,8 @@ def write_tree(
     naming += [Entry((name,), tuple(others), 0) for name, others in group_names.items() if name_key(name) in groups]
     more = _synonyms(naming, names | {key: word}, notes)
     depth = 0
-    lines = [f"@dataset {dataset}", f"@title {title or f'{len(classes)} classes from {source}'}", f"@domain {word}"]
+    title = title or f"{len(classes)} classes from {Path(source).name}"  # where it lies would make it another tree
+    lines = [f"@dataset {dataset}", f"@title {title}", f"@domain {word}"]
     if key not in names:
         if top:
             more[top] = [word, *more.get(top, ())]
