@@ -409,3 +409,11 @@ def test_figure_files_name_their_record_and_no_date(tmp_path):
 def test_a_word_among_intervals_keeps_the_columns_of_the_csv():
     table = Table(["run", "HM", "p"], [["a", Interval(0.5, 0.4, 0.6), 0.1], ["b", "reference", None], ["c", None, 0.2]])
     assert to_csv(table).splitlines() == ["run,HM,HM low,HM high,p", "a,0.5,0.4,0.6,0.1", "b,reference,,,", "c,,,,0.2"]
+
+
+def test_no_p_value_is_shown_as_zero():
+    "The number itself stays in CSV; other columns keep three decimals."
+    table = Table(["run", "p", "p (Holm)", "p, Holm", "pass"], [["a", 0.00005, 0.0004, 0.02, 0.0]])
+    assert table.text() == [["a", "<.001", "<.001", ".020", ".000"]]
+    assert "0.00005" in to_csv(table) or "5e-05" in to_csv(table)
+    assert "&lt;.001" in to_html(table) and "<.001" in to_markdown(table).replace("\\", "")
