@@ -3,6 +3,7 @@
 The network's values are pinned, so that a definition that computes something else is noticed; pictures are made here.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from speciarl.core.files import file_digest, read_json
 from speciarl.core.scale import Category, UserError
 from speciarl.data.photographs import PHOTOGRAPHS, photographs, read_embedded
 from speciarl.data.samples import Sample
+from speciarl.data.sets import EVERYTHING, open_set
 from speciarl.data.trees import load_tree
 from speciarl.judges.tree import TreeJudge
+from speciarl.policy import features as features_module
 from speciarl.policy import network
 from speciarl.policy.features import as_numbers, embed, fit_whitening, linear_accuracy, load_whitening, look, part
 from speciarl.policy.model import load_policy
@@ -98,6 +101,22 @@ def test_looking_goes_on_where_it_was_stopped(tmp_path):
         look(Shrunk(weights="other"), samples, tmp_path / "work")
 
 
+def test_a_picture_replaced_after_it_was_seen_is_another_picture(mine, monkeypatch):
+    "Under the same name; a picture that was not seen yet may be mended."
+    monkeypatch.setattr(features_module, "_BATCH", 2)
+    samples = open_set("mine").samples(EVERYTHING)
+    whole = Path(samples[-1].image).read_bytes()
+    Path(samples[-1].image).write_bytes(b"no picture")
+    with pytest.raises(UserError, match="png"):
+        look(Shrunk(), samples, Path("work"))
+    Path(samples[-1].image).write_bytes(whole)
+    shutil.copytree("work", "kept")
+    assert look(Shrunk(), samples, Path("work")).shape[0] == len(samples)
+    Image.new("RGB", (30, 30), "red").save(samples[0].image)
+    with pytest.raises(UserError, match="begun with other pictures"):
+        look(Shrunk(), samples, Path("kept"))
+
+
 def test_parts_are_cut_within_classes_and_by_ids_alone():
     samples = pictures(240)
     parts = dict(zip([sample.id for sample in samples], part(samples)))
@@ -146,6 +165,8 @@ def test_components_of_another_network_are_refused(tmp_path):
     embed(Shrunk(), samples, tmp_path / "a.parquet", side=4)
     with pytest.raises(UserError, match="made with shrunk, not with these weights"):
         embed(Shrunk(weights="other"), samples, tmp_path / "b.parquet", tmp_path / "a.whitening.safetensors")
+    with pytest.raises(UserError, match="made for pictures of 4 x 4; leave --side 8 out"):
+        embed(Shrunk(), samples, tmp_path / "b.parquet", tmp_path / "a.whitening.safetensors", side=8)
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="no whitening in it"):
         embed(Shrunk(), samples, tmp_path / "b.parquet", tmp_path / "bad.safetensors")

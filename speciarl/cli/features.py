@@ -36,7 +36,15 @@ def features(
             show_default=False,
         ),
     ] = None,
-    side: Annotated[int, typer.Option(min=4, max=64, help="Pixels of a side: 3 x side x side numbers are kept.")] = 8,
+    side: Annotated[
+        int | None,
+        typer.Option(
+            min=4,
+            max=64,
+            help="Pixels of a side: 3 x side x side numbers are kept; that of --whitening, or 8, if not given.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.parquet.")] = False,
 ) -> None:
     "Compute what a frozen network sees of a folder of photographs, as a data set of tiny pictures."

@@ -21,6 +21,7 @@ from ..core.scale import UserError
 from ..core.work import progress
 from ..data.photographs import write_embedded
 from ..data.samples import Sample, open_image
+from .predict import picture_state
 
 if TYPE_CHECKING:  # who reads features needs no torch
     from speciarl.policy.network import VisionEncoder
@@ -29,19 +30,27 @@ if TYPE_CHECKING:  # who reads features needs no torch
 _BATCH = 4  # pictures at once: larger ones leave the processor's cache and are slower
 
 
+def _seen(samples: Sequence[Sample], before: str = "") -> str:
+    "One digest of what pictures hold, after that of those before them."
+    for sample in samples:
+        before = text_digest(f"{before} {picture_state(sample)['file']}")
+    return before
+
+
 def look(encoder: "VisionEncoder", samples: Sequence[Sample], work: Path) -> np.ndarray:
     """Features of all `samples`, float32 of shape (n, d), computed in the folder `work`, which a later call goes on in.
 
     Raises `UserError` for a picture that cannot be read (what was computed is kept), and for a folder with the features
-    of other pictures or of another network.
+    of other pictures or of another network; pictures count as others if their files were replaced after they were seen.
     """
     key = digest([dict(encoder.description), [sample.id for sample in samples]])
     work.mkdir(parents=True, exist_ok=True)
     state, rows = work / "state.json", work / "rows.npy"
-    told: dict[str, Any] = find_json(state) if state.is_file() else {"key": key, "done": 0}
-    if told["key"] != key:
-        raise UserError(f"{work}: begun with other pictures or another network; remove it, or give another --out")
+    told: dict[str, Any] = find_json(state) if state.is_file() else {"key": key, "done": 0, "seen": ""}
     done, total = int(told["done"]), len(samples)
+    seen = _seen(samples[:done])
+    if told["key"] != key or told["seen"] != seen:
+        raise UserError(f"{work}: begun with other pictures or another network; remove it, or give another --out")
     with progress(total, "photograph", title=encoder.description["network"]) as bar:
         bar.update(done)
         for first in range(done, total, _BATCH):
@@ -53,8 +62,9 @@ def look(encoder: "VisionEncoder", samples: Sequence[Sample], work: Path) -> np.
             kept[first : first + len(batch)] = found
             kept.flush()
             bar.update(len(batch))
+            seen = _seen(batch, seen)
             if first % (32 * _BATCH) == 0 or first + _BATCH >= total:
-                write_json(state, {"key": key, "done": first + len(batch)})
+                write_json(state, {"key": key, "done": first + len(batch), "seen": seen})
     return np.array(np.load(rows, allow_pickle=False))
 
 # %% ../../nbs/4_policy/10_features.ipynb #037db6c6
@@ -154,20 +164,23 @@ def embed(
     samples: Sequence[Sample],
     out: str | Path,
     whitening: str | Path | None = None,
-    side: int = 8,
+    side: int | None = None,
     dataset: str | None = None,
 ) -> Path:
     """Write the features of `samples` as tiny pictures to the Parquet file `out`, cut into parts; returns it.
 
     whitening: a file that `embed` wrote, made with the same network; None: fitted on the part base, and written beside
-    `out` as NAME.whitening.safetensors. dataset: the benchmark whose label tree judges. A stopped call goes on when it
-    is made again. Raises `UserError`.
+    `out` as NAME.whitening.safetensors. side: pixels of a picture's side; None: that of `whitening`, or 8. dataset: the
+    benchmark whose label tree judges. A stopped call goes on when it is made again. Raises `UserError`.
     """
     out = Path(out)
     known = load_whitening(whitening) if whitening else None  # a fault is told before the work
     if known and {**known[1]} != dict(encoder.description):
         other = known[1].get("network", "another network")
         raise UserError(f"{whitening}: made with {other}, not with these weights of {encoder.description['network']}")
+    if known and side not in (None, known[0].side):
+        raise UserError(f"{whitening}: made for pictures of {known[0].side} x {known[0].side}; leave --side {side} out")
+    side = side or 8
     parts, wanted = part(samples), 3 * side * side
     if not known and parts.count("base") <= wanted:
         raise UserError(
