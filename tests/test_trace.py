@@ -253,4 +253,4 @@ def test_an_id_names_one_output(this_clone):
     )
     assert said
     tables = [find(one, this_clone).path for one in said]
-    assert tables == ["paper/tables/laptop/benchmark.csv", "paper/tables/laptop/photographs.csv"]
+    assert tables == ["paper/tables/laptop/photographs.csv", "paper/tables/laptop/benchmark.csv"]
