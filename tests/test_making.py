@@ -56,15 +56,8 @@ def test_the_same_table_in_another_folder_is_the_same_tree(tmp_path):
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "taxonomy.csv").write_text(TABLE)
-        ok(
-            "tree",
-            "from-table",
-            tmp_path / name / "taxonomy.csv",
-            "--domain",
-            "tree",
-            "--out",
-            tmp_path / name / "my.tree",
-        )
+        table, tree = tmp_path / name / "taxonomy.csv", tmp_path / name / "my.tree"
+        ok("tree", "from-table", table, "--domain", "tree", "--out", tree)
     here, there = ((tmp_path / name / "my.tree").read_text() for name in ("here", "there"))
     assert here == there and "30 classes from taxonomy.csv" in here
 

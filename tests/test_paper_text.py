@@ -27,7 +27,7 @@ def plain(text: str) -> str:
     for pattern in (
         r"```.*?```",
         r"`[^`]*`(\{=\w+\})?",
-        r"\$[^$\n]+\$",
+        r"\$(?:[^$\n\d]|(?<![\d.])\d(?![\d.]))+\$",  # a formula, whose numbers have one digit
         r"\{\{.*?\}\}",
         r"\[@[^\]]*\]",
         r"\]\([^)]*\)",
@@ -61,6 +61,8 @@ def test_no_number_is_typed_by_hand():
         ("a Qwen2.5-VL with `x = 3`", []),
         ("caution earns $q(1-gp)^{N-1}$", []),
         ("guessing costs $5", ["guessing costs $5"]),
+        ("S is $0.883$ here", ["S is $0.883$ here"]),
+        ("$S = 64$", ["$S = 64$"]),
     ],
 )
 def test_the_search_finds_what_it_should(sentence, found):

@@ -100,6 +100,7 @@ def test_drawn_groups_follow_the_seed():
         (dict(rollouts=10, naming=float("nan"), p=0.5), "outside 0 to 1"),
         (dict(rollouts=1, naming=0.5, p=0.5), "2 rollouts or more"),
         (dict(rollouts=5, naming=0.5, p=0.5, anchor_rank=0), "rank"),
+        (dict(rollouts=5, naming=0.5, p=0.5, scale="batch"), "use one of none, group"),
     ],
 )
 def test_what_is_refused(wrong, said):

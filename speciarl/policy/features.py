@@ -48,9 +48,9 @@ def look(encoder: "VisionEncoder", samples: Sequence[Sample], work: Path) -> np.
     state, rows = work / "state.json", work / "rows.npy"
     told: dict[str, Any] = find_json(state) if state.is_file() else {"key": key, "done": 0, "seen": ""}
     done, total = int(told["done"]), len(samples)
-    seen = _seen(samples[:done])
-    if told["key"] != key or told["seen"] != seen:
+    if told["key"] != key or told.get("seen") != _seen(samples[:done]):
         raise UserError(f"{work}: begun with other pictures or another network; remove it, or give another --out")
+    seen = told["seen"]
     with progress(total, "photograph", title=encoder.description["network"]) as bar:
         bar.update(done)
         for first in range(done, total, _BATCH):

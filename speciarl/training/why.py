@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations_with_replacement
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +33,8 @@ class _Draws(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _draws(rule: str, rollouts: int, anchor_rank: int, scale: Scale) -> _Draws:
+    if scale not in get_args(Scale):
+        raise UserError(f"rewards scaled by {scale!r} are not worked out here: use one of {', '.join(get_args(Scale))}")
     pays = find_rule(rule, anchor_rank)
     chosen = combinations_with_replacement(range(len(OUTCOMES)), rollouts - 1)
     others = np.array([np.bincount(one, minlength=len(OUTCOMES)) for one in chosen])
